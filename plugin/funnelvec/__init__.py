@@ -1,0 +1,71 @@
+"""Multi-resolution vector search and calibrated relevance for pgvector and Qdrant.
+
+>>> import funnelvec as fv                                              # doctest: +SKIP
+>>> docs = fv.connect("postgresql:///shop").table("products")           # doctest: +SKIP
+>>> docs.add_resolution("128:f16", index=True)                          # doctest: +SKIP
+>>> docs.create_funnel("products_search", "128:f16@200 > 768:f32")      # doctest: +SKIP
+>>> docs.search(query, k=10)                                            # doctest: +SKIP
+
+Public names are resolved on first use, so that ``import funnelvec`` loads neither numpy nor a
+database driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from funnelvec import errors
+from funnelvec.errors import FunnelvecError
+
+if TYPE_CHECKING:
+    from funnelvec.calibration import PlattCalibration
+    from funnelvec.entry import connect, wrap
+    from funnelvec.funnel import Funnel, Stage
+    from funnelvec.resolution import Resolution
+    from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Explanation",
+    "Funnel",
+    "FunnelvecError",
+    "Hit",
+    "Judgments",
+    "PlattCalibration",
+    "RecallReport",
+    "Resolution",
+    "ResolutionStatus",
+    "Stage",
+    "__version__",
+    "connect",
+    "errors",
+    "wrap",
+]
+
+_HOME = {
+    "Explanation": "funnelvec.types",
+    "Funnel": "funnelvec.funnel",
+    "Hit": "funnelvec.types",
+    "Judgments": "funnelvec.types",
+    "PlattCalibration": "funnelvec.calibration",
+    "RecallReport": "funnelvec.types",
+    "Resolution": "funnelvec.resolution",
+    "ResolutionStatus": "funnelvec.types",
+    "Stage": "funnelvec.funnel",
+    "connect": "funnelvec.entry",
+    "wrap": "funnelvec.entry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""The demonstration: real text, an embedded Postgres, a funnel and a calibrated relevance."""

@@ -1,0 +1,305 @@
+"""What every engine offers: the `Engine` and `Table` protocols.
+
+The same program runs on every engine; what one cannot do, it refuses with a `CapabilityError`
+that names one that can. Nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy.typing as npt
+
+from funnelvec.calibration.base import Calibration
+from funnelvec.funnel import Funnel
+from funnelvec.resolution import Resolution
+from funnelvec.types import (
+    Code,
+    ColumnKind,
+    Explanation,
+    Hit,
+    Judgments,
+    Key,
+    Metric,
+    RecallReport,
+    ResolutionStatus,
+)
+
+__all__ = ["Capabilities", "Engine", "Progress", "Table", "default_funnel"]
+
+#: True shows a progress bar; a callable is told (rows done, rows in all).
+Progress: TypeAlias = bool | Callable[[int, int], None]
+
+
+def default_funnel(table: str) -> str:
+    """Name of the funnel that a search uses when it names none."""
+    return f"{table}_search"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do.
+
+    Attributes
+    ----------
+    codes, metrics
+        The codes it stores and the metrics it ranks by.
+    filters
+        Whether a search can be filtered.
+    persistent
+        Whether the data outlives the process.
+    """
+
+    name: str
+    codes: tuple[Code, ...]
+    metrics: tuple[Metric, ...]
+    filters: bool
+    persistent: bool
+
+
+@runtime_checkable
+class Table(Protocol):
+    """One vector column of one table, with its resolutions, funnels and calibrations."""
+
+    @property
+    def name(self) -> str:
+        """Name of the table."""
+
+    @property
+    def vector(self) -> str:
+        """Name of the vector column."""
+
+    @property
+    def dims(self) -> int:
+        """Width of the vector column."""
+
+    @property
+    def key(self) -> str:
+        """Name of the key column."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+
+    def add(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> int:
+        """Add rows, all or none.
+
+        Parameters
+        ----------
+        ids
+            n keys: different, none missing, none in the table yet.
+        vectors
+            (n, dims) float32 or what converts to it; finite, no row zero.
+        columns
+            Values of other columns, n each; None is a missing value.
+
+        Returns
+        -------
+        int
+            The number of rows added.
+
+        Raises
+        ------
+        InvalidInput
+            If a key, vector or value cannot be stored.
+        NotFound
+            If a column does not exist.
+        Conflict
+            If a key is in the table already.
+        """
+
+    def add_resolution(
+        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+    ) -> None:
+        """Store the column at one more resolution, kept in step with every later write.
+
+        Parameters
+        ----------
+        index
+            Whether to build an index too; a first stage wants one.
+        allow_rewrite
+            Whether a large table may be rewritten under a lock (Postgres).
+
+        Raises
+        ------
+        SpecError, InvalidInput
+            If the text is malformed, or the resolution is wider than the column.
+        Conflict
+            If it exists already.
+        CapabilityError
+            If the engine cannot store it.
+        """
+
+    def drop_resolution(self, resolution: Resolution | str) -> None:
+        """Remove a resolution; refused with `Conflict` while a funnel uses it."""
+
+    def create_funnel(
+        self,
+        name: str,
+        funnel: Funnel | str,
+        *,
+        approximate: bool = False,
+        replace: bool = False,
+        model: str | None = None,
+    ) -> None:
+        """Give a funnel a name to search by.
+
+        Parameters
+        ----------
+        approximate
+            Allow an ending other than the column itself.
+        replace
+            Replace a funnel of that name.
+        model
+            Name of the embedding model; a calibration belongs to it.
+
+        Raises
+        ------
+        SpecError
+            If the funnel is malformed or does not fit the column.
+        NotFound
+            If one of its resolutions has not been added.
+        Conflict
+            If the name is taken.
+        """
+
+    def drop_funnel(self, name: str) -> None:
+        """Remove a funnel; its calibration stays for the next one with the same last stage."""
+
+    def search(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> list[Hit]:
+        """Find the `k` rows most similar to `query`, best first, ties by key.
+
+        Parameters
+        ----------
+        query
+            (dims,) float32 or what converts to it; finite and not zero.
+        k
+            At least 1 and at most what reaches the last stage. Fewer rows come back when fewer
+            match; none is an answer.
+        min_relevance
+            Leave out rows below this calibrated probability, in [0, 1].
+        filter
+            See `funnelvec.filters`; applied before the first stage counts.
+        funnel
+            Name of the funnel; None means ``<table>_search``.
+
+        Raises
+        ------
+        InvalidInput, FilterError
+            If an argument cannot be used.
+        NotFound
+            If the funnel does not exist.
+        NotCalibrated
+            If `min_relevance` is given and the funnel has no calibration.
+        """
+
+    def explain(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> Explanation:
+        """Run one search and report what survived each stage, with times."""
+
+    def measure_recall(
+        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
+    ) -> RecallReport:
+        """Measure the funnel against exact search, with sampled rows as queries.
+
+        The row itself does not count among its own neighbours, so the funnel is asked for
+        ``k + 1`` rows.
+
+        Raises
+        ------
+        InvalidInput
+            If the table has fewer than two rows, or ``k + 1`` rows cannot reach the last stage.
+        """
+
+    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
+        """Fit relevance to judged pairs and use it from now on.
+
+        The fit belongs to (model, column, metric, last stage): it serves every funnel that ends
+        the same way.
+
+        Raises
+        ------
+        NotFound
+            If a judged row is not in the table.
+        CalibrationError
+            If the judgments are too few, or scores do not rise with relevance.
+        """
+
+    def status(self) -> list[ResolutionStatus]:
+        """Report every resolution: coverage, bit balance, index."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A database that runs funnels; a context manager that closes itself."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+
+    def table(self, name: str, *, vector: str | None = None) -> Table:
+        """Open a table; `vector` may be left out if it has exactly one vector column.
+
+        Raises
+        ------
+        NotFound
+            If the table or the column does not exist.
+        """
+
+    def create(
+        self,
+        name: str,
+        *,
+        dims: int,
+        vector: str = "embedding",
+        id: str = "id",
+        id_kind: ColumnKind = "integer",
+        columns: Mapping[str, ColumnKind] | None = None,
+    ) -> Table:
+        """Create an empty table with a key, a vector column and typed further columns.
+
+        Raises
+        ------
+        InvalidInput
+            If a name, kind or width cannot be used.
+        Conflict
+            If the table exists.
+        """
+
+    def close(self) -> None:
+        """Release what the engine holds."""
+
+    def __enter__(self) -> Engine:
+        """Return the engine itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the engine."""

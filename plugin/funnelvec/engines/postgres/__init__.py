@@ -1,0 +1,1 @@
+"""pgvector: the synchronous engine, and an embedded server for those who have none."""

@@ -1,0 +1,157 @@
+"""Between Python and Postgres: named statements, vectors on the wire, and errors. No I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+from pgvector import Vector
+from psycopg import pq, sql
+from psycopg.adapt import Dumper
+
+from funnelvec import errors
+from funnelvec.types import ColumnKind
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString  # in typing from Python 3.11 on
+
+__all__ = [
+    "COLUMN_TYPES",
+    "SQL_NAME",
+    "VectorParameter",
+    "quoted",
+    "register",
+    "statement",
+    "to_column",
+    "translated",
+    "vector_dumper",
+]
+
+#: Text that `regclass` may read as a name: identifiers, quoted or not, with dots between them.
+SQL_NAME = r"^([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\")(\.([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\"))*$"
+
+#: The Postgres type of each kind, for tables that `create` makes.
+COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
+    "integer": "bigint",
+    "number": "double precision",
+    "text": "text",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamptz",
+    "uuid": "uuid",
+}
+
+_BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
+    "FV001": errors.SpecError,
+    "FV002": errors.InvalidInput,
+    "FV003": errors.FilterError,
+    "FV004": errors.InvalidInput,
+    "FV005": errors.NotFound,
+    "FV006": errors.NotCalibrated,
+    "FV007": errors.CalibrationError,
+    "FV008": errors.Conflict,
+    "FV009": errors.CapabilityError,
+    "FV010": errors.InstallError,
+    "23505": errors.InvalidInput,  # unique_violation: the key is in the table already
+    "3F000": errors.NotFound,  # invalid_schema_name
+    "42P01": errors.NotFound,  # undefined_table
+    "42703": errors.NotFound,  # undefined_column
+    "42P07": errors.Conflict,  # duplicate_table
+}
+
+
+@cache
+def _statements() -> dict[str, LiteralString]:
+    text = resources.files(__package__).joinpath("queries.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    # The file is part of this package and takes no input, which is what LiteralString asserts.
+    bodies = [cast("LiteralString", body.strip()) for body in parts[1::2]]
+    return dict(zip(parts[::2], bodies, strict=True))
+
+
+def statement(name: str) -> LiteralString:
+    """Return the text of a statement of ``queries.sql``."""
+    return _statements()[name]
+
+
+class VectorParameter:
+    """A (d,) float32 array on its way to Postgres."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: npt.NDArray[np.float32]) -> None:
+        self.array = array
+
+
+class _VectorDumper(Dumper):
+    # The type is left open: the server takes it from the function or column, so it does not matter
+    # which schema pgvector lives in, and nothing has to be asked beforehand.
+    oid: ClassVar[int] = 0
+    format: ClassVar[pq.Format] = pq.Format.BINARY
+
+    def dump(self, obj: VectorParameter) -> bytes:
+        return Vector(obj.array).to_binary()
+
+
+def vector_dumper(oid: int) -> type[Dumper]:
+    """Return a dumper that says it makes values of this type, as COPY needs to know."""
+    return type("VectorDumper", (_VectorDumper,), {"oid": oid})
+
+
+def register(connection: psycopg.Connection[Any]) -> None:
+    """Teach one connection our own parameter class; other types are left as they are."""
+    connection.adapters.register_dumper(VectorParameter, _VectorDumper)
+
+
+def to_column(value: Any, type_name: str) -> Any:
+    """Turn a value of a kind into what the binary COPY of a column of this type takes."""
+    if value is None:
+        return None
+    if type_name == "numeric":
+        return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if type_name == "timestamp without time zone" and isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+    return value
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of the driver into ours; the driver's own stays as the cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translate(error) from error
+
+
+def _translate(error: psycopg.Error) -> errors.FunnelvecError:
+    diagnostic = error.diag
+    message = diagnostic.message_primary or str(error).strip() or type(error).__name__
+    for further in (diagnostic.message_detail, diagnostic.message_hint):
+        if further:
+            message = f"{message}; {further}"
+    state = error.sqlstate or ""
+    if state in _BY_SQLSTATE:
+        return _BY_SQLSTATE[state](message)
+    if state == "42883" and "funnelvec." in message:  # undefined_function
+        return errors.VersionMismatch(
+            f"the database has another version of funnelvec: {message}; run: funnelvec upgrade URL"
+        )
+    if state == "42883":
+        return errors.NotFound(f"{message}; the funnel may have been dropped meanwhile")
+    if isinstance(error, psycopg.OperationalError) and (not state or state[:2] in ("08", "28", "3D")):
+        return errors.Unreachable(f"cannot use the server: {message}")
+    return errors.EngineError(message)
+
+
+def quoted(*names: str) -> str:
+    """Quote names as SQL text, for arguments that SQL functions read as an identifier."""
+    return sql.Identifier(*names).as_string(None)

@@ -1,0 +1,384 @@
+"""One vector column of one Postgres table; see `funnelvec.engines.base.Table`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+from psycopg import sql
+
+from funnelvec import filters
+from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.engines import checks
+from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.postgres.adapt import (
+    VectorParameter,
+    quoted,
+    statement,
+    to_column,
+    vector_dumper,
+)
+from funnelvec.engines.progress import reporting
+from funnelvec.errors import CapabilityError, InvalidInput, NotFound
+from funnelvec.funnel import Funnel
+from funnelvec.resolution import Resolution
+from funnelvec.types import (
+    ColumnKind,
+    Explanation,
+    Hit,
+    Judgments,
+    Key,
+    RecallReport,
+    ResolutionStatus,
+    StageRecall,
+    StageReport,
+)
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.sync import Connection, PostgresEngine
+
+__all__ = ["PostgresTable"]
+
+_BATCH = 1000
+
+
+class _Column(NamedTuple):
+    name: str
+    oid: int
+    type: str
+    kind: ColumnKind | None
+
+
+class _Funnel(NamedTuple):
+    funnel: str
+    model: str
+
+
+class PostgresTable:
+    """A table of the user's, seen through one vector column."""
+
+    def __init__(
+        self, engine: PostgresEngine, schema: str, name: str, *, vector: str, dims: int, key: str
+    ) -> None:
+        self._engine = engine
+        self._schema = schema
+        self._name = name
+        self._vector = vector
+        self._dims = dims
+        self._key = key
+        self._funnels: dict[str, _Funnel] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the table, without its schema."""
+        return self._name
+
+    @property
+    def schema(self) -> str:
+        """Schema that the table, and with it the functions of its funnels, live in."""
+        return self._schema
+
+    @property
+    def vector(self) -> str:
+        """Name of the vector column."""
+        return self._vector
+
+    @property
+    def dims(self) -> int:
+        """Width of the vector column."""
+        return self._dims
+
+    @property
+    def key(self) -> str:
+        """Name of the key column."""
+        return self._key
+
+    def __len__(self) -> int:
+        query = sql.SQL("select count(*) from {}").format(self._identifier)
+        with self._engine.connection() as connection:
+            row = connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+    def __repr__(self) -> str:
+        return f"<PostgresTable {self._regclass}, {self._vector} vector({self._dims})>"
+
+    def add(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> int:
+        """Add rows by binary COPY, all or none."""
+        with self._engine.connection() as connection:
+            known = self._columns(connection)
+            key = self._writable(known, self._key)
+            keys = checks.check_ids(ids, kind=_kind(key))
+            matrix = checks.check_matrix(vectors, dims=self._dims, rows=len(keys))
+            # Columns that are not given keep their defaults, so only given ones are checked and sent.
+            for name in columns or {}:
+                if name in (self._key, self._vector):
+                    raise InvalidInput(f"column {name!r} is given twice: as ids or vectors, and in columns")
+            kinds = {
+                name: _kind(self._writable(known, name))
+                for name in known
+                if name in (columns or {})
+            }
+            others = checks.check_columns(columns, kinds=kinds, rows=len(keys))
+            targets = [key, known[self._vector], *(known[name] for name in others)]
+            command = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+                self._identifier,
+                sql.SQL(", ").join(sql.Identifier(column.name) for column in targets),
+            )
+            values = [
+                [to_column(value, column.type) for value in given]
+                for column, given in zip(targets[2:], others.values(), strict=True)
+            ]
+            keys = [to_column(value, key.type) for value in keys]
+            with (
+                reporting(progress, len(keys), f"loading {self._name}") as advance,
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
+                cursor.adapters.register_dumper(VectorParameter, vector_dumper(targets[1].oid))
+                with cursor.copy(command) as copy:
+                    copy.set_types([column.oid for column in targets])
+                    for row, (key_value, vector) in enumerate(zip(keys, matrix, strict=True)):
+                        further = (column[row] for column in values)
+                        copy.write_row((key_value, VectorParameter(vector), *further))
+                        if row % _BATCH == _BATCH - 1:
+                            advance(row + 1)
+                advance(len(keys))
+        return len(keys)
+
+    def add_resolution(
+        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+    ) -> None:
+        """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
+        text = str(checks.check_resolution(resolution, dims=self._dims))
+        self._call(
+            "add_resolution",
+            resolution=text,
+            index=bool(index),
+            allow_rewrite=bool(allow_rewrite),
+        )
+
+    def drop_resolution(self, resolution: Resolution | str) -> None:
+        """Remove the column and index of a resolution."""
+        self._call("drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims)))
+
+    def create_funnel(
+        self,
+        name: str,
+        funnel: Funnel | str,
+        *,
+        approximate: bool = False,
+        replace: bool = False,
+        model: str | None = None,
+    ) -> None:
+        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
+        checks.check_name(name, "the name of a funnel")
+        parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
+        parsed.check(dims=self._dims, code="f32", approximate=approximate)
+        self._call(
+            "create_funnel",
+            name=name,
+            funnel=str(parsed),
+            approximate=bool(approximate),
+            replace=bool(replace),
+            model=model,
+        )
+        self._funnels.clear()
+
+    def drop_funnel(self, name: str) -> None:
+        """Drop a funnel and its SQL function; its calibration stays with the column."""
+        self._call("drop_funnel", funnel=self._funnel_name(name))
+        self._funnels.clear()
+
+    def search(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> list[Hit]:
+        """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
+        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        checks.check_k(k)
+        threshold = checks.check_min_relevance(min_relevance)
+        parsed = filters.parse(filter)
+        with self._engine.connection() as connection:
+            name = self._known_funnel(connection, funnel)
+            command = sql.SQL("select * from {}(%s, %s, %s, %s)").format(
+                sql.Identifier(self._schema, name)
+            )
+            rows = connection.execute(
+                command,
+                (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
+            ).fetchall()
+        return [Hit(*row) for row in rows]
+
+    def explain(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> Explanation:
+        """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
+        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        checks.check_k(k)
+        parsed = filters.parse(filter)
+        with self._engine.connection() as connection:
+            name = self._known_funnel(connection, funnel)
+            rows = connection.execute(
+                statement("explain"),
+                {
+                    "funnel": quoted(self._schema, name),
+                    "query": vector,
+                    "k": k,
+                    "min_relevance": checks.check_min_relevance(min_relevance),
+                    "filter": None if parsed is None else filters.to_json(parsed),
+                },
+            ).fetchall()
+        stages = tuple(StageReport(*row) for row in rows)
+        return Explanation(
+            funnel=self._funnels[name].funnel,
+            stages=stages,
+            total_ms=round(sum(stage.ms for stage in stages), 3),
+        )
+
+    def measure_recall(
+        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
+    ) -> RecallReport:
+        """Measure the funnel against exact search in the database, stage by stage."""
+        with self._engine.connection() as connection:
+            name = self._known_funnel(connection, funnel)
+            checks.check_recall_arguments(
+                sample=sample, k=k, seed=seed, funnel=Funnel.parse(self._funnels[name].funnel), rows=len(self)
+            )
+            rows = connection.execute(
+                statement("measure_recall"),
+                {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
+            ).fetchall()
+        *_, queries, funnel_ms, exact_ms = rows[-1]
+        return RecallReport(
+            k=k,
+            queries=queries,
+            stages=tuple(StageRecall(*row[:4]) for row in rows),
+            funnel_ms=funnel_ms,
+            exact_ms=exact_ms,
+        )
+
+    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
+        """Fit relevance in the database; the judgments go there in a temporary table."""
+        if judgments.queries.shape[1] != self._dims:
+            raise InvalidInput(
+                f"the judged queries have {judgments.queries.shape[1]} dimensions, the column has "
+                f"{self._dims}; embed them with the model that made the column"
+            )
+        with self._engine.connection() as connection, connection.transaction():
+            name = self._known_funnel(connection, funnel)
+            self._send_judgments(connection, judgments)
+            row = connection.execute(
+                statement("calibrate"), {"funnel": quoted(self._schema, name)}
+            ).fetchone()
+            connection.execute("drop table pg_temp.funnelvec_judgments")
+        assert row is not None  # calibrate returns one row or raises
+        _, slope, offset, queries, pairs, relevant, _, sha256 = row
+        stored = self._funnels[name]
+        return PlattCalibration(
+            slope=slope,
+            offset=offset,
+            model=stored.model or None,
+            vector=self._vector,
+            metric="cosine",
+            last_stage=str(Funnel.parse(stored.funnel).last.resolution),
+            judgments_sha256=sha256,
+            n_pairs=pairs,
+            n_relevant=relevant,
+            n_queries=queries,
+        )
+
+    def status(self) -> list[ResolutionStatus]:
+        """Report every stored resolution of this vector column."""
+        with self._engine.connection() as connection:
+            rows = connection.execute(
+                statement("status"), {"table": self._regclass, "vector": self._vector}
+            ).fetchall()
+        return [ResolutionStatus(*row) for row in rows]
+
+    @property
+    def _identifier(self) -> sql.Identifier:
+        return sql.Identifier(self._schema, self._name)
+
+    @property
+    def _regclass(self) -> str:
+        return quoted(self._schema, self._name)
+
+    def _funnel_name(self, name: str) -> str:
+        return quoted(self._schema, checks.check_name(name, "the name of a funnel"))
+
+    def _call(self, what: str, /, **arguments: Any) -> None:
+        with self._engine.connection() as connection, connection.transaction():
+            connection.execute(
+                statement(what), {"table": self._regclass, "vector": self._vector, **arguments}
+            )
+
+    def _known_funnel(self, connection: Connection, name: str | None) -> str:
+        """Return the name of a funnel that the registry knows, asking it once per name."""
+        wanted = default_funnel(self._name) if name is None else checks.check_name(name, "funnel")
+        if wanted not in self._funnels:
+            rows = connection.execute(
+                statement("funnels"), {"table": self._regclass, "vector": self._vector}
+            ).fetchall()
+            self._funnels = {row[0]: _Funnel(row[1], row[2]) for row in rows}
+        if wanted not in self._funnels:
+            others = ", ".join(sorted(self._funnels)) or "none"
+            raise NotFound(
+                f"table {self._name!r} has no funnel {wanted!r}; make it with create_funnel() or "
+                f"name another with funnel= (there are: {others})"
+            )
+        return wanted
+
+    def _columns(self, connection: Connection) -> dict[str, _Column]:
+        rows = connection.execute(statement("columns"), {"table": self._regclass}).fetchall()
+        return {row[0]: _Column(*row) for row in rows}
+
+    def _writable(self, known: Mapping[str, _Column], name: str) -> _Column:
+        column = known[name]
+        if column.kind is None:
+            raise CapabilityError(
+                f"column {name!r} has the type {column.type}, which add() cannot write; insert such "
+                "rows with SQL"
+            )
+        return column
+
+    def _send_judgments(self, connection: Connection, judgments: Judgments) -> None:
+        key = self._writable(self._columns(connection), self._key)
+        vector = self._columns(connection)[self._vector]
+        ids = [to_column(checks.check_key(id, kind=_kind(key)), key.type) for id in judgments.ids]
+        connection.execute(
+            sql.SQL(
+                "create temporary table funnelvec_judgments on commit drop as "
+                "select t.{} as query, t.{}, false as relevant from {} as t limit 0"
+            ).format(sql.Identifier(self._vector), sql.Identifier(self._key), self._identifier)
+        )
+        command = sql.SQL("copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)")
+        with connection.cursor() as cursor:
+            cursor.adapters.register_dumper(VectorParameter, vector_dumper(vector.oid))
+            with cursor.copy(command.format(sql.Identifier(self._key))) as copy:
+                copy.set_types([vector.oid, key.oid, "bool"])
+                for query, id, label in zip(judgments.queries, ids, judgments.labels, strict=True):
+                    copy.write_row((VectorParameter(query), id, bool(label)))
+
+
+def _kind(column: _Column) -> ColumnKind:
+    assert column.kind is not None  # _writable has refused the others
+    return column.kind

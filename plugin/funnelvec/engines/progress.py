@@ -1,0 +1,50 @@
+"""Showing how far long work has come: a bar, a callback of the caller's, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from funnelvec.engines.base import Progress
+from funnelvec.errors import MissingDependency
+
+__all__ = ["reporting"]
+
+
+@contextlib.contextmanager
+def reporting(progress: Progress, total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """Lend a function that is told how many of `total` rows are done.
+
+    Parameters
+    ----------
+    progress
+        True draws a bar on standard error (nothing where that is not a terminal); a callable is
+        told (rows done, rows in all); False is silent.
+    """
+    if callable(progress):
+        told = progress
+        yield lambda done: told(done, total)
+    elif progress:
+        with _bar(total, title) as advance:
+            yield advance
+    else:
+        yield lambda done: None
+
+
+@contextlib.contextmanager
+def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress as Bar,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError as error:
+        raise MissingDependency.of("rich", extra="cli") from error
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,193 @@
+"""Rows in memory with their codes, and the descent of one query through a funnel.
+
+The part of the memory engine that computes; names, funnels and calibrations are in `memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec import codes
+from funnelvec.codes import Codes
+from funnelvec.engines.masks import mask
+from funnelvec.errors import InvalidInput
+from funnelvec.filters import Filter
+from funnelvec.funnel import Funnel, Stage
+from funnelvec.resolution import Resolution
+from funnelvec.types import ColumnKind, RecallReport, StageRecall
+
+__all__ = ["Rows", "Step", "Store", "measure_recall"]
+
+#: Row numbers, (n,) intp.
+Rows: TypeAlias = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one stage did: the rows it kept, best first, with their scores."""
+
+    stage: Stage
+    rows_in: int
+    rows: Rows
+    scores: npt.NDArray[np.float64]
+    ms: float
+
+
+class Store:
+    """Rows of one table: keys, columns, and the vectors at every stored resolution.
+
+    Parameters
+    ----------
+    base
+        The resolution of the vector column itself.
+    key
+        Name of the key column.
+    kinds
+        The kind of every column but the vector, the key included.
+    """
+
+    def __init__(self, base: Resolution, *, key: str, kinds: Mapping[str, ColumnKind]) -> None:
+        self.base, self.key, self.kinds = base, key, dict(kinds)
+        self.codes: dict[Resolution, Codes] = {base: np.empty((0, base.dims), np.float32)}
+        self._columns: dict[str, list[Any]] = {name: [] for name in kinds}
+        self._row_of: dict[Any, int] = {}
+        self._rank: Rows = np.empty(0, np.intp)  # of each row in the order of keys
+
+    def __len__(self) -> int:
+        return len(self._rank)
+
+    @property
+    def keys(self) -> Sequence[Any]:
+        """The key of each row."""
+        return self._columns[self.key]
+
+    def row_of(self, key: Any) -> int | None:
+        """Number of the row with that key, or None."""
+        return self._row_of.get(key)
+
+    def append(
+        self,
+        keys: Sequence[Any],
+        vectors: npt.NDArray[np.float32],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> None:
+        """Add checked rows; a failure leaves the store as it was."""
+        grown = {
+            resolution: np.concatenate([stored, self._encode(resolution, vectors)])
+            for resolution, stored in self.codes.items()
+        }
+        all_keys = [*self.keys, *keys]
+        rank = np.empty(len(all_keys), np.intp)
+        rank[sorted(range(len(all_keys)), key=all_keys.__getitem__)] = range(len(all_keys))
+        # Everything that can fail is done.
+        self._row_of.update({key: len(self) + row for row, key in enumerate(keys)})
+        self._columns[self.key] = all_keys
+        for name, added in columns.items():
+            self._columns[name].extend(added)
+        self.codes, self._rank = grown, rank
+
+    def add_codes(self, resolution: Resolution) -> None:
+        """Encode every row at one more resolution."""
+        self.codes[resolution] = self._encode(resolution, self.codes[self.base])
+
+    def _encode(self, resolution: Resolution, vectors: npt.NDArray[np.float32]) -> Codes:
+        return vectors if resolution == self.base else codes.encode(resolution, vectors)
+
+    def matching(self, filter: Filter | None) -> Rows:
+        """Rows that match a filter bound by `funnelvec.filters.check`; all rows for None."""
+        if filter is None:
+            return np.arange(len(self))
+        return np.flatnonzero(mask(filter, self._columns, self.kinds, rows=len(self)))
+
+    def comparable(self, funnel: Funnel) -> Rows:
+        """Rows that are not zero at any stage that needs a direction."""
+        found = np.ones(len(self), np.bool_)
+        for resolution in {stage.resolution for stage in funnel.stages}:
+            if resolution.code != "bit":
+                found &= self.codes[resolution].any(axis=1)
+        return np.flatnonzero(found)
+
+    def scores(
+        self, resolution: Resolution, query: npt.NDArray[np.float32], rows: Rows
+    ) -> npt.NDArray[np.float64]:
+        """Score rows against a query at one resolution; NaN where the row is zero there.
+
+        Raises
+        ------
+        InvalidInput
+            If the query is zero there.
+        """
+        wanted = codes.prepare_query(resolution, query)
+        if resolution.code != "bit" and not wanted.any():
+            raise InvalidInput(
+                f"the first {resolution.dims} numbers of the query are zero at {resolution}, which "
+                "leaves no direction to compare; use a funnel without that stage"
+            )
+        return codes.score(resolution, wanted, self.codes[resolution][rows])
+
+    def descend(
+        self, query: npt.NDArray[np.float32], funnel: Funnel, rows: Rows
+    ) -> tuple[Step, ...]:
+        """Send the rows through all stages, ties by key in each.
+
+        A row without a cosine (its code is zero) does not enter the first stage, as it is in no
+        index, and is no answer of the last; a stage between ranks it behind all others.
+        """
+        steps: list[Step] = []
+        for number, stage in enumerate(funnel.stages):
+            start = perf_counter()
+            scores = self.scores(stage.resolution, query, rows)
+            undefined = np.isnan(scores)
+            if number in (0, len(funnel.stages) - 1):
+                rows, scores = rows[~undefined], scores[~undefined]
+                undefined = undefined[~undefined]
+            rows_in = len(rows)
+            falling = np.where(undefined, np.inf, -scores)
+            order = np.lexsort((self._rank[rows], falling))[: stage.keep]
+            rows, scores = rows[order], scores[order]
+            steps.append(Step(stage, rows_in, rows, scores, 1e3 * (perf_counter() - start)))
+        return tuple(steps)
+
+
+def measure_recall(store: Store, funnel: Funnel, *, sample: int, k: int, seed: int) -> RecallReport:
+    """Send sampled rows through the funnel and through exact search, and compare.
+
+    A stage's recall is the share of the exact `k` nearest rows that are alive after it, the
+    sampled row itself left out of both, averaged over the sample.
+
+    Raises
+    ------
+    InvalidInput
+        If every row is zero at some stage, so that none can be asked for there.
+    """
+    usable = store.comparable(funnel)
+    if not len(usable):
+        raise InvalidInput(f"every row is zero at some stage of '{funnel}'; widen that stage")
+    picked = np.random.default_rng(seed).choice(usable, min(sample, len(usable)), replace=False)
+    exact = Funnel((Stage(store.base),))
+    everything = store.matching(None)
+    alive = np.zeros((len(picked), len(funnel.stages)))
+    times = np.zeros((len(picked), 2))
+    for number, row in enumerate(picked):
+        query = store.codes[store.base][row]
+        steps = store.descend(query, funnel, everything)
+        (truth,) = store.descend(query, exact, everything)
+        best = truth.rows[truth.rows != row][:k]
+        survivors = [step.rows[step.rows != row] for step in steps]
+        survivors[-1] = survivors[-1][:k]
+        alive[number] = [np.isin(best, rows).mean() for rows in survivors]
+        times[number] = sum(step.ms for step in steps), truth.ms
+    recalls = [
+        StageRecall(number, str(stage.resolution), stage.keep, float(recall))
+        for number, (stage, recall) in enumerate(
+            zip(funnel.stages, alive.mean(axis=0), strict=True), 1
+        )
+    ]
+    funnel_ms, exact_ms = np.median(times, axis=0)
+    return RecallReport(k, len(picked), tuple(recalls), float(funnel_ms), float(exact_ms))

@@ -1,0 +1,132 @@
+-- The registry: what funnelvec keeps about your tables. The only stateful part; every other part is `create or replace`.
+-- Typed search functions never read it: it serves status, explain, measure_recall and calibrate.
+
+-- Refuse to install beside a pgvector that lacks what the searches need (iterative scans: 0.8.0).
+do $check$
+declare
+    installed text := (select e.extversion from pg_catalog.pg_extension as e where e.extname = 'vector');
+begin
+    if installed is null then
+        raise exception using
+            errcode = 'FV010',
+            message = 'funnelvec needs the extension "vector" (pgvector), which this database does not have',
+            hint = 'As an administrator: create extension vector;';
+    end if;
+    if pg_catalog.string_to_array(pg_catalog.substring(installed, '^[0-9.]+'), '.')::integer[] < array[0, 8] then
+        raise exception using
+            errcode = 'FV010',
+            message = pg_catalog.format('funnelvec needs pgvector 0.8.0 or later; this database has %s', installed),
+            hint = 'Install a newer pgvector, then: alter extension vector update;';
+    end if;
+end
+$check$;
+
+-- Filled by the plain install only; in extension mode PostgreSQL itself keeps the version.
+create table if not exists funnelvec._install (
+    version text not null,
+    sha256 text not null,
+    applied_at timestamptz not null default pg_catalog.now()
+);
+
+create table if not exists funnelvec.resolutions (
+    table_name regclass not null,
+    column_name text not null,
+    resolution text not null,
+    code_column text not null,
+    index_name text,
+    created_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, resolution)
+);
+
+create table if not exists funnelvec.funnels (
+    table_name regclass not null,
+    name text not null,
+    column_name text not null,
+    funnel text not null,
+    metric text not null,
+    approximate boolean not null,
+    model text not null,
+    calibration integer,
+    created_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, name)
+);
+
+create table if not exists funnelvec.calibrations (
+    table_name regclass not null,
+    column_name text not null,
+    model text not null,
+    metric text not null,
+    last_stage text not null,
+    version integer not null,
+    family text not null,
+    parameters jsonb not null,
+    judgments_sha256 text not null,
+    queries integer not null,
+    pairs integer not null,
+    relevant integer not null,
+    fitted_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, model, metric, last_stage, version)
+);
+
+comment on table funnelvec._install is 'versions of a plain install (empty when funnelvec is an extension)';
+comment on table funnelvec.resolutions is 'stored resolutions: one row per table, vector column and resolution';
+comment on table funnelvec.funnels is 'funnels: one row per generated search function';
+comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
+
+-- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
+-- them. Rows whose table is gone belong to nobody and may be removed by anybody.
+create or replace function funnelvec._owns(table_name regclass)
+returns boolean
+language sql stable parallel safe
+return coalesce(
+    (
+        select pg_catalog.pg_has_role(c.relowner, 'usage')
+        from pg_catalog.pg_class as c
+        where c.oid operator(pg_catalog.=) table_name
+    ),
+    true
+);
+
+create or replace function funnelvec._reads(table_name regclass)
+returns boolean
+language sql stable parallel safe
+return coalesce(
+    pg_catalog.has_table_privilege(table_name, 'select')
+    or pg_catalog.has_any_column_privilege(table_name, 'select'),
+    true
+);
+
+do $policies$
+declare
+    registry text;
+begin
+    foreach registry in array array['resolutions', 'funnels', 'calibrations'] loop
+        execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
+        execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
+        execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);
+        execute pg_catalog.format(
+            'create policy readers on funnelvec.%I for select using (funnelvec._reads(table_name))', registry);
+        execute pg_catalog.format(
+            'create policy owners on funnelvec.%I using (funnelvec._owns(table_name)) '
+            'with check (funnelvec._owns(table_name))', registry);
+        execute pg_catalog.format('grant select, insert, update, delete on funnelvec.%I to public', registry);
+        -- pg_dump skips the rows of an extension's tables unless it is told; outside an extension script this call is an error.
+        if exists (select from pg_catalog.pg_extension as e where e.extname = 'funnelvec') then
+            perform pg_catalog.pg_extension_config_dump(('funnelvec.' || registry)::regclass, '');
+        end if;
+    end loop;
+    grant usage on schema funnelvec to public;
+    grant select on funnelvec._install to public;
+end
+$policies$;
+
+-- The installed version: from pg_extension, or from the record of the plain install.
+create or replace function funnelvec.version()
+returns text
+language sql stable parallel safe
+return coalesce(
+    (select e.extversion from pg_catalog.pg_extension as e where e.extname operator(pg_catalog.=) 'funnelvec'),
+    (select i.version from funnelvec._install as i order by i.applied_at desc limit 1)
+);
+
+comment on function funnelvec.version() is 'installed version of funnelvec';

@@ -1,0 +1,231 @@
+-- The search statement, built here and nowhere else: typed functions, search_sql, explain and measure_recall all take it from here.
+--
+--   with stage_1 as materialized (
+--       select key, codes of the later stages from the table where <filter> order by code <=> query code limit keep
+--   ), stage_2 as materialized (
+--       select ... from stage_1 order by its code <=> query code limit keep
+--   ), scored as materialized (select key, score from the last of them)
+--   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
+--
+-- Why so: the first ORDER BY repeats the indexed expression and nothing else, so that HNSW serves it; the wide vector travels as a
+-- toast pointer and is read for the rows of the last shortlist alone; the cutoff stands outside, because inside the first stage it
+-- would drive an iterative scan to its limit; materialized CTEs give explain a node per stage.
+
+-- The stages of a stored funnel with all that SQL needs to know of them. The base column may stand at any stage.
+create or replace function funnelvec._stages(f funnelvec.funnels)
+returns table (
+    stage integer,
+    resolution text,
+    dims integer,
+    code text,
+    keep integer,
+    code_column text,
+    type text,
+    operator text,
+    encoded text,
+    index_name regclass
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    base record := funnelvec._base(f.table_name, f.column_name);
+    parsed record;
+    stored record;
+begin
+    for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
+        stored := funnelvec._code(parsed.dims, parsed.code, '{query}');
+        stage := parsed.stage;
+        resolution := parsed.resolution;
+        dims := parsed.dims;
+        code := parsed.code;
+        keep := parsed.keep;
+        type := stored.type;
+        operator := stored.operator;
+        code_column := funnelvec._code_column(f.table_name, f.column_name, parsed.resolution);
+        encoded := case when code_column = f.column_name then '{query}' else stored.expression end;
+        if code_column is null then
+            raise exception using
+                errcode = 'FV005',
+                message = format('stage %s needs resolution %s, which %s.%I does not store',
+                    stage, resolution, f.table_name, f.column_name),
+                hint = format('select funnelvec.add_resolution(%L, %L, %L%s);', f.table_name::text, f.column_name, resolution,
+                    case when stage = 1 then ', index => true' end);
+        end if;
+        index_name := case when stage = 1 then funnelvec._index_of(f.table_name, code_column, stored.opclass) end;
+        return next;
+    end loop;
+end
+$body$;
+
+-- The resolution of the last stage; a calibration belongs to it.
+create or replace function funnelvec._last_stage(funnel text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select p.resolution from funnelvec._parse_funnel(funnel) as p where p.keep is null
+$body$;
+
+-- The statement in two halves: a filter goes between them, as ' and (predicate)'.
+--   exact    no index: every row is compared in the first stage, ties go by key
+--   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them
+--   upto     stop after this stage and return the keys it keeps (as key_1); null: the whole search
+--   counted  add the number of rows that the first stage found, and return one row even when no row passes
+create or replace function funnelvec._statement(
+    f funnelvec.funnels,
+    exact boolean,
+    query text,
+    codes text[],
+    k text,
+    cutoff text,
+    upto integer default null,
+    counted boolean default false,
+    out head text,
+    out tail text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    key record;
+    key_order text;
+    carried text;
+    distance text;
+    s record;
+    stages integer;
+    result text;
+begin
+    select * into key from funnelvec._key_column(f.table_name);
+    key_order := key.ordering;
+    stages := cardinality(string_to_array(f.funnel, '>'));
+    for s in select * from funnelvec._stages(f) as g order by g.stage loop
+        select string_agg(format(', %s as code_%s', case when s.stage = 1 then format('t.%I', l.code_column)
+                                                     else 's.code_' || l.stage end, l.stage), '' order by l.stage)
+        into carried
+        from funnelvec._stages(f) as l
+        where l.stage > s.stage or stages = 1;
+        distance := format('%s %s %s',
+            case when s.stage = 1 then format('t.%I', s.code_column) else format('s.code_%s', s.stage) end,
+            s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
+        if s.stage = 1 then
+            head := format(E'with stage_1 as materialized (\n    select t.%I as key_1%s\n    from %s as t\n    where t.%I is not null',
+                key.name, carried, f.table_name, s.code_column);
+            tail := format(E'\n    order by %s\n    limit %s\n)',
+                case when exact then format('(%s) + 0, t.%I%s', distance, key.name, key.collated) else distance end,
+                coalesce(s.keep::text, k));
+        elsif s.stage < stages then
+            tail := tail || format(
+                E', stage_%s as materialized (\n    select s.key_1%s\n    from stage_%s as s\n    order by %s, %s\n    limit %s\n)',
+                s.stage, carried, s.stage - 1, distance, key_order, s.keep);
+        end if;
+        exit when s.stage = upto;
+    end loop;
+    if upto < stages then
+        tail := tail || format(E'\nselect s.key_1\nfrom stage_%s as s', upto);
+        return;
+    end if;
+    -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
+    distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
+    tail := tail || format(E', scored as materialized (\n    select s.key_1, %s as score\n    from stage_%s as s\n)\n',
+        funnelvec._similarity(s.dims, s.code, distance), greatest(1, stages - 1));
+    result := format(
+        E'select s.key_1 as %I, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and s.score < ''NaN''\norder by s.score desc, %s\nlimit %s',
+        case when counted then 'key_1' else key.name end, funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff, key_order, k);
+    tail := tail || case
+        when counted then format(
+            E'select s.key_1, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true\norder by s.score desc, %s',
+            result, key_order)
+        else result
+    end;
+end
+$body$;
+
+-- The key column of a table with what ORDER BY needs: text goes by code point, whatever the database's collation.
+create or replace function funnelvec._key_column(
+    table_name regclass,
+    out name text,
+    out type text,
+    out collated text,
+    out ordering text
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select k.name, k.type, c.collated, 's.key_1' || c.collated
+    from funnelvec._key(table_name) as k
+    join pg_attribute as a on a.attrelid = table_name and a.attname = k.name
+    cross join lateral (select case when a.attcollation = 0 then '' else ' collate "C"' end) as c (collated)
+$body$;
+
+-- A funnel by the name of its function: as SQL would find it, or written schema.name.
+create or replace function funnelvec._funnel(funnel text)
+returns funnelvec.funnels
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    parts text[];
+    found_ones funnelvec.funnels[];
+begin
+    begin
+        parts := parse_ident(funnel);
+    exception when invalid_parameter_value then
+        parts := array[funnel];
+    end;
+    select array_agg(f) into found_ones
+    from funnelvec.funnels as f
+    join pg_class as c on c.oid = f.table_name
+    join pg_namespace as n on n.oid = c.relnamespace
+    where f.name in (parts[cardinality(parts)], $1)
+        and (cardinality(parts) = 1 or f.name = $1 or n.nspname = parts[cardinality(parts) - 1]);
+    if found_ones is null then
+        raise exception using
+            errcode = 'FV005',
+            message = format('there is no funnel %s', coalesce(quote_literal(left(funnel, 100)), 'null')),
+            hint = coalesce(
+                'Funnels: ' || (
+                    select string_agg(format('%I.%I', n.nspname, f.name), ', ' order by n.nspname, f.name)
+                    from funnelvec.funnels as f
+                    join pg_class as c on c.oid = f.table_name
+                    join pg_namespace as n on n.oid = c.relnamespace) || '.',
+                'Make one: select funnelvec.create_funnel(name, table, column, ''128:f16@200 > 768:f32'');');
+    elsif cardinality(found_ones) > 1 then
+        raise exception using
+            errcode = 'FV004',
+            message = format('there are %s funnels named %L', cardinality(found_ones), left(funnel, 100)),
+            hint = 'Write schema.name.';
+    end if;
+    return found_ones[1];
+end
+$body$;
+
+-- The text that a search runs, with $1 = query vector and $2 = k, for reading, EXPLAIN and prepared statements. It does what the
+-- typed function does but for its settings: hnsw.ef_search has to be at least the first keep, and with a filter
+-- hnsw.iterative_scan has to be relaxed_order.
+create or replace function funnelvec.search_sql(funnel text, filter jsonb default null)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    f funnelvec.funnels := funnelvec._funnel(funnel);
+    predicate text := funnelvec._filter_sql(f.table_name, filter);
+    statement record := funnelvec._statement(
+        f, not funnelvec._indexed(f), '$1', null, '$2', '''-infinity''');
+begin
+    return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
+end
+$body$;
+
+-- Whether the first stage has an index to start from.
+create or replace function funnelvec._indexed(f funnelvec.funnels)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select s.index_name is not null from funnelvec._stages(f) as s where s.stage = 1
+$body$;
+
+comment on function funnelvec.search_sql(text, jsonb)
+    is 'the SQL that a funnel runs, with $1 = query vector and $2 = k';

@@ -1,0 +1,364 @@
+-- Relevance: from a raw score to the probability that the row answers the query, and back to a cutoff on the score.
+-- Platt scaling (Platt 1999, with his smoothed targets): relevance = sigmoid(slope * score + offset).
+
+-- The calibration in force for a funnel, as {"family", "slope", "offset"}; null where there is none.
+create or replace function funnelvec._calibration(f funnelvec.funnels)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select c.parameters || jsonb_build_object('family', c.family)
+    from funnelvec.calibrations as c
+    where (c.table_name, c.column_name, c.model, c.metric, c.last_stage, c.version)
+        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), f.calibration)
+$body$;
+
+-- A double precision literal that reads back as the same number.
+create or replace function funnelvec._literal(number double precision)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $body$
+    select format('''%s''::double precision', number)
+$body$;
+
+-- Relevance as an expression over a score. Beyond 700 the exponential would leave the range of double precision; the result is
+-- 0 or 1 long before.
+create or replace function funnelvec._relevance_sql(calibration jsonb, score text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $body$
+    select case
+        when calibration is null then 'null::double precision'
+        else format('1 / (1 + exp(-greatest(-700, least(700, %s * %s + %s))))',
+            funnelvec._literal((calibration ->> 'slope')::double precision), score,
+            funnelvec._literal((calibration ->> 'offset')::double precision))
+    end
+$body$;
+
+-- The score from which on the relevance is at least p, as an expression over p.
+create or replace function funnelvec._cutoff_sql(calibration jsonb, p text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $body$
+    select case when calibration is not null then format(
+        'case when %1$s <= 0 then ''-infinity''::double precision when %1$s >= 1 then ''infinity''::double precision '
+        'else (ln(%1$s / (1 - %1$s)) - %2$s) / %3$s end', p,
+        funnelvec._literal((calibration ->> 'offset')::double precision),
+        funnelvec._literal((calibration ->> 'slope')::double precision))
+    end
+$body$;
+
+create or replace function funnelvec._need_calibration(f funnelvec.funnels)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if funnelvec._calibration(f) is null then
+        raise exception using
+            errcode = 'FV006',
+            message = format('funnel %s has no calibration, so it has no relevance and no cutoff', f.name),
+            hint = format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
+                funnelvec._function_name(f));
+    end if;
+    return funnelvec._calibration(f);
+end
+$body$;
+
+-- Relevance of a score. A Platt map is the same for every query; `query` is there for maps that depend on it.
+create or replace function funnelvec.relevance(funnel text, score double precision, query vector default null)
+returns double precision
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    result double precision;
+begin
+    execute 'select ' || funnelvec._relevance_sql(funnelvec._need_calibration(funnelvec._funnel(funnel)), '$1')
+    into result using score;
+    return result;
+end
+$body$;
+
+-- The raw score that a relevance means for this query.
+create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
+returns double precision
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    result double precision;
+begin
+    if not relevance between 0 and 1 then
+        raise exception using
+            errcode = 'FV004',
+            message = format('relevance is %s; a probability is between 0 and 1', relevance),
+            hint = 'Such as 0.7.';
+    end if;
+    execute 'select ' || funnelvec._cutoff_sql(funnelvec._need_calibration(funnelvec._funnel(funnel)), '$1')
+    into result using relevance;
+    return result;
+end
+$body$;
+
+-- Platt's fit by Newton's method with step halving, on standardised scores. Refused where the judgments can't carry it.
+create or replace function funnelvec._fit_platt(
+    scores double precision[],
+    labels boolean[],
+    out slope double precision,
+    out "offset" double precision
+)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    positives double precision := (select count(*) from unnest(labels) as l where l);
+    negatives double precision := cardinality(labels) - positives;
+    high double precision := (positives + 1) / (positives + 2);
+    low double precision := 1 / (negatives + 2);
+    mean double precision;
+    deviation double precision;
+    loss double precision;
+    new_loss double precision;
+    a double precision := 0;
+    b double precision := ln((positives + 1) / (negatives + 1));
+    step_a double precision;
+    step_b double precision;
+    g record;
+begin
+    select avg(s), stddev_pop(s) into mean, deviation from unnest(scores) as s;
+    if not deviation > 0 then
+        raise exception using
+            errcode = 'FV007',
+            message = format('all %s judged rows have the same score (%s)', cardinality(scores), mean),
+            hint = 'Judge rows that differ: relevant ones and others that the search returns.';
+    end if;
+    loss := funnelvec._platt_loss(scores, labels, mean, deviation, high, low, a, b);
+    for i in 1 .. 100 loop
+        select
+            sum((p.p - t.t) * x.x) as ga, sum(p.p - t.t) as gb,
+            sum(p.p * (1 - p.p) * x.x * x.x) as haa, sum(p.p * (1 - p.p) * x.x) as hab, sum(p.p * (1 - p.p)) as hbb
+        into g
+        from unnest(scores, labels) as u (s, l)
+        cross join lateral (select (u.s - mean) / deviation) as x (x)
+        cross join lateral (select 1 / (1 + exp(-greatest(-700, least(700, a * x.x + b))))) as p (p)
+        cross join lateral (select case when u.l then high else low end) as t (t);
+        step_a := (g.hbb * g.ga - g.hab * g.gb) / (g.haa * g.hbb - g.hab * g.hab);
+        step_b := (g.haa * g.gb - g.hab * g.ga) / (g.haa * g.hbb - g.hab * g.hab);
+        for halving in 1 .. 30 loop
+            new_loss := funnelvec._platt_loss(scores, labels, mean, deviation, high, low, a - step_a, b - step_b);
+            -- Near the optimum the loss falls by less than its own rounding, and the full step is still the right one.
+            exit when new_loss <= loss * (1 + 1e-12);
+            step_a := step_a / 2;
+            step_b := step_b / 2;
+        end loop;
+        a := a - step_a;
+        b := b - step_b;
+        loss := new_loss;
+        exit when greatest(abs(step_a), abs(step_b)) < 1e-12;
+    end loop;
+    slope := a / deviation;
+    "offset" := b - a * mean / deviation;
+end
+$body$;
+
+-- Cross entropy against the smoothed targets, written so that no exponential overflows.
+create or replace function funnelvec._platt_loss(
+    scores double precision[],
+    labels boolean[],
+    mean double precision,
+    deviation double precision,
+    high double precision,
+    low double precision,
+    a double precision,
+    b double precision
+)
+returns double precision
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select sum(greatest(z.z, 0) - z.z * case when u.l then high else low end + ln(1 + exp(-least(700, abs(z.z)))))
+    from unnest(scores, labels) as u (s, l)
+    cross join lateral (select a * (u.s - mean) / deviation + b) as z (z)
+$body$;
+
+-- The judged rows of a funnel with their scores. The judgments: a table with a column `query` (vector), the key column of the
+-- searched table, and `relevant` (boolean). Judged rows that the searched table does not have (any more) have no score.
+create or replace function funnelvec._judged_scores(
+    f funnelvec.funnels,
+    judgments regclass,
+    out scores double precision[],
+    out labels boolean[],
+    out queries integer,
+    out missing integer,
+    out sha256 text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    key record := funnelvec._key_column(f.table_name);
+    base record := funnelvec._base(f.table_name, f.column_name);
+    home text := funnelvec._vector_schema();
+    last record;
+    bad bigint;
+begin
+    select s.* into last from funnelvec._stages(f) as s where s.keep is null;
+    execute format(
+        'select count(*) from %1$s as j where j.query is null or j.relevant is null or j.%2$I is null '
+        'or %3$s.vector_dims(j.query) <> %4$s or %3$s.vector_norm(j.query) = 0', judgments, key.name, home, base.dims)
+    into bad;
+    if bad > 0 then
+        raise exception using
+            errcode = 'FV007',
+            message = format('%s rows of %s have a null, a zero query vector, or one without %s dimensions', bad, judgments, base.dims),
+            hint = format('Each row needs query vector(%s), %I and relevant.', base.dims, key.name);
+    end if;
+    execute format(
+        $text$
+        select
+            array_agg(s.score) filter (where s.score < 'NaN'),
+            array_agg(s.relevant) filter (where s.score < 'NaN'),
+            count(distinct s.query_sha256) filter (where s.score < 'NaN'),
+            count(*) filter (where s.score is null or s.score = 'NaN'),
+            encode(sha256(string_agg(s.sha256, '' order by s.sha256)), 'hex')
+        from (
+            select %1$s as score, j.relevant,
+                sha256(convert_to(j.query::text, 'UTF8')) as query_sha256,
+                sha256(convert_to(concat_ws('|', j.query, j.%2$I, j.relevant), 'UTF8')) as sha256
+            from %3$s as j left join %4$s as t on t.%2$I = j.%2$I
+            order by 4
+        ) as s
+        $text$,
+        funnelvec._similarity(last.dims, last.code, format('t.%I %s %s', last.code_column, last.operator,
+            replace(last.encoded, '{query}', 'j.query'))),
+        key.name, judgments, f.table_name)
+    into scores, labels, queries, missing, sha256;
+end
+$body$;
+
+-- A judgments table that lacks a column is refused by name, before anything is read.
+create or replace function funnelvec._check_judgments(f funnelvec.funnels, judgments regclass)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    key record := funnelvec._key_column(f.table_name);
+    base record := funnelvec._base(f.table_name, f.column_name);
+    missing text;
+begin
+    select string_agg(format('%I %s', w.name, w.type), ', ') into missing
+    from (values ('query', base.type), (key.name, key.type), ('relevant', 'boolean')) as w (name, type)
+    where not exists (
+        select from pg_attribute as a
+        where a.attrelid = judgments and a.attname = w.name and a.attnum > 0 and not a.attisdropped
+            and (w.name = key.name or a.atttypid = w.type::regtype));
+    if missing is not null then
+        raise exception using
+            errcode = 'FV005',
+            message = format('the judgments %s lack: %s', coalesce(judgments::text, 'null'), missing),
+            hint = format('A judgment is a row (query %s, %I %s, relevant boolean).', base.type, key.name, key.type);
+    end if;
+end
+$body$;
+
+create or replace function funnelvec._check_enough(positives bigint, negatives bigint, queries integer)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if positives < 10 or negatives < 10 or coalesce(queries, 0) < 5 then
+        raise exception using
+            errcode = 'FV007',
+            message = format('too few judgments: %s relevant and %s not relevant rows, from %s queries',
+                positives, negatives, coalesce(queries, 0)),
+            hint = 'At least 10 relevant and 10 not relevant rows from 5 queries are needed; a few hundred are better.';
+    end if;
+end
+$body$;
+
+-- The funnels that share a calibration: same column, model, metric and last stage.
+create or replace function funnelvec._calibrated_together(f funnelvec.funnels)
+returns setof funnelvec.funnels
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select g.*
+    from funnelvec.funnels as g
+    where (g.table_name, g.column_name, g.model, g.metric, funnelvec._last_stage(g.funnel))
+        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))
+$body$;
+
+create or replace function funnelvec.calibrate(funnel text, judgments regclass)
+returns table (
+    version integer,
+    family text,
+    slope double precision,
+    "offset" double precision,
+    queries integer,
+    pairs integer,
+    relevant integer,
+    missing integer,
+    judgments_sha256 text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $body$
+#variable_conflict use_column
+declare
+    f funnelvec.funnels := funnelvec._funnel(funnel);
+    judged record;
+    fitted record;
+begin
+    perform funnelvec._check_owner(f.table_name);
+    perform funnelvec._check_judgments(f, judgments);
+    judged := funnelvec._judged_scores(f, judgments);
+    queries := judged.queries;
+    pairs := coalesce(cardinality(judged.labels), 0);
+    relevant := (select count(*) from unnest(judged.labels) as l where l);
+    missing := judged.missing;
+    judgments_sha256 := judged.sha256;
+    perform funnelvec._check_enough(relevant, pairs - relevant, queries);
+    fitted := funnelvec._fit_platt(judged.scores, judged.labels);
+    family := 'platt';
+    slope := fitted.slope;
+    "offset" := fitted."offset";
+    if not slope > 0 then
+        raise exception using
+            errcode = 'FV007',
+            message = format('the fitted slope is %s: by these judgments a higher score does not mean more relevant', slope),
+            hint = 'Check that relevant is true for relevant rows, and that the queries come from the same model as the column.';
+    end if;
+    -- Versions are counted per column and last stage; two fits at once take their numbers one after the other.
+    perform pg_advisory_xact_lock(hashtext('funnelvec.calibrate'), f.table_name::oid::integer);
+    version := 1 + coalesce((
+        select max(c.version)
+        from funnelvec.calibrations as c
+        where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
+            = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))), 0);
+    insert into funnelvec.calibrations values (
+        f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), calibrate.version, calibrate.family,
+        jsonb_build_object('slope', calibrate.slope, 'offset', calibrate."offset"), calibrate.judgments_sha256,
+        calibrate.queries, calibrate.pairs, calibrate.relevant);
+    update funnelvec.funnels as u
+    set calibration = calibrate.version
+    from funnelvec._calibrated_together(f) as g
+    where u.table_name = g.table_name and u.name = g.name;
+    perform funnelvec._write_function(g) from funnelvec._calibrated_together(f) as g;
+    return next;
+end
+$body$;
+
+comment on function funnelvec.calibrate(text, regclass)
+    is 'fit relevance from judgments, a table (query vector, <key column>, relevant boolean), for all funnels with the same last stage';
+comment on function funnelvec.relevance(text, double precision, vector) is 'the relevance of a raw score, by the calibration in force';
+comment on function funnelvec.cutoff(text, double precision, vector) is 'the raw score from which on the relevance is at least this';

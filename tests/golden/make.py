@@ -1,0 +1,292 @@
+"""Golden values from a third, slow, obvious implementation: the standard library only.
+
+    python tests/golden/make.py          writes codes.json, scores.json, calibration.json here
+
+Both the numpy twins and the SQL are tested against these files. Every float is the text that
+``float.hex`` gives (``float.fromhex`` reads it; also "inf", "-inf"), so nothing is lost on the way.
+
+codes.json: a list of cases
+    name        what the case is about
+    vector      the base vector: float32 values, one hex text each
+    resolution  "dims:code"
+    code        for f32 and f16 a list of hex texts, the stored numbers; for bit a text of 0 and 1,
+                the first number first
+scores.json: a list of cases
+    name, resolution
+    query, vector   base vectors as above
+    hamming         only for bit: the number of bits in which the two codes differ
+    score           hex text: cosine of the two codes (1 - 2 * hamming / dims for bit)
+calibration.json: an object
+    fits     list of {name, scores: [hex], labels: [0 or 1], slope: hex, offset: hex}
+    maps     list of {slope, offset, score, relevance: hex}
+    cutoffs  list of {slope, offset, relevance, cutoff: hex}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import struct
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def f32(number: float) -> float:
+    """Round to the nearest 32-bit float, ties to even."""
+    return struct.unpack("<f", struct.pack("<f", number))[0]
+
+
+def f16(number: float) -> float:
+    """Round to the nearest 16-bit float, ties to even."""
+    return struct.unpack("<e", struct.pack("<e", number))[0]
+
+
+def bell(rng: random.Random) -> float:
+    """A nearly Gaussian number; unlike random.gauss the same to the last bit on every machine."""
+    return sum(rng.random() for _ in range(12)) - 6.0
+
+
+def norm(vector: list[float]) -> float:
+    """Length of a vector; the sum is rounded once."""
+    return math.sqrt(math.fsum(x * x for x in vector))
+
+
+def encode(resolution: str, vector: list[float]) -> list[float] | str:
+    """Store a base vector at a resolution."""
+    dims, code = resolution.split(":")
+    prefix = vector[: int(dims)]
+    if code == "f32":
+        return prefix
+    if code == "bit":
+        return "".join("1" if x > 0 else "0" for x in prefix)
+    length = norm(prefix)
+    return [f16(f32(x / length)) if length > 0 else 0.0 for x in prefix]
+
+
+def hamming(a: str, b: str) -> int:
+    """Count the places in which two texts of bits differ."""
+    return sum(x != y for x, y in zip(a, b, strict=True))
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    """Cosine with an exact inner product."""
+    dot = sum((Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True)), Fraction(0))
+    squares = [sum((Fraction(x) ** 2 for x in v), Fraction(0)) for v in (a, b)]
+    squared = dot**2 / (squares[0] * squares[1])
+    return math.copysign(math.sqrt(squared), dot)
+
+
+def vectors() -> dict[str, list[float]]:
+    """Base vectors by name; every number is a 32-bit float."""
+    rng = random.Random(20240531)
+
+    def gauss(n: int, scale: float = 1.0) -> list[float]:
+        return [f32(scale * bell(rng)) for _ in range(n)]
+
+    made = {
+        "gaussian": gauss(24),
+        "gaussian, small": gauss(24, 0.05),
+        "unit axis": [0.0] * 5 + [1.0] + [0.0] * 18,
+        "zero": [0.0] * 24,
+        "zero prefix": [0.0] * 13 + gauss(11),
+        "signed zeros": [0.0, -0.0, 1.0, -1.0] * 6,
+        "smallest positive": [2.0**-149, -(2.0**-149), 1.0, 0.0] * 6,
+        "1e30": [f32(1e30 * x) for x in gauss(24)],
+        "70000": [70000.0, -70000.0, 1.0, 65504.0] * 6,
+        "1e-30": [f32(1e-30 * x) for x in gauss(24)],
+        "constant": [0.25] * 24,
+        "wide range": [f32(10.0 ** (x - 12)) for x in range(24)],
+        "three four": [3.0, 4.0] + [0.0] * 22,
+        "negative": [-abs(x) for x in gauss(24)],
+    }
+    made["gaussian, twice"] = [2.0 * x for x in made["gaussian"]]
+    made["gaussian, opposite"] = [-x for x in made["gaussian"]]
+    return made
+
+
+def code_cases() -> list[dict[str, object]]:
+    """Every vector at resolutions of whole and broken bytes, one dimension, and full width."""
+    return [
+        {
+            "name": f"{name} at {resolution}",
+            "vector": [x.hex() for x in vector],
+            "resolution": resolution,
+            "code": code if isinstance(code, str) else [x.hex() for x in code],
+        }
+        for name, vector in vectors().items()
+        for resolution in ("13:f32", "1:f16", "13:f16", "24:f16", "1:bit", "13:bit", "24:bit")
+        for code in [encode(resolution, vector)]
+    ]
+
+
+def score_cases() -> list[dict[str, object]]:
+    """Pairs of vectors; a tie is a pair of cases with one score."""
+    named = vectors()
+    pairs = [
+        ("gaussian", "gaussian, small"),
+        ("gaussian", "gaussian"),
+        ("gaussian", "gaussian, twice"),
+        ("gaussian, small", "gaussian, twice"),
+        ("gaussian", "gaussian, opposite"),
+        ("gaussian", "1e30"),
+        ("1e30", "1e-30"),
+        ("gaussian", "70000"),
+        ("gaussian", "constant"),
+        ("gaussian", "wide range"),
+        ("gaussian", "signed zeros"),
+        ("unit axis", "three four"),
+        ("constant", "negative"),
+    ]
+    cases: list[dict[str, object]] = []
+    for a, b in pairs:
+        for resolution in ("24:f32", "13:f32", "13:f16", "24:f16", "13:bit", "24:bit"):
+            x, y = encode(resolution, named[a]), encode(resolution, named[b])
+            case: dict[str, object] = {
+                "name": f"{a} and {b} at {resolution}",
+                "resolution": resolution,
+                "query": [v.hex() for v in named[a]],
+                "vector": [v.hex() for v in named[b]],
+            }
+            if isinstance(x, str) and isinstance(y, str):
+                case["hamming"] = hamming(x, y)
+                case["score"] = float(1 - Fraction(2 * hamming(x, y), len(x))).hex()
+            elif isinstance(x, list) and isinstance(y, list):
+                case["score"] = cosine(x, y).hex()
+            cases.append(case)
+    return cases
+
+
+def sigmoid(slope: float, offset: float, score: float) -> float:
+    """The logistic function of the line, its logit held in [-700, 700]."""
+    logit = Decimal(slope) * Decimal(score) + Decimal(offset)
+    return float(1 / (1 + (-min(max(logit, Decimal(-700)), Decimal(700))).exp()))
+
+
+def inverse(slope: float, offset: float, relevance: float) -> float:
+    """The score that the curve maps to a relevance."""
+    if relevance in (0.0, 1.0):
+        return math.inf if relevance else -math.inf
+    odds = Decimal(relevance) / (1 - Decimal(relevance))
+    return float((odds.ln() - Decimal(offset)) / Decimal(slope))
+
+
+def loss(slope: Decimal, offset: Decimal, scores: list[Decimal], targets: list[Decimal]) -> Decimal:
+    """Cross-entropy of the curve against the targets."""
+    logits = [slope * s + offset for s in scores]
+    return sum(
+        ((1 + x.exp()).ln() - t * x for x, t in zip(logits, targets, strict=True)), Decimal(0)
+    )
+
+
+def platt(raw: list[float], labels: list[int]) -> tuple[float, float]:
+    """Fit Platt's curve by Newton's method in decimals of 60 digits.
+
+    Another road to the same minimum than the numpy and SQL twins take: the scores are not
+    standardised, and the start is zero.
+    """
+    n_pos, n_neg = sum(labels), len(labels) - sum(labels)
+    high, low = Decimal(n_pos + 1) / (n_pos + 2), Decimal(1) / (n_neg + 2)
+    targets = [high if y else low for y in labels]
+    scores = [Decimal(s) for s in raw]
+    slope = offset = Decimal(0)
+    for _ in range(100):
+        p = [1 / (1 + (-(slope * s + offset)).exp()) for s in scores]
+        errors = [a - t for a, t in zip(p, targets, strict=True)]
+        weights = [a * (1 - a) for a in p]
+        g_slope = sum(e * s for e, s in zip(errors, scores, strict=True))
+        g_offset = sum(errors)
+        h_ss = sum(w * s * s for w, s in zip(weights, scores, strict=True))
+        h_so = sum(w * s for w, s in zip(weights, scores, strict=True))
+        h_oo = sum(weights)
+        det = h_ss * h_oo - h_so * h_so
+        step_slope = (h_oo * g_slope - h_so * g_offset) / det
+        step_offset = (h_ss * g_offset - h_so * g_slope) / det
+        if abs(step_slope) + abs(step_offset) < Decimal("1e-30"):
+            return float(slope), float(offset)
+        size, before = Decimal(1), loss(slope, offset, scores, targets)
+        while (
+            loss(slope - size * step_slope, offset - size * step_offset, scores, targets) > before
+        ):
+            size /= 2
+        slope, offset = slope - size * step_slope, offset - size * step_offset
+    raise AssertionError("the fit did not settle")
+
+
+def fit_cases() -> list[dict[str, object]]:
+    """Fixed judged scores: overlapping, nearly separated, unbalanced, and far from zero."""
+    rng = random.Random(7)
+    shapes = [
+        ("overlapping", 40, 60, 0.6, 0.4, 0.15),
+        ("separated", 20, 20, 0.9, 0.1, 0.02),
+        ("few relevant", 10, 300, 0.7, 0.5, 0.1),
+        ("narrow", 50, 50, 0.7101, 0.7099, 0.0001),
+    ]
+    cases: list[dict[str, object]] = []
+    for name, n_pos, n_neg, high, low, spread in shapes:
+        scores = [high + spread * bell(rng) for _ in range(n_pos)]
+        scores += [low + spread * bell(rng) for _ in range(n_neg)]
+        labels = [1] * n_pos + [0] * n_neg
+        slope, offset = platt(scores, labels)
+        cases.append(
+            {
+                "name": name,
+                "scores": [s.hex() for s in scores],
+                "labels": labels,
+                "slope": slope.hex(),
+                "offset": offset.hex(),
+            }
+        )
+    return cases
+
+
+def calibration() -> dict[str, list[dict[str, object]]]:
+    """Fits, the curve, and its inverse."""
+    lines = [(12.5, -8.0), (1.0, 0.0), (0.03, 2.0), (5000.0, -3500.0)]
+    maps: list[dict[str, object]] = [
+        {
+            "slope": slope.hex(),
+            "offset": offset.hex(),
+            "score": score.hex(),
+            "relevance": sigmoid(slope, offset, score).hex(),
+        }
+        for slope, offset in lines
+        for score in (-1.0, -0.25, 0.0, 0.5, 0.64, 0.7, 0.71, 1.0)
+    ]
+    cutoffs: list[dict[str, object]] = [
+        {
+            "slope": slope.hex(),
+            "offset": offset.hex(),
+            "relevance": relevance.hex(),
+            "cutoff": inverse(slope, offset, relevance).hex(),
+        }
+        for slope, offset in lines
+        for relevance in (0.0, 1e-12, 0.05, 0.5, 0.7, 0.999, 1.0)
+    ]
+    return {"fits": fit_cases(), "maps": maps, "cutoffs": cutoffs}
+
+
+def lines_of(cases: list[dict[str, object]]) -> str:
+    """A JSON list with one case a line, so that a changed case is one changed line."""
+    return "[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]"
+
+
+def files() -> dict[str, str]:
+    """The text of every golden file by its name."""
+    with localcontext() as context:
+        context.prec = 60
+        sections = [f'"{name}": {lines_of(cases)}' for name, cases in calibration().items()]
+        return {
+            "codes.json": lines_of(code_cases()) + "\n",
+            "scores.json": lines_of(score_cases()) + "\n",
+            "calibration.json": "{\n" + ",\n".join(sections) + "\n}\n",
+        }
+
+
+if __name__ == "__main__":
+    for name, text in files().items():
+        (HERE / name).write_text(text, encoding="utf-8")
+        print(f"{HERE / name}: {len(text)} bytes")

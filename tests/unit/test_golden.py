@@ -1,0 +1,100 @@
+"""The numpy twins against golden values from a third implementation (tests/golden/make.py)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from funnelvec import codes
+from funnelvec.calibration import PlattCalibration, fit_platt
+from funnelvec.codes import bits
+from funnelvec.resolution import Resolution
+from tests.golden import make
+
+FOLDER = Path(make.__file__).parent
+
+
+def read(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def floats(texts: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([float.fromhex(text) for text in texts])
+
+
+def by_name(case: dict[str, Any]) -> str:
+    return str(case["name"])
+
+
+@pytest.mark.parametrize("name", ["codes.json", "scores.json", "calibration.json"])
+def test_the_committed_files_are_what_make_writes(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == make.files()[name], (
+        f"{name} is stale: run python tests/golden/make.py"
+    )
+
+
+@pytest.mark.parametrize("case", read("codes.json"), ids=by_name)
+def test_codes_are_exact(case: dict[str, Any]) -> None:
+    resolution = Resolution.parse(case["resolution"])
+    code = codes.encode(resolution, floats(case["vector"])[np.newaxis, :])[0]
+    if resolution.code == "bit":
+        unpacked = np.unpackbits(code)
+        assert "".join(map(str, unpacked[: resolution.dims])) == case["code"]
+        assert not unpacked[resolution.dims :].any()
+    else:
+        expected = floats(case["code"]).astype(code.dtype)
+        assert code.tobytes() == expected.tobytes(), (code, expected)  # the sign of zero counts
+
+
+@pytest.mark.parametrize("case", read("scores.json"), ids=by_name)
+def test_scores_agree(case: dict[str, Any]) -> None:
+    resolution = Resolution.parse(case["resolution"])
+    query = codes.prepare_query(resolution, floats(case["query"]))
+    stored = codes.encode(resolution, floats(case["vector"])[np.newaxis, :])
+    (score,) = codes.score(resolution, query, stored)
+    expected = float.fromhex(case["score"])
+    if resolution.code == "bit":
+        assert bits.hamming(query, stored).tolist() == [case["hamming"]]
+        assert score == expected
+    else:
+        assert score == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", read("calibration.json")["fits"], ids=by_name)
+def test_platt_fits_agree(case: dict[str, Any]) -> None:
+    line = fit_platt(floats(case["scores"]), np.array(case["labels"]) == 1)
+    assert line.slope == pytest.approx(float.fromhex(case["slope"]), rel=1e-9)
+    assert line.offset == pytest.approx(float.fromhex(case["offset"]), rel=1e-9)
+
+
+def curve(slope: str, offset: str) -> PlattCalibration:
+    return PlattCalibration(
+        slope=float.fromhex(slope),
+        offset=float.fromhex(offset),
+        model=None,
+        vector="embedding",
+        metric="cosine",
+        last_stage="24:f32",
+        judgments_sha256="",
+        n_pairs=0,
+        n_relevant=0,
+        n_queries=0,
+    )
+
+
+def test_relevance_agrees() -> None:
+    for case in read("calibration.json")["maps"]:
+        (relevance,) = curve(case["slope"], case["offset"]).apply(None, floats([case["score"]]))
+        assert relevance == pytest.approx(float.fromhex(case["relevance"]), abs=1e-9), case
+
+
+def test_cutoffs_agree() -> None:
+    for case in read("calibration.json")["cutoffs"]:
+        cutoff = curve(case["slope"], case["offset"]).cutoff(
+            None, float.fromhex(case["relevance"])
+        )
+        assert cutoff == pytest.approx(float.fromhex(case["cutoff"]), rel=1e-9, abs=1e-9), case
