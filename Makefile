@@ -12,7 +12,7 @@ ARGS   ?=
 
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 
 .PHONY: demo test lint types format clean
 .DELETE_ON_ERROR:

@@ -26,9 +26,15 @@ begin
                 table_name,
                 case relation.relkind
                     when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
-                    when 'p' then 'partitioned table' else 'relation of kind ' || relation.relkind
+                    when 'p' then 'partitioned table' else format('relation of kind "%s"', relation.relkind)
                 end),
             hint = 'Name the table that holds the vectors.';
+    end if;
+    if relation.relpersistence = 't' then
+        raise exception using
+            errcode = 'FV009',
+            message = format('%s is a temporary table; its funnels would outlive it', table_name),
+            hint = 'Use an ordinary or an unlogged table.';
     end if;
     select a.* into attribute
     from pg_attribute as a

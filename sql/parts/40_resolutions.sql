@@ -46,7 +46,7 @@ begin
     perform funnelvec._check_owner(table_name);
     if wanted.dims > base.dims then
         raise exception using
-            errcode = 'FV004',
+            errcode = 'FV001',
             message = format('resolution %s is wider than column %L of %s, which has %s dimensions',
                 resolution, column_name, table_name, base.dims),
             hint = format('Ask for at most %s:%s.', base.dims, wanted.code);

@@ -205,7 +205,7 @@ def platt(raw: list[float], labels: list[int]) -> tuple[float, float]:
         det = h_ss * h_oo - h_so * h_so
         step_slope = (h_oo * g_slope - h_so * g_offset) / det
         step_offset = (h_ss * g_offset - h_so * g_slope) / det
-        if abs(step_slope) + abs(step_offset) < Decimal("1e-30"):
+        if abs(step_slope) + abs(step_offset) < Decimal("1e-25"):
             return float(slope), float(offset)
         size, before = Decimal(1), loss(slope, offset, scores, targets)
         while (

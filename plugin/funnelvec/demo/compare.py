@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psycopg
 
 FULL, FUNNEL, EXACT = "full HNSW", "funnel", "exact"
-_WARM_UP = 5
+_WARM_UP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The figures of all contestants on one table, from the same interleaved queries."""
+    """The figures of all contestants on one table, from the same interleaved queries.
+
+    `code_bytes` is what the funnel's codes take in the table, besides its index.
+    """
 
     title: str
     rows: int
@@ -52,6 +55,7 @@ class Comparison:
     ef_search: int
     k: int
     queries: int
+    code_bytes: int
     results: tuple[Row, ...]
 
     def result(self, name: str) -> Row:
@@ -69,8 +73,8 @@ class Case:
         Names of the table, its vector column and its key column.
     function, funnel
         Name and text of the funnel.
-    funnel_index
-        Name of the index that serves the funnel's first stage.
+    code_column, funnel_index
+        Name of the column that stores the first stage, and of the index that serves it.
     funnel_seconds
         How long storing the resolution and building its index took.
     ef_search
@@ -83,6 +87,7 @@ class Case:
     key: str
     function: str
     funnel: str
+    code_column: str
     funnel_index: str
     funnel_seconds: float
     ef_search: int
@@ -115,9 +120,10 @@ def compare(
     times, found = _take_turns(connection, statements, queries, progress)
     sizes = {FULL: _size(connection, full_index), FUNNEL: _size(connection, case.funnel_index)}
     seconds = {FULL: full_seconds, FUNNEL: case.funnel_seconds}
-    rows, dims = connection.execute(
-        f"select count(*), max(vector_dims({_quoted(case.vector)})) from {_quoted(case.table)}"
-    ).fetchone() or (0, 0)
+    rows, dims, code_bytes = connection.execute(
+        f"select count(*), max(vector_dims({_quoted(case.vector)})), "
+        f"sum(pg_column_size({_quoted(case.code_column)})) from {_quoted(case.table)}"
+    ).fetchone() or (0, 0, 0)
     results = tuple(
         Row(
             name,
@@ -128,7 +134,17 @@ def compare(
         )
         for name in statements
     )
-    return Comparison(case.title, rows, dims, case.funnel, case.ef_search, k, len(queries), results)
+    return Comparison(
+        title=case.title,
+        rows=rows,
+        dims=dims,
+        funnel=case.funnel,
+        ef_search=case.ef_search,
+        k=k,
+        queries=len(queries),
+        code_bytes=int(code_bytes),
+        results=results,
+    )
 
 
 def _statements(case: Case, k: int) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from funnelvec.errors import InstallError, InvalidInput, VersionMismatch
 from funnelvec.install.render import SqlSource, load_source, render
@@ -288,7 +288,7 @@ def _row(conn: Connection, query: LiteralString, *values: object) -> tuple[Any, 
 
 def _run_script(conn: Connection, text: str) -> None:
     # Our own files, and no parameters: psycopg then sends the whole text as it is.
-    conn.execute(cast("LiteralString", text))
+    conn.execute(text)
 
 
 @contextmanager

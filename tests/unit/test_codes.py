@@ -1,0 +1,165 @@
+"""Codes: properties that hold for every vector (exact values are in test_golden.py)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from funnelvec import codes
+from funnelvec.codes import bits
+from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.resolution import CODES, Resolution
+
+Matrix = npt.NDArray[np.float32]
+
+components = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from(
+    [0.0, -0.0, 2.0**-140, 70000.0, -(2.0**127)]
+)
+matrices = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 5), st.integers(1, 40)),
+    elements=components,
+)
+
+
+@st.composite
+def encodings(draw: st.DrawFn) -> tuple[Resolution, Matrix]:
+    x = draw(matrices)
+    return Resolution(draw(st.integers(1, x.shape[1])), draw(st.sampled_from(CODES))), x
+
+
+@given(encodings())
+def test_the_input_is_never_changed_nor_shared(case: tuple[Resolution, Matrix]) -> None:
+    resolution, x = case
+    before = x.tobytes()
+    code = codes.encode(resolution, x)
+    codes.score(resolution, codes.prepare_query(resolution, x[0]), code)
+    assert x.tobytes() == before
+    assert not np.shares_memory(code, x)
+
+
+@given(matrices)
+def test_bits_are_signs(x: Matrix) -> None:
+    d = x.shape[1]
+    packed = codes.encode(Resolution(d, "bit"), x)
+    assert packed.shape == (len(x), math.ceil(d / 8))
+    for row, code in zip(x, packed, strict=True):
+        for i in range(d):
+            assert bool(code[i // 8] >> (7 - i % 8) & 1) == (row[i] > 0)
+
+
+@given(encodings())
+def test_prefixes_are_cut_before_they_are_coded(case: tuple[Resolution, Matrix]) -> None:
+    resolution, x = case
+    d = resolution.dims
+    whole = codes.encode(resolution, x)
+    assert np.array_equal(whole, codes.encode(resolution, x[:, :d]))
+    if resolution.code == "f32":
+        assert np.array_equal(whole, x[:, :d])
+
+
+@given(matrices)
+def test_f16_is_within_half_a_step_of_the_direction(x: Matrix) -> None:
+    code = codes.encode(Resolution(x.shape[1], "f16"), x).astype(np.float64)
+    assert np.isfinite(code).all()
+    for row, stored in zip(x.astype(np.float64), code, strict=True):
+        length = math.sqrt(math.fsum(row * row))
+        if length == 0:
+            assert not stored.any()
+            continue
+        exact = row / length
+        step = np.spacing(np.abs(exact).astype(np.float16)).astype(np.float64)
+        # half a float16 step, and the float32 rounding that Postgres makes on the way
+        assert (np.abs(stored - exact) <= 0.5 * step + 2.0**-24 * np.abs(exact) + 1e-45).all()
+
+
+@given(
+    hnp.arrays(np.float32, (3, 12), elements=st.floats(-100, 100, width=32)),
+    st.integers(-20, 20),
+)
+def test_scaling_by_powers_of_two_changes_no_f16_code_and_no_sign(x: Matrix, power: int) -> None:
+    x = np.where(np.abs(x) < 1e-3, 0, x).astype(np.float32)  # keep clear of subnormal numbers
+    scaled = x * np.float32(2.0**power)
+    for code in ("f16", "bit"):
+        resolution = Resolution(12, code)  # type: ignore[arg-type]
+        assert np.array_equal(codes.encode(resolution, x), codes.encode(resolution, scaled))
+
+
+@given(encodings())
+def test_scores_lie_between_minus_one_and_one(case: tuple[Resolution, Matrix]) -> None:
+    resolution, x = case
+    stored = codes.encode(resolution, x)
+    scores = codes.score(resolution, stored[0], stored)
+    assert scores.dtype == np.float64
+    zero = ~stored.any(axis=1) | ~stored[0].any()
+    if resolution.code == "bit":
+        assert scores[0] == 1.0
+    else:
+        assert np.array_equal(np.isnan(scores), zero)
+        assert zero[0] or scores[0] == pytest.approx(1.0, abs=1e-12)
+    assert (np.abs(scores[~np.isnan(scores)]) <= 1.0).all()
+
+
+def test_equal_rows_tie_wherever_they_stand() -> None:
+    rng = np.random.default_rng(5)
+    for d in (1, 7, 64, 257):
+        x = rng.normal(size=(5000, d)).astype(np.float32)
+        x[rng.integers(0, 5000, 200)] = x[17]
+        resolution = Resolution(d, "f32")
+        scores = codes.score(resolution, rng.normal(size=d).astype(np.float32), x)
+        same = (x == x[17]).all(axis=1)
+        assert same.sum() > 100
+        assert len(set(scores[same].tolist())) == 1
+        alone = codes.score(resolution, x[3], x[17:18])
+        assert alone[0] == codes.score(resolution, x[3], x)[17]
+
+
+def test_a_table_larger_than_one_block_is_coded_row_by_row() -> None:
+    x = np.random.default_rng(1).normal(size=(5000, 600)).astype(np.float32)
+    whole = codes.encode(Resolution(600, "f16"), x)
+    parts = [codes.encode(Resolution(600, "f16"), x[i : i + 1]) for i in (0, 3494, 3495, 4999)]
+    assert np.array_equal(whole[[0, 3494, 3495, 4999]], np.concatenate(parts))
+
+
+def test_other_layouts_and_types() -> None:
+    x = np.arange(-6, 6).reshape(3, 4)
+    resolution = Resolution(2, "f32")
+    expected = x[:, :2].astype(np.float32)
+    wide = np.repeat(x, 2, axis=1).astype(np.float64)[:, ::2]  # not contiguous
+    for given_x in (x, x.tolist(), np.asfortranarray(x), wide, wide.astype(">f4")):
+        assert np.array_equal(codes.encode(resolution, given_x), expected)
+
+
+def test_bit_balance() -> None:
+    packed = bits.encode(np.array([[1, 1, 1, -1], [1, -1, 1, 1]], np.float32))
+    assert bits.balance(packed, dims=4) == pytest.approx((0 + 1 + 0 + 1) / 4)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.ones(4),
+        np.ones((2, 3)),
+        np.array([[1, 2, 3, np.nan]]),
+        np.array([[1e39, 0, 0, 0]]),
+        np.array([["1", "2", "3", "4"]]),
+        np.array([[True, False, True, True]]),
+    ],
+)
+def test_bad_arrays_are_refused(x: Any) -> None:
+    with pytest.raises(InvalidInput):
+        codes.encode(Resolution(4, "f16"), x)
+
+
+def test_rotations_are_of_a_later_version() -> None:
+    with pytest.raises(CapabilityError, match="rotation"):
+        codes.encode(Resolution(4, "f16", "pca"), np.ones((1, 4)))
+    with pytest.raises(InvalidInput, match="shape"):
+        codes.prepare_query(Resolution(4, "f16"), np.ones((1, 4)))
