@@ -58,7 +58,7 @@ begin
         fits := wanted = 'string'
             and given ~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$';
         -- Without a zone it is UTC, whatever the session's time zone is.
-        if given !~ '(Z|:\d{2}[+-]\d{2}(:?\d{2})?)$' then
+        if given !~ '[T ].*(Z|[+-]\d{2}(:?\d{2})?)$' then
             given := given || case when length(given) = 10 then ' 00:00Z' else 'Z' end;
         end if;
         literal := case

@@ -120,10 +120,10 @@ def full_hnsw(schema: str, *, dims: int, ef_search: int, note: str = "") -> Cont
         statement=f"select id, 1 - (embedding <=> %(query)s) as score from {table} "
         f"order by {expression} <=> %(query)s{cast} limit %(k)s",
         build=(
-            f"create index on {table} using hnsw ({expression} {opclass}) "
+            f"create index {PLAIN_TABLE}_hnsw on {table} using hnsw ({expression} {opclass}) "
             f"with (m = {_M}, ef_construction = {_EF_CONSTRUCTION})",
         ),
-        undo=(f"drop index {schema}.{PLAIN_TABLE}_embedding_idx",),
+        undo=(f"drop index {schema}.{PLAIN_TABLE}_hnsw",),
         # As the funnel's function does for its own call: the planner may not prefer a scan.
         settings=(("hnsw.ef_search", str(ef_search)), ("enable_seqscan", "off")),
         remark=_HNSW,

@@ -115,6 +115,8 @@ def compare(
     if len(queries) == 0:
         raise InvalidInput("a comparison needs at least one query")
     full_index, full_seconds = _build_full_index(connection, case)
+    # Workers were for the builds; how searches are planned is up to Postgres.
+    connection.execute(f"alter table {_quoted(case.table)} reset (parallel_workers)")
     statements = _statements(case, k)
     connection.execute(f"set hnsw.ef_search = {case.ef_search:d}")
     times, found = _take_turns(connection, statements, queries, progress)

@@ -19,6 +19,7 @@ WIDE_FUNNEL = "128:f16@100 > 1536:f32"
 
 # Both indexes get pgvector's build parameters (m 16, ef_construction 64) and the same list length.
 EF_SEARCH = 100
+BUILD_WORKERS = 1  # beside the leader: two cores build
 
 K = 10
 SHOWN = 3

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funnelvec.errors import MissingDependency, NotFound
+from funnelvec.errors import InvalidInput, MissingDependency, NotFound
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,11 +209,10 @@ def _psql(keep: Path | None) -> int:
     """Hold the kept server up for as long as its own psql is open."""
     from funnelvec.demo import story
 
-    if keep is None or not (keep / "data" / "PG_VERSION").is_file():
-        raise NotFound(
-            f"--psql opens the database that --keep DIR kept; there is none in {str(keep)!r}: "
-            "run the demo with --keep DIR first"
-        )
+    if keep is None:
+        raise InvalidInput("--psql opens a database that was kept: say which with --keep DIR")
+    if not (keep / "data" / "PG_VERSION").is_file():
+        raise NotFound(f"there is no database in {str(keep)!r}: run the demo with --keep DIR first")
     with story.database(keep, tuned=False) as engine:
         server = story.describe_server(engine)
         return subprocess.run([server.psql, server.url], check=False).returncode
@@ -222,18 +221,18 @@ def _psql(keep: Path | None) -> int:
 def _dry_run(args: argparse.Namespace) -> int:
     from funnelvec.demo import plan
 
-    where = f"in {args.keep}" if args.keep else "in a temporary folder, removed at the end"
-    print(f"would start an embedded PostgreSQL {where}; would read docstrings, load them into")
-    print(
-        f"table {plan.TABLE!r} with the funnel {plan.FUNNEL!r}, calibrate it and answer questions;"
-    )
+    where = str(args.keep) if args.keep else "a temporary folder, removed at the end"
+    print(f"would start an embedded PostgreSQL in {where}")
+    print(f"would load docstrings into table {plan.TABLE!r} with the funnel {plan.FUNNEL!r}")
     if args.ask:
-        print("would answer only: " + "; ".join(args.ask))
-    else:
-        print(
-            f"would compare it, and a generated table {plan.WIDE_TABLE!r} of {plan.WIDE_ROWS:,} x "
-            f"{plan.WIDE_DIMS:,} with {plan.WIDE_FUNNEL!r}, with full HNSW and exact search"
-        )
+        print("would answer: " + "; ".join(args.ask))
+        return 0
+    print(f"would answer {len(plan.ANSWERABLE)} + {len(plan.UNANSWERABLE)} questions")
+    print(
+        f"would load {plan.WIDE_ROWS:,} generated vectors of {plan.WIDE_DIMS:,} dimensions into "
+        f"table {plan.WIDE_TABLE!r} with the funnel {plan.WIDE_FUNNEL!r}"
+    )
+    print("would compare both funnels with full-vector HNSW and exact search")
     return 0
 
 

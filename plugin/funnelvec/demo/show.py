@@ -127,10 +127,11 @@ class Screen:
             "would answer count as wrong and rows of the same package that miss the point as "
             "right, so relevance reads: probably about the question's subject."
         )
+        line = f"{fit.slope:.3f} * score {'-' if fit.offset < 0 else '+'} {abs(fit.offset):.3f}"
         self.say(
             f"{fit.pairs:,} judged pairs of {fit.queries} queries, {fit.relevant / fit.pairs:.0%} "
-            f"relevant. relevance = 1 / (1 + exp(-({fit.slope:.3f} * score {fit.offset:+.3f}))); "
-            f"relevance {plan.MIN_RELEVANCE} means a cosine of {fit.cutoff:.3f}."
+            f"relevant. relevance = 1 / (1 + exp(-({line}))); relevance "
+            f"{plan.MIN_RELEVANCE} means a cosine of {fit.cutoff:.3f}."
         )
 
     def answers(self, answers: Sequence[Answer]) -> None:
@@ -175,6 +176,7 @@ class Screen:
         """Print what each stage of one search did."""
         self.say(f"{question}  ({explanation.funnel})")
         table = _table("stage", "resolution", "keep", "rows in", "rows out", "ms", "access")
+        table.padding = (0, 1, 0, 0)
         for stage in explanation.stages:
             table.add_row(
                 str(stage.stage),
@@ -240,13 +242,11 @@ class Screen:
 
 SAMPLE_SQL = (
     """select d.name, s.score, s.relevance
-  from questions q
-  cross join lateral docs_search(q.embedding, k => 5, min_relevance => 0.5) s
-  join docs d using (id)
- where q.id = 1;""",
-    """select e.*
-  from questions q, funnelvec.explain('docs_search', q.embedding) e
- where q.id = 1;""",
+  from docs_search((select embedding from questions where id = 1),
+                   k => 5, min_relevance => 0.5) s
+  join docs d using (id);""",
+    """select *
+  from funnelvec.explain('docs_search', (select embedding from questions where id = 1));""",
     "select * from funnelvec.measure_recall('docs_search', sample => 200);",
     "select * from funnelvec.calibrate('docs_search', 'judgments');",
     """select funnelvec.search_sql('docs_search', '{"kind": "function"}');""",

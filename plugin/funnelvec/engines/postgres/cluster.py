@@ -200,18 +200,41 @@ def log_tail(base: Path) -> str:
 
 def postmaster(data: Path) -> tuple[str, int] | None:
     """Return socket folder and port of the server that runs on `data`, or None."""
+    lines = _pid_file(data)
+    if not lines or not _works_in(int(lines[0]), data):
+        return None
+    return lines[4], int(lines[3])
+
+
+def discard_stale_pid_file(data: Path) -> None:
+    """Remove what a crashed server left, where its number is another process of ours by now.
+
+    PostgreSQL deals with every other leftover itself, but takes any living process of its own user
+    for the server. A server works in its data folder, which tells the two apart.
+    """
+    lines = _pid_file(data)
+    if lines and _works_in(int(lines[0]), data) is False:
+        (data / "postmaster.pid").unlink()
+
+
+def _pid_file(data: Path) -> list[str]:
+    """Return the lines of ``postmaster.pid``: nothing if it is missing or half written."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    complete = len(lines) > 4 and lines[0].isdecimal() and lines[3].isdecimal()
+    return lines if complete else []
+
+
+def _works_in(pid: int, folder: Path) -> bool | None:
+    """Whether the process works in `folder`; None if there is no such process or it is not ours."""
     import psutil
 
     try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-        pid, port, socket_dir = int(lines[0]), int(lines[3]), lines[4]
-        # After a crash the file stays, and its number may be another process by now. A server
-        # works in its data folder, which tells the two apart.
-        if Path(psutil.Process(pid).cwd()) != data.resolve():
-            return None
-    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        return Path(psutil.Process(pid).cwd()) == folder.resolve()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-    return socket_dir, port
 
 
 def is_alive(pid: int) -> bool:

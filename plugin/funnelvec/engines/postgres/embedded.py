@@ -29,6 +29,7 @@ from funnelvec.engines.postgres.cluster import (
     choose_version,
     control,
     create_cluster,
+    discard_stale_pid_file,
     find_binaries,
     is_alive,
     locked,
@@ -219,6 +220,7 @@ def _join(
         handles = []
         create_cluster(base, binaries[version], version, wanted)
         write_conf(base, version, wanted)
+        discard_stale_pid_file(base / "data")
         control(base, binaries[version], "start")
         running = postmaster(base / "data")
         if running is None:

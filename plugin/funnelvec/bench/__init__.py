@@ -1,0 +1,16 @@
+"""Side-by-side measurements: `compare` runs contestants on the same vectors and queries.
+
+>>> from funnelvec import bench                                         # doctest: +SKIP
+>>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
+>>> report.versus[0].latency.text()                                     # doctest: +SKIP
+'0.41 (0.40 to 0.43)'
+"""
+
+from __future__ import annotations
+
+from funnelvec.bench.data import Dataset, generate, load
+from funnelvec.bench.report import BenchReport
+from funnelvec.bench.run import compare
+from funnelvec.bench.stats import Ratio
+
+__all__ = ["BenchReport", "Dataset", "Ratio", "compare", "generate", "load"]

@@ -1,0 +1,266 @@
+"""What a comparison stands on: a schema of its own, loaded tables, timed builds, open lanes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from funnelvec import entry
+from funnelvec.bench.contestants import FILTER_COLUMN, FUNNEL_TABLE, PLAIN_TABLE, Contestant
+from funnelvec.bench.data import Dataset
+from funnelvec.errors import CapabilityError, EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import psycopg
+
+    from funnelvec.engines.postgres.sync import PostgresEngine
+
+    Connection = psycopg.Connection[Any]
+
+__all__ = ["Lane", "Sizes", "build", "connected", "hosted", "load", "open_lane", "workspace"]
+
+Say = Callable[[str], None]
+
+_MB = 1 << 20
+# What a vector of the base column, its index entry and its neighbours take, times its numbers.
+_CACHE_FACTOR, _BUILD_FACTOR = 6, 1.5
+
+
+@contextlib.contextmanager
+def hosted(dataset: Dataset) -> Iterator[str]:
+    """Run a server for this data in a temporary folder, with room to keep all of it in memory.
+
+    It may lose data in a crash (``fsync`` is off): nothing here outlives the run, and it lets
+    builds be timed without waiting for a disk.
+    """
+    settings: dict[str, str | bool] = {
+        "shared_buffers": f"{_capped(256 * _MB + _CACHE_FACTOR * dataset.rows.nbytes, 0.4)}MB",
+        "fsync": False,
+        "full_page_writes": False,
+        "synchronous_commit": False,
+        "autovacuum": False,  # tables are vacuumed when they are ready, not while they are measured
+        "max_wal_size": "8GB",
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="funnelvec-bench-") as folder,
+        entry.connect(f"pg-embedded:{folder}", settings=settings) as engine,
+    ):
+        server = _postgres(engine).server
+        assert server is not None  # an embedded engine has one
+        yield server.url()
+
+
+def _capped(wanted: float, share: float) -> int:
+    """Megabytes, at most this share of the machine's memory."""
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        wanted = min(wanted, memory * share)
+    return max(64, round(wanted / _MB))
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """Open a connection to a Postgres with funnelvec; errors of the driver become ours."""
+    with entry.connect(url) as engine, _postgres(engine).connection() as connection:
+        yield connection
+
+
+def _postgres(engine: object) -> PostgresEngine:
+    from funnelvec.engines.postgres.sync import PostgresEngine
+
+    if not isinstance(engine, PostgresEngine):
+        raise CapabilityError(
+            "the benchmark of this version runs on Postgres: give it a postgresql:// or "
+            "pg-embedded: URL, or none for a server of its own"
+        )
+    return engine
+
+
+@contextlib.contextmanager
+def workspace(connection: Connection) -> Iterator[str]:
+    """Make a schema for the tables of one run, and remove it and all traces of it at the end."""
+    schema = f"funnelvec_bench_{secrets.token_hex(4)}"
+    connection.execute(f"create schema {schema}")
+    try:
+        connection.execute(f"comment on schema {schema} is 'left by funnelvec bench; may be dropped'")
+        yield schema
+    finally:
+        for registry in ("funnels", "resolutions", "calibrations"):
+            connection.execute(
+                f"delete from funnelvec.{registry} where table_name in ("
+                "select oid::regclass from pg_class where relnamespace = %s::regnamespace)",
+                [schema],
+            )
+        connection.execute("set client_min_messages = warning")
+        connection.execute(f"drop schema {schema} cascade")
+
+
+def load(url: str, connection: Connection, schema: str, dataset: Dataset) -> None:
+    """Load both tables alike; ids are row numbers, and one column is there to filter by."""
+    columns = {FILTER_COLUMN: [row % 100 for row in range(len(dataset.rows))]}
+    with entry.connect(url) as engine:
+        table = engine.create(
+            f"{schema}.{PLAIN_TABLE}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"}
+        )
+        table.add(range(len(dataset.rows)), dataset.rows, columns=columns)
+        engine.create(
+            f"{schema}.{FUNNEL_TABLE}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"}
+        )
+    connection.execute(
+        f"insert into {schema}.{FUNNEL_TABLE} select * from {schema}.{PLAIN_TABLE} order by id"
+    )
+    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+        connection.execute(f"vacuum analyze {schema}.{name}")
+
+
+def build(
+    connection: Connection,
+    schema: str,
+    contestants: Sequence[Contestant],
+    *,
+    dataset: Dataset,
+    builds: int,
+    say: Say,
+) -> tuple[dict[tuple[str, ...], tuple[float, ...]], list[str]]:
+    """Make every index, one after the other; seconds per distinct build, and notes on them."""
+    memory = f"{_capped(64 * _MB + _BUILD_FACTOR * dataset.rows.nbytes, 0.25)}MB"
+    connection.execute("select set_config('maintenance_work_mem', %s, false)", [memory])
+    notes: list[str] = []
+
+    def noticed(diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized in ("NOTICE", "WARNING"):
+            notes.append(f"{contestant.name}: {diagnostic.message_primary}")
+
+    seconds: dict[tuple[str, ...], tuple[float, ...]] = {}
+    connection.add_notice_handler(noticed)
+    try:
+        for contestant in contestants:
+            if not contestant.build or contestant.build in seconds:
+                continue
+            say(f"building {contestant.name}")
+            each = []
+            for turn in range(builds):
+                if turn:
+                    _run(connection, contestant.undo, notes)
+                each.append(_run(connection, contestant.build, notes))
+            connection.execute(f"vacuum analyze {schema}.{contestant.table}")
+            seconds[contestant.build] = tuple(each)
+    finally:
+        connection.remove_notice_handler(noticed)
+    return seconds, list(dict.fromkeys(notes))
+
+
+def _run(connection: Connection, statements: Sequence[str], notes: list[str]) -> float:
+    started = time.perf_counter()
+    for statement in statements:
+        began = time.perf_counter()
+        try:
+            connection.execute(statement)
+        except Exception as error:
+            # disk_full: a parallel build wants its memory in /dev/shm, which containers keep small.
+            if getattr(error, "sqlstate", None) != "53100":
+                raise
+            connection.execute("set max_parallel_maintenance_workers = 0")
+            started += time.perf_counter() - began
+            connection.execute(statement)
+            notes.append("shared memory is small here, so indexes are built without parallel workers")
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of a contestant: its indexes beside the primary key, and all of its table."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A contestant on its own connection, ready to run."""
+
+    contestant: Contestant
+    connection: Connection
+    cursor: psycopg.Cursor[Any]
+    k: int
+
+    def search(self, query: object) -> list[tuple[Any, ...]]:
+        """Run one search, over the connection and back; `query` comes from `parameters`."""
+        return self.cursor.execute(
+            self.contestant.statement, {"query": query, "k": self.k}, prepare=True
+        ).fetchall()
+
+    def change(self, name: str, value: str) -> None:
+        """Change a setting of the connection."""
+        self.connection.execute("select set_config(%s, %s, false)", [name, value])
+
+    def sizes(self, schema: str) -> Sizes:
+        """Measure what it keeps on disk; another's indexes on the same table do not count."""
+        row = self.connection.execute(
+            "select coalesce(sum(pg_relation_size(i.indexrelid)), 0)::bigint,"
+            "       pg_total_relation_size(%(table)s::regclass)"
+            "  from pg_index i where i.indrelid = %(table)s::regclass and not i.indisprimary",
+            {"table": f"{schema}.{self.contestant.table}"},
+        ).fetchone()
+        assert row is not None  # an aggregate
+        index, total = row
+        return Sizes(index, total) if self.contestant.index else Sizes(0, total - index)
+
+
+@contextlib.contextmanager
+def open_lane(url: str, contestant: Contestant, *, k: int) -> Iterator[Lane]:
+    """Connect for one contestant, with its settings."""
+    with connected(url) as connection:
+        lane = Lane(contestant, connection, binary_cursor(connection), k)
+        for name, value in contestant.settings:
+            lane.change(name, value)
+        yield lane
+
+
+def binary_cursor(connection: Connection) -> psycopg.Cursor[Any]:
+    """A cursor that sends vectors as binary values of their type, and gets rows back in binary."""
+    from funnelvec.engines.postgres.adapt import VectorParameter, vector_dumper
+
+    row = connection.execute("select 'vector'::regtype::oid").fetchone()
+    assert row is not None  # or the cast has failed
+    cursor = connection.cursor(binary=True)
+    cursor.adapters.register_dumper(VectorParameter, vector_dumper(row[0]))
+    return cursor
+
+
+def parameters(queries: npt.NDArray[np.float32]) -> list[Any]:
+    """The queries (m, d) as `Lane.search` takes them."""
+    from funnelvec.engines.postgres.adapt import VectorParameter
+
+    return [VectorParameter(query) for query in queries]
+
+
+def check_plan(lane: Lane, query: object) -> None:
+    """Make sure that a contestant is what it says: with its index, or without any.
+
+    Raises
+    ------
+    EngineError
+        If the planner does something else; its figures would mean nothing.
+    """
+    contestant = lane.contestant
+    if contestant.ours:
+        return  # its plan is inside the function; see the report's access
+    # Not prepared: the plan is asked for this query, and the lane's own statement stays as it is.
+    row = lane.cursor.execute(
+        f"explain (format json) {contestant.statement}", {"query": query, "k": lane.k}, prepare=False
+    ).fetchone()
+    used = "Index Name" in str(row)
+    if used != contestant.index:
+        raise EngineError(
+            f"{contestant.name} {'uses an' if used else 'does not use its'} index on this server; "
+            "its figures would mean nothing"
+        )

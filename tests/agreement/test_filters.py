@@ -1,0 +1,139 @@
+"""Random filters mean the same on every engine, missing fields included."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import funnelvec as fv
+from tests import databases
+
+if TYPE_CHECKING:
+    from funnelvec.engines.base import Engine, Table
+    from funnelvec.types import ColumnKind
+    from tests.databases import Server
+
+ROWS = 60
+
+KINDS: dict[str, ColumnKind] = {
+    "count": "integer",
+    "price": "number",
+    "name": "text",
+    "sold": "boolean",
+    "day": "date",
+    "at": "timestamp",
+    "ref": "uuid",
+    'Odd "name"': "text",
+}
+
+# Few values, so that equal ones meet; the edges of each kind among them.
+VALUES: dict[str, list[Any]] = {
+    "integer": [-(2**63), -1, 0, 1, 7, 2**53 + 1, 2**63 - 1],
+    "number": [-1e300, -1.5, -0.0, 0.0, 0.1, 1 / 3, 7, 1e300],
+    "text": ["", "a", "A", "b", "Z", "é", "\u0001", "\U0001f600", "\uffff", "a b", "a'b", "a\\b", "%", "10", "9"],
+    "boolean": [True, False],
+    "date": [datetime.date(1969, 12, 31), datetime.date(2024, 2, 29), datetime.date(2026, 1, 1)],
+    "timestamp": [
+        datetime.datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc),
+        datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+        datetime.datetime(1900, 1, 1, 12, tzinfo=datetime.timezone.utc),
+    ],
+    "uuid": [uuid.UUID(int=i) for i in (0, 1, 2**127, 2**128 - 1)],
+}
+
+
+def column(kind: ColumnKind, rng: np.random.Generator) -> list[Any]:
+    stored = [*VALUES[kind], float("nan"), float("inf")] if kind == "number" else VALUES[kind]
+    return [None if rng.random() < 0.25 else stored[rng.integers(len(stored))] for _ in range(ROWS)]
+
+
+def build(engine: Engine) -> Table:
+    rng = np.random.default_rng(5)
+    table = engine.create("things", dims=4, columns=KINDS)
+    vectors = rng.standard_normal((ROWS, 4))
+    columns = {name: column(kind, rng) for name, kind in KINDS.items()}
+    table.add(range(ROWS), vectors, columns=columns)
+    table.create_funnel("things_search", "4:f32")
+    return table
+
+
+@pytest.fixture(scope="module")
+def tables(pg_server: Server) -> Iterator[tuple[Table, Table]]:
+    database = databases.Database(pg_server, databases.new_name(pg_server))
+    with databases.connected(pg_server.url()) as admin:
+        databases.create_database(admin, database.name, template=pg_server.template("funnelvec"))
+    with fv.connect("memory:") as memory, fv.connect(database.owner_url) as postgres:
+        with postgres.connection() as connection:  # type: ignore[attr-defined]
+            # Neither the session's zone nor its date style may change what a filter means.
+            connection.execute("set timezone = 'Asia/Kolkata'")
+            connection.execute("set datestyle = 'German'")
+        yield build(memory), build(postgres)
+    pg_server.done_with.append(database.name)
+
+
+def test_of_field(name: str) -> st.SearchStrategy[Any]:
+    kind = KINDS[name]
+    value = st.sampled_from(VALUES[kind])
+    operators = ["$eq", "$ne"] + (["$lt", "$lte", "$gt", "$gte"] if kind not in ("boolean", "uuid") else [])
+    one = st.tuples(st.sampled_from(operators), value)
+    many = st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(value, min_size=1, max_size=4))
+    exists = st.tuples(st.just("$exists"), st.booleans())
+    tests = st.lists(st.one_of(one, many, exists), min_size=1, max_size=3).map(dict)
+    negated = tests.map(lambda test: {"$not": test})
+    return st.one_of(tests, negated, value).map(lambda test: {name: test})
+
+
+test_of_field.__test__ = False  # type: ignore[attr-defined]
+
+leaves = st.sampled_from(sorted(KINDS)).flatmap(test_of_field)
+filters = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
+        inner.map(lambda part: {"$not": part}),
+        st.tuples(inner, inner).map(lambda two: {**two[0], **two[1]}),
+    ),
+    max_leaves=6,
+)
+
+
+@hypothesis.settings(max_examples=400)
+@hypothesis.given(filter=filters)
+def test_engines_agree(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
+    memory, postgres = (
+        {hit.id for hit in table.search([1, 0, 0, 0], k=ROWS, filter=filter)} for table in tables
+    )
+    assert memory == postgres
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"nope": 1},
+        {"count": 1.5},
+        {"count": "1"},
+        {"count": True},
+        {"price": "1"},
+        {"name": 1},
+        {"sold": 1},
+        {"day": "2024-02-30"},
+        {"day": "yesterday"},
+        {"at": "2024-01-01T25:00:00Z"},
+        {"ref": "123"},
+        {"sold": {"$lt": True}},
+        {"ref": {"$gt": str(uuid.UUID(int=1))}},
+        {"name": {"$in": ["a", 1]}},
+    ],
+)
+def test_engines_refuse_the_same(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
+    for table in tables:
+        with pytest.raises(fv.errors.FilterError, match=next(iter(filter))):
+            table.search([1, 0, 0, 0], filter=filter)

@@ -1,0 +1,149 @@
+"""Rules of the house that a machine can check: direction of imports, sizes, headers."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import funnelvec
+
+ROOT = Path(funnelvec.__file__).parent
+MODULES = {
+    ".".join(("funnelvec", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+VALUES = ("errors", "types", "kinds", "resolution", "funnel", "filters")
+#: Part -> parts whose modules it may import; a part is also the whole below it. The first entry
+#: that names a module or one of its packages counts, so the narrow ones stand first.
+ARROWS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "types": ("errors",),
+    "kinds": ("errors", "types"),
+    "resolution": ("errors", "types"),
+    "funnel": ("errors", "types", "resolution"),
+    "filters": ("errors", "types", "kinds"),
+    "codes": ("errors", "types", "resolution", "codes"),
+    "calibration": ("errors", "types", "calibration"),
+    "engines.base": (*VALUES, "calibration.base"),
+    "engines.checks": (*VALUES, "engines.base"),
+    "engines.masks": VALUES,
+    "engines.store": (*VALUES, "engines.base", "engines.masks", "codes"),
+    "engines.memory": (
+        *VALUES,
+        "codes",
+        "calibration",
+        "engines.base",
+        "engines.checks",
+        "engines.store",
+    ),
+    "engines.postgres": (
+        *VALUES,
+        "codes",
+        "calibration",
+        "engines.base",
+        "engines.checks",
+        "engines.postgres",
+        "install",  # the embedded server puts the rendered extension into its folder
+    ),
+    "engines": (*VALUES, "codes", "calibration", "engines.base", "engines.checks"),
+    "tuning": (*VALUES, "codes", "calibration", "engines.base", "tuning"),
+    "install": ("errors", "types", "install"),
+    # Programs that use what users use: the package's own names, the plain values, no engine.
+    "demo": ("", "errors", "types", "demo", "bench"),
+    "bench": ("", "errors", "types", "bench", "demo"),
+    "entry": ("errors",),  # engines are imported when a URL asks for them
+    "": ("errors",),  # the package itself
+    "cli": ("", *VALUES, "entry", "engines.base", "tuning", "install", "demo", "bench", "cli"),
+    "__main__": ("cli",),
+}
+DRIVERS = ("psycopg", "psycopg_pool", "qdrant_client", "qdrant_edge")
+MAY_IMPORT_A_DRIVER = ("engines.postgres", "engines.qdrant", "install.apply", "bench", "demo")
+
+
+def part(module: str) -> str:
+    return module.removeprefix("funnelvec").removeprefix(".")
+
+
+def within(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == p or (p != "" and name.startswith(p + ".")) for p in parts)
+
+
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from run_time_nodes(child)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports at run time, `from funnelvec import codes` resolved."""
+    found: set[str] = set()
+    for node in run_time_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                longer = f"{node.module}.{alias.name}"
+                found.add(longer if longer in MODULES else str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module: str) -> None:
+    name = part(module)
+    allowed = next((to for of, to in ARROWS.items() if within(name, (of,))), None)
+    assert allowed is not None, f"{module} has no place in ARROWS; see DESIGN section 4"
+    for imported in imports(MODULES[module]):
+        if imported == "funnelvec" or imported.startswith("funnelvec."):
+            assert within(part(imported), allowed), f"{module} may not import {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_input_and_output_import_a_driver(module: str) -> None:
+    drivers = {name for name in imports(MODULES[module]) if name.partition(".")[0] in DRIVERS}
+    assert not drivers or within(part(module), MAY_IMPORT_A_DRIVER), f"{module}: {drivers}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    importers = {name for name, path in MODULES.items() if "funnelvec.cli" in imports(path)}
+    assert importers <= {"funnelvec.__main__"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_short_and_say_what_they_are(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert len(source.splitlines()) < 400, f"{module}: split it"
+    assert ast.get_docstring(tree), f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_short(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            assert lines <= 45, f"{module}.{node.name} has {lines} lines; split it"
+
+
+def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_"):
+            yield child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_are_documented(module: str) -> None:
+    for node in public(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
