@@ -103,7 +103,7 @@ def _call(module: str, function: str, *arguments: Any, **options: Any) -> Engine
         opener = cast("Callable[..., Engine]", getattr(import_module(module), function))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in ("numpy", "psycopg", "psycopg_pool"):
+        if missing not in ("numpy", "pgvector", "psycopg", "psycopg_pool"):
             raise
         raise MissingDependency.of(missing, extra="postgres") from error
     return opener(*arguments, **options)

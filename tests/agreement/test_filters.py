@@ -37,7 +37,23 @@ KINDS: dict[str, ColumnKind] = {
 VALUES: dict[str, list[Any]] = {
     "integer": [-(2**63), -1, 0, 1, 7, 2**53 + 1, 2**63 - 1],
     "number": [-1e300, -1.5, -0.0, 0.0, 0.1, 1 / 3, 7, 1e300],
-    "text": ["", "a", "A", "b", "Z", "é", "\u0001", "\U0001f600", "\uffff", "a b", "a'b", "a\\b", "%", "10", "9"],
+    "text": [
+        "",
+        "a",
+        "A",
+        "b",
+        "Z",
+        "é",
+        "\u0001",
+        "\U0001f600",
+        "\uffff",
+        "a b",
+        "a'b",
+        "a\\b",
+        "%",
+        "10",
+        "9",
+    ],
     "boolean": [True, False],
     "date": [datetime.date(1969, 12, 31), datetime.date(2024, 2, 29), datetime.date(2026, 1, 1)],
     "timestamp": [
@@ -81,7 +97,9 @@ def tables(pg_server: Server) -> Iterator[tuple[Table, Table]]:
 def test_of_field(name: str) -> st.SearchStrategy[Any]:
     kind = KINDS[name]
     value = st.sampled_from(VALUES[kind])
-    operators = ["$eq", "$ne"] + (["$lt", "$lte", "$gt", "$gte"] if kind not in ("boolean", "uuid") else [])
+    operators = ["$eq", "$ne"] + (
+        ["$lt", "$lte", "$gt", "$gte"] if kind not in ("boolean", "uuid") else []
+    )
     one = st.tuples(st.sampled_from(operators), value)
     many = st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(value, min_size=1, max_size=4))
     exists = st.tuples(st.just("$exists"), st.booleans())

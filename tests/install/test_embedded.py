@@ -200,7 +200,7 @@ def test_settings_hold_for_one_run(stopped: Path) -> None:
     with EmbeddedServer.start(stopped, settings=given) as server:
         assert ask(server, "show work_mem") == "7MB"
         assert ask(server, "show jit") == "off"
-        assert ask(server, "show application_name") == name
+        assert ask(server, "show application_name") == "it's \\ here"
         EmbeddedServer.start(stopped, settings=given).stop()
         with pytest.raises(Conflict, match="running with other settings"):
             EmbeddedServer.start(stopped, settings={"work_mem": "8MB"})

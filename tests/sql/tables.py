@@ -60,9 +60,10 @@ def fill(
             sql.Literal(matrix.shape[1]),
         )
     )
-    with connection.cursor() as cursor, cursor.copy(
-        sql.SQL("copy {} from stdin").format(name)
-    ) as copy:
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(sql.SQL("copy {} from stdin").format(name)) as copy,
+    ):
         for i, row in enumerate(matrix):
             copy.write_row((i, text(row), float(i), f"n{i}"))
 

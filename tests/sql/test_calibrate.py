@@ -35,9 +35,7 @@ def judged(products: Connection) -> Connection:
 
 
 def calibrate(connection: Connection, funnel: str = "two_stages") -> dict[str, Any]:
-    cursor = connection.execute(
-        "select * from funnelvec.calibrate(%s, 'judgments')", (funnel,)
-    )
+    cursor = connection.execute("select * from funnelvec.calibrate(%s, 'judgments')", (funnel,))
     assert cursor.description is not None
     row = cursor.fetchone()
     assert row is not None
@@ -82,7 +80,9 @@ def test_relevance_comes_with_hits_and_min_relevance_cuts(judged: Connection) ->
 def test_funnels_with_the_same_last_stage_share_it(judged: Connection) -> None:
     calibrate(judged)
     assert search(judged, "three_stages", Q)[0][2] is not None
-    judged.execute("select funnelvec.create_funnel('later', 'products', 'embedding', '32:bit@500 > 32:f32')")
+    judged.execute(
+        "select funnelvec.create_funnel('later', 'products', 'embedding', '32:bit@500 > 32:f32')"
+    )
     assert search(judged, "later", Q)[0][2] is not None
     judged.execute(
         "select funnelvec.create_funnel('other', 'products', 'embedding', '32:f32', model => 'm2')"
@@ -125,7 +125,9 @@ def test_judged_rows_that_are_gone_are_counted(judged: Connection) -> None:
 def test_explain_shows_the_cutoff(judged: Connection) -> None:
     calibrate(judged)
     rows = search(judged, "funnelvec.explain", "two_stages", query=Q, min_relevance=0.5)
-    cutoff = judged.execute("select round(funnelvec.cutoff('two_stages', 0.5)::numeric, 6)::text").fetchone()
+    cutoff = judged.execute(
+        "select round(funnelvec.cutoff('two_stages', 0.5)::numeric, 6)::text"
+    ).fetchone()
     assert cutoff is not None
     assert rows[-1][6] == f"rescore, cutoff {cutoff[0]}"
 

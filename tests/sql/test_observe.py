@@ -109,7 +109,8 @@ def test_status_counts_rows_that_no_index_can_see(owner_conn: Connection) -> Non
     owner_conn.execute("update products set embedding = null where id between 30 and 39")
     for resolution in ("8:f16", "16:f32", "32:bit"):
         owner_conn.execute(
-            "select funnelvec.add_resolution('products', 'embedding', %s, index => true)", (resolution,)
+            "select funnelvec.add_resolution('products', 'embedding', %s, index => true)",
+            (resolution,),
         )
     rows = owner_conn.execute(
         "select resolution, rows, filled, coverage, index_name is not null, index_bytes > 0, advice"
@@ -128,9 +129,7 @@ def test_status_tells_balanced_signs_from_lopsided_ones(owner_conn: Connection) 
     fill(owner_conn, matrix, table=("balanced",))
     fill(owner_conn, np.abs(matrix) + matrix * 0.01, table=("lopsided",))
     for table in ("balanced", "lopsided"):
-        owner_conn.execute(
-            "select funnelvec.add_resolution(%s, 'embedding', '32:bit')", (table,)
-        )
+        owner_conn.execute("select funnelvec.add_resolution(%s, 'embedding', '32:bit')", (table,))
     rows = owner_conn.execute(
         'select "table"::text, bit_balance, advice from funnelvec.status() order by 1'
     ).fetchall()
@@ -145,6 +144,10 @@ def test_rows_without_a_prefix_are_found_by_the_rest(owner_conn: Connection) -> 
     matrix = vectors(50, dims=DIMS)
     matrix[7, :8] = 0
     fill(owner_conn, matrix)
-    owner_conn.execute("select funnelvec.add_resolution('products', 'embedding', '8:f16', index => true)")
-    owner_conn.execute("select funnelvec.create_funnel('f', 'products', 'embedding', '8:f16@100 > 32:f32')")
+    owner_conn.execute(
+        "select funnelvec.add_resolution('products', 'embedding', '8:f16', index => true)"
+    )
+    owner_conn.execute(
+        "select funnelvec.create_funnel('f', 'products', 'embedding', '8:f16@100 > 32:f32')"
+    )
     assert search(owner_conn, "f", text(matrix[7]))[0][0] == 7

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
+
 def used_indexes(connection: Connection, call: str, query: str) -> set[str]:
     """Indexes that a search touched, counted by the server itself."""
     counted = (
@@ -88,7 +89,9 @@ def test_after_dump_and_restore_by_the_owner(
 def test_a_filter_is_answered_in_full(products: Connection) -> None:
     query = text(vectors(1, seed=5)[0])
     for limit in (1, 3, 40, 1000):
-        rows = search(products, "two_stages", query, k=50, filter=f'{{"price": {{"$lt": {limit}}}}}')
+        rows = search(
+            products, "two_stages", query, k=50, filter=f'{{"price": {{"$lt": {limit}}}}}'
+        )
         assert len(rows) == min(50, limit)
         assert all(row[0] < limit for row in rows)
 
@@ -126,8 +129,12 @@ def test_settings_are_put_back(products: Connection) -> None:
 def test_a_small_table_is_searched_whole(owner_conn: Connection) -> None:
     matrix = vectors(30)
     fill(owner_conn, matrix)
-    owner_conn.execute("select funnelvec.add_resolution('products', 'embedding', '8:f16', index => true)")
-    owner_conn.execute("select funnelvec.create_funnel('f', 'products', 'embedding', '8:f16@200 > 32:f32')")
+    owner_conn.execute(
+        "select funnelvec.add_resolution('products', 'embedding', '8:f16', index => true)"
+    )
+    owner_conn.execute(
+        "select funnelvec.create_funnel('f', 'products', 'embedding', '8:f16@200 > 32:f32')"
+    )
     notices: list[str] = []
     owner_conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
     assert len(search(owner_conn, "f", text(matrix[3]), k=100)) == 30

@@ -67,8 +67,13 @@ def test_a_reader_searches_and_looks_but_does_not_change(
     assert search(other, "three_stages", Q, filter='{"price": {"$lt": 9}}') == search(
         products, "three_stages", Q, filter='{"price": {"$lt": 9}}'
     )
-    assert len(other.execute(f"select * from funnelvec.explain('two_stages', '{Q}')").fetchall()) == 2  # type: ignore[arg-type]
-    assert len(other.execute("select * from funnelvec.measure_recall('two_stages', 5)").fetchall()) == 2
+    assert (
+        len(other.execute(f"select * from funnelvec.explain('two_stages', '{Q}')").fetchall()) == 2
+    )  # type: ignore[arg-type]
+    assert (
+        len(other.execute("select * from funnelvec.measure_recall('two_stages', 5)").fetchall())
+        == 2
+    )
     assert len(other.execute("select * from funnelvec.status()").fetchall()) == 4
     for call in (
         "select funnelvec.drop_funnel('two_stages')",
@@ -105,7 +110,9 @@ def test_row_level_security_of_the_table_holds(
         "select stage, rows_out from funnelvec.explain(%s, %s) order by stage", (function, Q)
     ).fetchall()
     assert all(rows_out <= 40 for _, rows_out in stages)
-    recall = other.execute("select recall from funnelvec.measure_recall(%s, 5)", (function,)).fetchall()
+    recall = other.execute(
+        "select recall from funnelvec.measure_recall(%s, 5)", (function,)
+    ).fetchall()
     assert recall[-1][0] == 1.0
 
 

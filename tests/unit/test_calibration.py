@@ -79,7 +79,7 @@ def test_too_few_pairs(relevant: int, others: int, message: str) -> None:
 
 
 def test_too_few_queries() -> None:
-    with pytest.raises(CalibrationError, match="at least 5 different queries; .* have 4"):
+    with pytest.raises(CalibrationError, match=r"at least 5 different queries; .* have 4"):
         fit_platt(*judged(), n_queries=4)
     fit_platt(*judged(), n_queries=5)
 

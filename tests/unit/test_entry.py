@@ -39,7 +39,7 @@ def test_odd_urls(url: Any, message: str) -> None:
     "url", ["http://localhost:6333", "https://x", "qdrant-local::memory:", "edge:./data"]
 )
 def test_schemes_of_later_versions(url: str) -> None:
-    with pytest.raises(CapabilityError, match="this version does not serve .* known: postgresql"):
+    with pytest.raises(CapabilityError, match=r"this version does not serve .* known: postgresql"):
         fv.connect(url)
 
 

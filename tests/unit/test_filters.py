@@ -72,8 +72,9 @@ given_filters = st.recursive(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
         inner.map(lambda part: {"$not": part}),
-        st.lists(inner, min_size=1, max_size=2).map(lambda parts: dict(p for q in parts
-                                                                      for p in q.items())),
+        st.lists(inner, min_size=1, max_size=2).map(
+            lambda parts: dict(p for q in parts for p in q.items())
+        ),
     ),
     max_leaves=8,
 )

@@ -92,7 +92,5 @@ def test_relevance_agrees() -> None:
 
 def test_cutoffs_agree() -> None:
     for case in read("calibration.json")["cutoffs"]:
-        cutoff = curve(case["slope"], case["offset"]).cutoff(
-            None, float.fromhex(case["relevance"])
-        )
+        cutoff = curve(case["slope"], case["offset"]).cutoff(None, float.fromhex(case["relevance"]))
         assert cutoff == pytest.approx(float.fromhex(case["cutoff"]), rel=1e-9, abs=1e-9), case

@@ -103,8 +103,17 @@ def test_explain(table: MemoryTable) -> None:
     assert explanation.funnel == "8:f16@20 > 16:f32"
     lines = str(explanation).splitlines()
     assert lines[0].startswith("funnel 8:f16@20 > 16:f32")
-    assert lines[1].split() == ["stage", "resolution", "keep", "rows", "in", "rows", "out",
-                                "ms", "access"]
+    assert lines[1].split() == [
+        "stage",
+        "resolution",
+        "keep",
+        "rows",
+        "in",
+        "rows",
+        "out",
+        "ms",
+        "access",
+    ]
     assert lines[-1].startswith("note: min_relevance 0 is a score of at least -inf")
 
 

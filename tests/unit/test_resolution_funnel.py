@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ resolutions = st.builds(Resolution, st.integers(1, 16_000), st.sampled_from(CODE
 @st.composite
 def funnels(draw: st.DrawFn) -> Funnel:
     chain = draw(st.lists(resolutions, min_size=1, max_size=5))
-    assume(all(a != b for a, b in zip(chain, chain[1:], strict=False)))
+    assume(all(a != b for a, b in pairwise(chain)))
     keeps = sorted(
         (draw(st.integers(1, MAX_KEEP)) for _ in chain[1:]),
         reverse=True,

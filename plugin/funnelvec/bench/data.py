@@ -60,7 +60,9 @@ def generate(
     The same arguments give the same vectors.
     """
     if min(rows, queries, dims) < 1:
-        raise InvalidInput(f"cannot generate {rows} rows and {queries} queries of {dims} dimensions")
+        raise InvalidInput(
+            f"cannot generate {rows} rows and {queries} queries of {dims} dimensions"
+        )
     rng = np.random.default_rng(seed)
     deviation = np.sqrt(spectrum(dims)).astype(np.float32)
     return Dataset(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from funnelvec.bench.stats import Ratio
 from funnelvec.bench.stage import binary_cursor
+from funnelvec.bench.stats import Ratio
 
 if TYPE_CHECKING:
     import psycopg
@@ -125,7 +125,9 @@ Caller = Callable[[object], list[Any]]
 
 def _caller(cursor: Any, text: str, *, prepare: bool, **others: object) -> Caller:
     def call(query: object) -> list[Any]:
-        rows: list[Any] = cursor.execute(text, {"query": query, **others}, prepare=prepare).fetchall()
+        rows: list[Any] = cursor.execute(
+            text, {"query": query, **others}, prepare=prepare
+        ).fetchall()
         return rows
 
     return call

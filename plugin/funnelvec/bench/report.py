@@ -94,8 +94,8 @@ class BenchReport:
         return [
             f"data: {self.dataset}; {self.note}",
             f"{self.rows:,} rows x {self.dims:,} dimensions, {self.queries} queries in turns, "
-            f"{self.rounds} rounds after a warm-up; recall against one exact search in NumPy; times "
-            "over the connection and back, vectors in binary, statements prepared",
+            f"{self.rounds} rounds after a warm-up; recall against one exact search in NumPy; "
+            "times over the connection and back, vectors in binary, statements prepared",
             f"server: {server}",
             *(f"{each.name}: {each.settings}" for each in self.standings if each.settings),
             "spread: lowest and highest of the rounds; sizes have none",

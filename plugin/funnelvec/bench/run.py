@@ -92,7 +92,7 @@ def _checked(funnel: Funnel | str | None, dataset: Dataset, k: int) -> Funnel:
         chosen = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
     # Whether the last stage is exact shows in the recall, so nothing has to be admitted here.
     chosen.check(dims=dataset.dims, code="f32", approximate=True)
-    keeps = [stage.keep for stage in chosen.stages if stage.keep is not None]
+    keeps = [each.keep for each in chosen.stages if each.keep is not None]
     if keeps and k > min(keeps):
         raise InvalidInput(f"k={k} is more than {chosen} keeps; ask for at most {min(keeps)}")
     return chosen
@@ -143,7 +143,7 @@ class _Run:
         self._match(lanes, schema, oracle)
         recalls = [self._recall(lane, oracle) for lane in lanes]
         times = take_turns(lanes, self._queries, rounds=self._rounds, say=self._say)
-        overheads = ()
+        overheads: tuple[overhead.Overhead, ...] = ()
         if with_overhead:
             self._say("overhead of the function")
             overheads = overhead.measure(
@@ -285,7 +285,9 @@ def _standing(
 
 
 def _is_superuser(connection: Any) -> bool:
-    row = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchone()
+    row = connection.execute(
+        "select rolsuper from pg_roles where rolname = current_user"
+    ).fetchone()
     return bool(row and row[0])
 
 

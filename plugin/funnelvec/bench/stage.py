@@ -90,7 +90,9 @@ def workspace(connection: Connection) -> Iterator[str]:
     schema = f"funnelvec_bench_{secrets.token_hex(4)}"
     connection.execute(f"create schema {schema}")
     try:
-        connection.execute(f"comment on schema {schema} is 'left by funnelvec bench; may be dropped'")
+        connection.execute(
+            f"comment on schema {schema} is 'left by funnelvec bench; may be dropped'"
+        )
         yield schema
     finally:
         for registry in ("funnels", "resolutions", "calibrations"):
@@ -171,7 +173,9 @@ def _run(connection: Connection, statements: Sequence[str], notes: list[str]) ->
             connection.execute("set max_parallel_maintenance_workers = 0")
             started += time.perf_counter() - began
             connection.execute(statement)
-            notes.append("shared memory is small here, so indexes are built without parallel workers")
+            notes.append(
+                "shared memory is small here, so indexes are built without parallel workers"
+            )
     return time.perf_counter() - started
 
 
@@ -256,7 +260,9 @@ def check_plan(lane: Lane, query: object) -> None:
         return  # its plan is inside the function; see the report's access
     # Not prepared: the plan is asked for this query, and the lane's own statement stays as it is.
     row = lane.cursor.execute(
-        f"explain (format json) {contestant.statement}", {"query": query, "k": lane.k}, prepare=False
+        f"explain (format json) {contestant.statement}",
+        {"query": query, "k": lane.k},
+        prepare=False,
     ).fetchone()
     used = "Index Name" in str(row)
     if used != contestant.index:

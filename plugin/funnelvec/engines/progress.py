@@ -38,13 +38,21 @@ def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress as Bar,
             TextColumn,
             TimeRemainingColumn,
         )
+        from rich.progress import (
+            Progress as Bar,
+        )
     except ImportError as error:
         raise MissingDependency.of("rich", extra="cli") from error
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)

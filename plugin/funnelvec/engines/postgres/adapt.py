@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,10 @@ __all__ = [
     "vector_dumper",
 ]
 
+_IDENTIFIER = r"([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\")"
+
 #: Text that `regclass` may read as a name: identifiers, quoted or not, with dots between them.
-SQL_NAME = r"^([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\")(\.([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\"))*$"
+SQL_NAME = rf"^{_IDENTIFIER}(\.{_IDENTIFIER})*$"
 
 #: The Postgres type of each kind, for tables that `create` makes.
 COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
@@ -95,8 +97,8 @@ class VectorParameter:
 class _VectorDumper(Dumper):
     # The type is left open: the server takes it from the function or column, so it does not matter
     # which schema pgvector lives in, and nothing has to be asked beforehand.
-    oid: ClassVar[int] = 0
-    format: ClassVar[pq.Format] = pq.Format.BINARY
+    oid = 0
+    format = pq.Format.BINARY
 
     def dump(self, obj: VectorParameter) -> bytes:
         return Vector(obj.array).to_binary()
@@ -147,7 +149,9 @@ def _translate(error: psycopg.Error) -> errors.FunnelvecError:
         )
     if state == "42883":
         return errors.NotFound(f"{message}; the funnel may have been dropped meanwhile")
-    if isinstance(error, psycopg.OperationalError) and (not state or state[:2] in ("08", "28", "3D")):
+    if isinstance(error, psycopg.OperationalError) and (
+        not state or state[:2] in ("08", "28", "3D")
+    ):
         return errors.Unreachable(f"cannot use the server: {message}")
     return errors.EngineError(message)
 

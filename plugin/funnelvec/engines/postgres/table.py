@@ -12,19 +12,13 @@ from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
-from funnelvec.engines.postgres.adapt import (
-    VectorParameter,
-    quoted,
-    statement,
-    to_column,
-    vector_dumper,
-)
+from funnelvec.engines.postgres import load
+from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
 from funnelvec.engines.progress import reporting
-from funnelvec.errors import CapabilityError, InvalidInput, NotFound
+from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
-    ColumnKind,
     Explanation,
     Hit,
     Judgments,
@@ -39,15 +33,6 @@ if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync import Connection, PostgresEngine
 
 __all__ = ["PostgresTable"]
-
-_BATCH = 1000
-
-
-class _Column(NamedTuple):
-    name: str
-    oid: int
-    type: str
-    kind: ColumnKind | None
 
 
 class _Funnel(NamedTuple):
@@ -113,45 +98,17 @@ class PostgresTable:
     ) -> int:
         """Add rows by binary COPY, all or none."""
         with self._engine.connection() as connection:
-            known = self._columns(connection)
-            key = self._writable(known, self._key)
-            keys = checks.check_ids(ids, kind=_kind(key))
-            matrix = checks.check_matrix(vectors, dims=self._dims, rows=len(keys))
-            # Columns that are not given keep their defaults, so only given ones are checked and sent.
-            for name in columns or {}:
-                if name in (self._key, self._vector):
-                    raise InvalidInput(f"column {name!r} is given twice: as ids or vectors, and in columns")
-            kinds = {
-                name: _kind(self._writable(known, name))
-                for name in known
-                if name in (columns or {})
-            }
-            others = checks.check_columns(columns, kinds=kinds, rows=len(keys))
-            targets = [key, known[self._vector], *(known[name] for name in others)]
-            command = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-                self._identifier,
-                sql.SQL(", ").join(sql.Identifier(column.name) for column in targets),
-            )
-            values = [
-                [to_column(value, column.type) for value in given]
-                for column, given in zip(targets[2:], others.values(), strict=True)
-            ]
-            keys = [to_column(value, key.type) for value in keys]
+            known = load.columns(connection, self._regclass)
+            rows = load.prepare(
+                known, key=self._key, vector=self._vector, dims=self._dims,
+                ids=ids, vectors=vectors, columns=columns,
+            )  # fmt: skip
             with (
-                reporting(progress, len(keys), f"loading {self._name}") as advance,
+                reporting(progress, len(rows.ids), f"loading {self._name}") as advance,
                 connection.transaction(),
-                connection.cursor() as cursor,
             ):
-                cursor.adapters.register_dumper(VectorParameter, vector_dumper(targets[1].oid))
-                with cursor.copy(command) as copy:
-                    copy.set_types([column.oid for column in targets])
-                    for row, (key_value, vector) in enumerate(zip(keys, matrix, strict=True)):
-                        further = (column[row] for column in values)
-                        copy.write_row((key_value, VectorParameter(vector), *further))
-                        if row % _BATCH == _BATCH - 1:
-                            advance(row + 1)
-                advance(len(keys))
-        return len(keys)
+                load.copy_rows(connection, self._identifier, rows, advance)
+        return len(rows.ids)
 
     def add_resolution(
         self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
@@ -167,7 +124,9 @@ class PostgresTable:
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove the column and index of a resolution."""
-        self._call("drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims)))
+        self._call(
+            "drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims))
+        )
 
     def create_funnel(
         self,
@@ -261,7 +220,11 @@ class PostgresTable:
         with self._engine.connection() as connection:
             name = self._known_funnel(connection, funnel)
             checks.check_recall_arguments(
-                sample=sample, k=k, seed=seed, funnel=Funnel.parse(self._funnels[name].funnel), rows=len(self)
+                sample=sample,
+                k=k,
+                seed=seed,
+                funnel=Funnel.parse(self._funnels[name].funnel),
+                rows=len(self),
             )
             rows = connection.execute(
                 statement("measure_recall"),
@@ -285,7 +248,10 @@ class PostgresTable:
             )
         with self._engine.connection() as connection, connection.transaction():
             name = self._known_funnel(connection, funnel)
-            self._send_judgments(connection, judgments)
+            load.copy_judgments(
+                connection, self._identifier, judgments,
+                known=load.columns(connection, self._regclass), key=self._key, vector=self._vector,
+            )  # fmt: skip
             row = connection.execute(
                 statement("calibrate"), {"funnel": quoted(self._schema, name)}
             ).fetchone()
@@ -346,39 +312,3 @@ class PostgresTable:
                 f"name another with funnel= (there are: {others})"
             )
         return wanted
-
-    def _columns(self, connection: Connection) -> dict[str, _Column]:
-        rows = connection.execute(statement("columns"), {"table": self._regclass}).fetchall()
-        return {row[0]: _Column(*row) for row in rows}
-
-    def _writable(self, known: Mapping[str, _Column], name: str) -> _Column:
-        column = known[name]
-        if column.kind is None:
-            raise CapabilityError(
-                f"column {name!r} has the type {column.type}, which add() cannot write; insert such "
-                "rows with SQL"
-            )
-        return column
-
-    def _send_judgments(self, connection: Connection, judgments: Judgments) -> None:
-        key = self._writable(self._columns(connection), self._key)
-        vector = self._columns(connection)[self._vector]
-        ids = [to_column(checks.check_key(id, kind=_kind(key)), key.type) for id in judgments.ids]
-        connection.execute(
-            sql.SQL(
-                "create temporary table funnelvec_judgments on commit drop as "
-                "select t.{} as query, t.{}, false as relevant from {} as t limit 0"
-            ).format(sql.Identifier(self._vector), sql.Identifier(self._key), self._identifier)
-        )
-        command = sql.SQL("copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)")
-        with connection.cursor() as cursor:
-            cursor.adapters.register_dumper(VectorParameter, vector_dumper(vector.oid))
-            with cursor.copy(command.format(sql.Identifier(self._key))) as copy:
-                copy.set_types([vector.oid, key.oid, "bool"])
-                for query, id, label in zip(judgments.queries, ids, judgments.labels, strict=True):
-                    copy.write_row((VectorParameter(query), id, bool(label)))
-
-
-def _kind(column: _Column) -> ColumnKind:
-    assert column.kind is not None  # _writable has refused the others
-    return column.kind

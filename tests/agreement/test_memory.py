@@ -1,0 +1,183 @@
+"""Every scenario on the memory engine, checked against a slow evaluator in this file.
+
+It also proves of each scenario that no rounding can change its answer, which is what lets the
+same list run on engines that round otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from funnelvec.engines.base import Table
+from funnelvec.engines.memory import MemoryEngine
+from funnelvec.funnel import Funnel
+from tests.agreement.scenarios import SCENARIOS, Scenario, ask, compare, load, tolerance
+
+#: More than twice what two engines may differ by. No cut and no two neighbours of an answer are closer than this, unless they are equal.
+CLEAR = 5e-6
+
+
+def matching(scenario: Scenario) -> list[int]:
+    """Rows that match, by a condition written by hand for each filter."""
+    rows, _ = scenario.build()
+    everything = list(range(len(rows.ids)))
+    if not scenario.filter:
+        return everything
+    expected = BY_HAND[scenario.name]
+    cells = {**rows.columns, scenario.key: rows.ids}
+    return [i for i in everything if expected({name: cells[name][i] for name in cells})]
+
+
+def some(value: Any, test: Any) -> bool:
+    """A test that a missing value fails."""
+    return value is not None and bool(test(value))
+
+
+def nested(c: dict[str, Any]) -> bool:
+    first = some(c["stock"], lambda v: 2 <= v < 5) and c["lang"] != "de"
+    early = some(c["day"], lambda v: v.isoformat() < "2024-06-01")
+    return first or not (c["sold out"] is True or early)
+
+
+BY_HAND: dict[str, Any] = {
+    "filter_equal": lambda c: c["lang"] == "de",
+    "filter_not_equal": lambda c: c["lang"] != "de",
+    "filter_code_points": lambda c: c["lang"] in ("de", "en", "é", 'o\'neil "x" \\ %s $1'),
+    "filter_quotes": lambda c: some(c["lang"], lambda v: v.startswith("o'neil")),
+    "filter_empty_text": lambda c: c["lang"] == "",
+    "filter_range": lambda c: some(c["Price"], lambda v: 10 <= v < 40.5),
+    "filter_nan_is_above": lambda c: some(c["Price"], lambda v: math.isnan(v) or v > 90),
+    "filter_nan_is_not_below": lambda c: some(c["Price"], lambda v: not math.isnan(v)),
+    "filter_nan_differs": lambda c: c["Price"] != 10.5,
+    "filter_in": lambda c: c["stock"] in (1, 5),
+    "filter_not_in": lambda c: c["stock"] not in (1, 5),
+    "filter_exists": lambda c: c["lang"] is not None,
+    "filter_missing": lambda c: c["lang"] is None,
+    "filter_not": lambda c: not some(c["stock"], lambda v: v < 5),
+    "filter_boolean": lambda c: c["sold out"] is True,
+    "filter_boolean_not": lambda c: c["sold out"] is not True,
+    "filter_date": lambda c: some(c["day"], lambda v: (v.year, v.month) == (2024, 3)),
+    "filter_timestamp": lambda c: some(
+        c["seen"],
+        lambda v: (
+            (v.day, v.hour) > (2, 10)
+            or v.month > 1
+            or (v.day == 2 and v.hour == 10 and v.microsecond > 0)
+        ),
+    ),
+    "filter_timestamp_naive": lambda c: some(
+        c["seen"], lambda v: v.month == 1 and (v.day, v.hour) < (2, 12)
+    ),
+    "filter_timestamp_day": lambda c: some(c["seen"], lambda v: (v.month, v.day) < (1, 3)),
+    "filter_uuid": lambda c: some(c["batch"], lambda v: v.int == 1),
+    "filter_uuid_in": lambda c: not some(c["batch"], lambda v: v.int == 1),
+    "filter_key": lambda c: c["id"] >= 190,
+    "filter_several": lambda c: (
+        c["lang"] == "de" and some(c["stock"], lambda v: v > 2) and c["sold out"] is True
+    ),
+    "filter_nested": nested,
+    "filter_nested_not": lambda c: not nested(c),
+    "filter_nothing": lambda c: False,
+    "filter_two_stages": lambda c: some(c["stock"], lambda v: v < 4),
+    "filter_before_the_cut": lambda c: some(c["stock"], lambda v: v >= 3),
+    "relevance_and_filter": lambda c: c["sold out"] is True,
+}
+
+
+def slow_score(resolution: Any, a: Any, b: Any) -> float:
+    """Score of two base vectors at a resolution, a number at a time."""
+    x, y = ([float(v) for v in vector[: resolution.dims]] for vector in (a, b))
+    if resolution.code == "bit":
+        return 1 - 2 * sum((p > 0) != (q > 0) for p, q in zip(x, y, strict=True)) / len(x)
+    if resolution.code == "f16":
+        x, y = (
+            [float(np.float16(np.float32(v / math.sqrt(math.fsum(w * w for w in z))))) for v in z]
+            for z in (x, y)
+        )
+    lengths = [math.sqrt(math.fsum(v * v for v in z)) for z in (x, y)]
+    return math.fsum(p / lengths[0] * (q / lengths[1]) for p, q in zip(x, y, strict=True))
+
+
+def slow_descent(scenario: Scenario) -> list[tuple[float, Any]]:
+    """The answer before any threshold, and the proof that nothing hangs on a rounding."""
+    rows, query = scenario.build()
+    alive = matching(scenario)
+    ranked: list[tuple[float, Any, int]] = []
+    for stage in Funnel.parse(scenario.funnel).stages:
+        scored = [(-slow_score(stage.resolution, query, rows.vectors[i]), i) for i in alive]
+        # Scores that differ only by rounding are one score; its ties are in the order of keys.
+        ranked = sorted((round(score, 9), rows.ids[i], i) for score, i in scored)
+        if stage.keep is not None and stage.keep < len(ranked):
+            gap = ranked[stage.keep][0] - ranked[stage.keep - 1][0]
+            assert gap > CLEAR, f"{scenario.name}: stage {stage} cuts through a near-tie"
+        ranked = ranked[: stage.keep]
+        alive = [i for _, _, i in ranked]
+    for (a, _, i), (b, _, j) in pairwise(ranked):
+        same = slow_tie(rows.vectors[i], rows.vectors[j], scenario)
+        assert b - a > CLEAR or same, f"{scenario.name}: rows {i} and {j} nearly tie"
+    return [(-score, key) for score, key, _ in ranked]
+
+
+def slow_tie(a: Any, b: Any, scenario: Scenario) -> bool:
+    """Whether every engine gives both rows the same score: one vector, or scaled by 2 or 4."""
+    if Funnel.parse(scenario.funnel).last.resolution.code == "bit":
+        return True  # whole numbers do not round
+    return any(np.array_equal(a * factor, b) for factor in (0.25, 0.5, 1, 2, 4)) or len(a) == 1
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    return MemoryEngine()
+
+
+def test_names_differ_and_every_filter_is_checked_by_hand() -> None:
+    names = [scenario.name for scenario in SCENARIOS]
+    assert len(set(names)) == len(names)
+    assert {s.name for s in SCENARIOS if s.filter} == set(BY_HAND)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_memory_answers_as_the_slow_evaluator(engine: MemoryEngine, scenario: Scenario) -> None:
+    table: Table = load(engine, scenario)
+    hits = ask(table, scenario)
+    expected = slow_descent(scenario)
+    if scenario.min_relevance is not None:
+        _, query = scenario.build()
+        unlimited = table.search(query, k=scenario.k, filter=scenario.filter)
+        relevance = np.array([hit.relevance for hit in unlimited], dtype=np.float64)
+        if scenario.min_relevance not in (0, 1):
+            assert (np.abs(relevance - scenario.min_relevance) > 1e-3).all(), "too close to call"
+        above = relevance > scenario.min_relevance
+        compare(hits, [hit for hit, keep in zip(unlimited, above, strict=True) if keep], 0.0)
+        assert scenario.min_relevance in (0, 1) or 0 < len(hits) < len(unlimited)
+        hits = unlimited
+    assert [hit.id for hit in hits] == [key for _, key in expected[: scenario.k]]
+    for hit, (score, _) in zip(hits, expected, strict=False):
+        assert hit.score == pytest.approx(score, abs=tolerance(scenario))
+        assert (hit.relevance is None) == (scenario.judgments is None)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_answers_keep_what_they_promise(engine: MemoryEngine, scenario: Scenario) -> None:
+    table = load(engine, scenario)
+    hits = ask(table, scenario)
+    assert len(hits) <= scenario.k
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id))
+    assert len({hit.id for hit in hits}) == len(hits)
+    relevance = [hit.relevance for hit in hits if hit.relevance is not None]
+    assert relevance == sorted(relevance, reverse=True)
+    if scenario.expected is not None:
+        assert tuple(hit.id for hit in hits) == scenario.expected
+    explanation = table.explain(
+        scenario.build()[1],
+        k=scenario.k,
+        min_relevance=scenario.min_relevance,
+        filter=scenario.filter,
+    )
+    assert explanation.stages[-1].rows_out == len(hits)
+    assert explanation.stages[0].rows_in == len(matching(scenario))
