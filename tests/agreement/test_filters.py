@@ -13,12 +13,10 @@ import pytest
 from hypothesis import strategies as st
 
 import funnelvec as fv
-from tests import databases
 
 if TYPE_CHECKING:
     from funnelvec.engines.base import Engine, Table
     from funnelvec.types import ColumnKind
-    from tests.databases import Server
 
 ROWS = 60
 
@@ -81,17 +79,13 @@ def build(engine: Engine) -> Table:
 
 
 @pytest.fixture(scope="module")
-def tables(pg_server: Server) -> Iterator[tuple[Table, Table]]:
-    database = databases.Database(pg_server, databases.new_name(pg_server))
-    with databases.connected(pg_server.url()) as admin:
-        databases.create_database(admin, database.name, template=pg_server.template("funnelvec"))
-    with fv.connect("memory:") as memory, fv.connect(database.owner_url) as postgres:
-        with postgres.connection() as connection:  # type: ignore[attr-defined]
-            # Neither the session's zone nor its date style may change what a filter means.
-            connection.execute("set timezone = 'Asia/Kolkata'")
-            connection.execute("set datestyle = 'German'")
+def tables(postgres: Engine) -> Iterator[tuple[Table, Table]]:
+    with postgres.connection() as connection:  # type: ignore[attr-defined]
+        # Neither the session's zone nor its date style may change what a filter means.
+        connection.execute("set timezone = 'Asia/Kolkata'")
+        connection.execute("set datestyle = 'German'")
+    with fv.connect("memory:") as memory:
         yield build(memory), build(postgres)
-    pg_server.done_with.append(database.name)
 
 
 def test_of_field(name: str) -> st.SearchStrategy[Any]:

@@ -18,7 +18,8 @@ from funnelvec.engines.memory import MemoryEngine
 from funnelvec.funnel import Funnel
 from tests.agreement.scenarios import SCENARIOS, Scenario, ask, compare, load, tolerance
 
-#: More than twice what two engines may differ by. No cut and no two neighbours of an answer are closer than this, unless they are equal.
+#: More than twice what two engines may differ by. No cut and no two neighbours of an answer are
+#: closer than this, unless they are equal.
 CLEAR = 5e-6
 
 
