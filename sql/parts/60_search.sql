@@ -23,6 +23,7 @@ returns table (
     type text,
     operator text,
     encoded text,
+    is_base boolean,
     index_name regclass
 )
 language plpgsql stable
@@ -43,7 +44,8 @@ begin
         type := stored.type;
         operator := stored.operator;
         code_column := funnelvec._code_column(f.table_name, f.column_name, parsed.resolution);
-        encoded := case when code_column = f.column_name then '{query}' else stored.expression end;
+        is_base := code_column = f.column_name;
+        encoded := case when is_base then '{query}' else stored.expression end;
         if code_column is null then
             raise exception using
                 errcode = 'FV005',
@@ -100,8 +102,9 @@ begin
     key_order := key.ordering;
     stages := cardinality(string_to_array(f.funnel, '>'));
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
-        select string_agg(format(', %s as code_%s', case when s.stage = 1 then format('t.%I', l.code_column)
-                                                     else 's.code_' || l.stage end, l.stage), '' order by l.stage)
+        select string_agg(
+            case when s.stage = 1 then format(', t.%I as code_%s', l.code_column, l.stage) else ', s.code_' || l.stage end,
+            '' order by l.stage)
         into carried
         from funnelvec._stages(f) as l
         where l.stage > s.stage or stages = 1;

@@ -15,38 +15,44 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    stages text;
+    declarations text;
+    assignments text;
     names text[];
     numbers text[];
-    codes text;
     using_codes text;
     indexed boolean := funnelvec._indexed(f);
 begin
+    -- The query's code per stage is computed once, into a variable: in the statement it would be computed again for every row.
     select
-        string_agg(format(E'    _fv_code_%s %s := %s;\n', s.stage,
-            regexp_replace(s.type, '\(\d+\)$', case when s.code = 'bit' then '(' || s.dims || ')' else '' end),
-            replace(s.encoded, '{query}', 'query')), '' order by s.stage) filter (where s.encoded <> '{query}'),
-        array_agg(case when s.encoded = '{query}' then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
-        array_agg(case when s.encoded = '{query}' then '$1' else '$' || 3 + s.stage end order by s.stage),
-        string_agg(case when s.encoded = '{query}' then ', null::text' else ', _fv_code_' || s.stage end, '' order by s.stage)
-    into stages, names, numbers, using_codes
+        string_agg(
+            format(E'    _fv_code_%s %s;\n', s.stage,
+                -- A width on bit is part of the value's type, on vector and halfvec a check that was just made.
+                case when s.code = 'bit' then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
+            '' order by s.stage) filter (where not s.is_base),
+        string_agg(
+            format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query')),
+            '' order by s.stage) filter (where not s.is_base),
+        array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
+        array_agg(case when s.is_base then '$1' else '$' || 3 + s.stage end order by s.stage),
+        string_agg(case when s.is_base then ', null::text' else ', _fv_code_' || s.stage end, '' order by s.stage)
+    into declarations, assignments, names, numbers, using_codes
     from funnelvec._stages(f) as s;
-    return funnelvec._mark() || E'\n#variable_conflict use_column\n'
-        || E'declare\n'
-        || format(E'    _fv_query %s := query;\n', (funnelvec._base(f.table_name, f.column_name)).type)
-        || E'    _fv_k integer := k;\n'
-        || E'    _fv_cutoff double precision := ''-infinity'';\n'
-        || E'    _fv_where text;\n'
-        || case when indexed then
+    return concat(
+        funnelvec._mark(), E'\n#variable_conflict use_column\ndeclare\n',
+        format(E'    _fv_query %s := query;\n', (funnelvec._base(f.table_name, f.column_name)).type),
+        E'    _fv_k integer := k;\n',
+        E'    _fv_cutoff double precision := ''-infinity'';\n',
+        E'    _fv_where text;\n',
+        case when indexed then
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n'
-            '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' else '' end
-        || regexp_replace(coalesce(stages, ''), ' := [^\n]*', ';', 'g')
-        || E'begin\n'
-        || funnelvec._body_checks(f)
-        || regexp_replace(coalesce(stages, ''), '(_fv_code_\d+) [^\n]* := ([^\n]*)', '\1 := \2', 'g')
-        || case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes)
-            else funnelvec._body_scan(f, names, numbers, using_codes) end
-        || 'end';
+            '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' end,
+        declarations,
+        E'begin\n',
+        funnelvec._body_checks(f),
+        assignments,
+        case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes)
+            else funnelvec._body_scan(f, names, numbers, using_codes) end,
+        'end');
 end
 $body$;
 
@@ -87,28 +93,28 @@ $text$,
         case when last_keep is null then 'Ask for at least one row.'
             else format('Ask for 1 to %s rows: that is what the stage before the last keeps. For more, create the funnel '
                         'with larger keeps.', last_keep) end)
-    || format($text$    if min_relevance is not null then
-        if %s then
-            raise exception using
-                errcode = 'FV006',
-                message = %L,
-                hint = %L;
-        elsif not min_relevance between 0 and 1 then
+    || format(
+        case when calibration is null then $text$    if min_relevance is not null then
+        raise exception using
+            errcode = 'FV006',
+            message = %1$L,
+            hint = %2$L;
+    end if;
+$text$ else $text$    if min_relevance is not null then
+        if not min_relevance between 0 and 1 then
             raise exception using
                 errcode = 'FV004',
                 message = format('min_relevance is %%s; a probability is between 0 and 1', min_relevance),
                 hint = 'Such as 0.7.';
         end if;
-        _fv_cutoff := %s;
+        _fv_cutoff := %3$s;
     end if;
-    _fv_where := ' and (' || funnelvec._filter_sql(%L, filter) || ')';
-$text$,
-        (calibration is null)::text,
+$text$ end,
         format('funnel %s has no calibration, so min_relevance has no meaning', f.name),
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
-        coalesce(funnelvec._cutoff_sql(calibration, 'min_relevance'), 'null'),
-        f.table_name::text);
+        funnelvec._cutoff_sql(calibration, 'min_relevance'))
+    || format(E'    _fv_where := '' and ('' || funnelvec._filter_sql(%L, filter) || '')'';\n', f.table_name::text);
 end
 $body$;
 
@@ -142,8 +148,9 @@ declare
     key record := funnelvec._key_column(f.table_name);
     consume text;
 begin
-    consume := format(E' loop\n            exit when _fv_try < 3 and _fv_found < %s;\n            exit when score is null;\n'
-        '            return next;\n        end loop;\n', keep);
+    consume := format(
+        E'            loop\n                exit when _fv_try < 3 and _fv_found < %s;\n                exit when score is null;\n'
+        '                return next;\n            end loop;\n', keep);
     return format($text$    _fv_ef_search := current_setting('hnsw.ef_search');
     _fv_iterative_scan := current_setting('hnsw.iterative_scan');
     _fv_seqscan := current_setting('enable_seqscan');
@@ -161,12 +168,15 @@ begin
             perform set_config('enable_seqscan', _fv_seqscan, true);
         end if;
         if _fv_try < 3 and _fv_where is null then
-        for %3$I, score, relevance, _fv_found in
+            for %3$I, score, relevance, _fv_found in
 %4$s%5$s
 %10$s        else
-        for %3$I, score, relevance, _fv_found in execute
-            case when _fv_try < 3 then %6$L || coalesce(_fv_where, '') || %7$L
-                else %8$L || coalesce(_fv_where, '') || %9$L end
+            for %3$I, score, relevance, _fv_found in execute case
+                when _fv_try < 3 then
+%6$L || coalesce(_fv_where, '') || %7$L
+                else
+%8$L || coalesce(_fv_where, '') || %9$L
+                end
             using _fv_query, _fv_k, _fv_cutoff%11$s
 %10$s        end if;
         if _fv_try = 3 and _fv_found > _fv_before then

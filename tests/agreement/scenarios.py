@@ -240,15 +240,17 @@ def catalogue(rng: np.random.Generator, dims: int) -> Rows:
 
 def fresh(rng: np.random.Generator, rows: Rows) -> Vectors:
     """A query that is no row."""
-    return decaying(rng, 1, rows.vectors.shape[1])[0]
+    vector: Vectors = decaying(rng, 1, rows.vectors.shape[1])[0]
+    return vector
 
 
 def beside(row: int) -> Callable[[np.random.Generator, Rows], Vectors]:
     """A query close to a row."""
 
     def query(rng: np.random.Generator, rows: Rows) -> Vectors:
-        vector = rows.vectors[row]
-        return (vector * (1 + 0.05 * rng.normal(size=len(vector)))).astype(np.float32)
+        vector: Vectors = rows.vectors[row]
+        blurred: Vectors = vector * (1 + 0.05 * rng.normal(size=len(vector))).astype(np.float32)
+        return blurred
 
     return query
 

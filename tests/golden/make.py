@@ -28,6 +28,7 @@ import json
 import math
 import random
 import struct
+from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
@@ -37,12 +38,12 @@ HERE = Path(__file__).parent
 
 def f32(number: float) -> float:
     """Round to the nearest 32-bit float, ties to even."""
-    return struct.unpack("<f", struct.pack("<f", number))[0]
+    return float(struct.unpack("<f", struct.pack("<f", number))[0])
 
 
 def f16(number: float) -> float:
     """Round to the nearest 16-bit float, ties to even."""
-    return struct.unpack("<e", struct.pack("<e", number))[0]
+    return float(struct.unpack("<e", struct.pack("<e", number))[0])
 
 
 def bell(rng: random.Random) -> float:
@@ -174,12 +175,15 @@ def inverse(slope: float, offset: float, relevance: float) -> float:
     return float((odds.ln() - Decimal(offset)) / Decimal(slope))
 
 
+def total(numbers: Iterable[Decimal]) -> Decimal:
+    """Sum of decimals."""
+    return sum(numbers, Decimal(0))
+
+
 def loss(slope: Decimal, offset: Decimal, scores: list[Decimal], targets: list[Decimal]) -> Decimal:
     """Cross-entropy of the curve against the targets."""
     logits = [slope * s + offset for s in scores]
-    return sum(
-        ((1 + x.exp()).ln() - t * x for x, t in zip(logits, targets, strict=True)), Decimal(0)
-    )
+    return total((1 + x.exp()).ln() - t * x for x, t in zip(logits, targets, strict=True))
 
 
 def platt(raw: list[float], labels: list[int]) -> tuple[float, float]:
@@ -197,11 +201,11 @@ def platt(raw: list[float], labels: list[int]) -> tuple[float, float]:
         p = [1 / (1 + (-(slope * s + offset)).exp()) for s in scores]
         errors = [a - t for a, t in zip(p, targets, strict=True)]
         weights = [a * (1 - a) for a in p]
-        g_slope = sum(e * s for e, s in zip(errors, scores, strict=True))
-        g_offset = sum(errors)
-        h_ss = sum(w * s * s for w, s in zip(weights, scores, strict=True))
-        h_so = sum(w * s for w, s in zip(weights, scores, strict=True))
-        h_oo = sum(weights)
+        g_slope = total(e * s for e, s in zip(errors, scores, strict=True))
+        g_offset = total(errors)
+        h_ss = total(w * s * s for w, s in zip(weights, scores, strict=True))
+        h_so = total(w * s for w, s in zip(weights, scores, strict=True))
+        h_oo = total(weights)
         det = h_ss * h_oo - h_so * h_so
         step_slope = (h_oo * g_slope - h_so * g_offset) / det
         step_offset = (h_ss * g_offset - h_so * g_slope) / det

@@ -178,7 +178,7 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
 def judged(*, pairs: int = 40, dims: int = DIMS, ids: list[Any] | None = None) -> fv.Judgments:
     ids = [row % DIMS for row in range(pairs)] if ids is None else ids * pairs
     queries = np.ones((pairs, dims)) + np.arange(pairs)[:, np.newaxis] % 7
-    return fv.Judgments(queries, ids, np.arange(pairs) % 2 == 0)
+    return fv.Judgments(queries.astype(np.float32), ids, np.arange(pairs) % 2 == 0)
 
 
 @pytest.mark.parametrize(("action", "error", "message"), REFUSED_DEFINITIONS)

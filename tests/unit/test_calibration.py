@@ -156,14 +156,14 @@ def test_what_is_no_calibration(text: str) -> None:
 
 
 def test_judgments_are_checked_and_kept_apart_from_the_callers_arrays() -> None:
-    queries = np.ones((3, 4))
+    queries = np.ones((3, 4), np.float32)
     judgments = Judgments(queries, ["a", "b", "c"], np.array([1, 0, 1]))
     assert judgments.labels.tolist() == [True, False, True]
     assert (len(judgments), judgments.distinct_queries) == (3, 1)
     before = judgments.sha256
     queries[:] = 7
     assert judgments.sha256 == before
-    assert Judgments(np.ones((3, 4)), ["a", "b", "d"], [1, 0, 1]).sha256 != before  # type: ignore[arg-type]
+    assert Judgments(np.ones((3, 4), np.float32), ["a", "b", "d"], [1, 0, 1]).sha256 != before  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_scaling_by_powers_of_two_changes_no_f16_code_and_no_sign(x: Matrix, pow
     x = np.where(np.abs(x) < 1e-3, 0, x).astype(np.float32)  # keep clear of subnormal numbers
     scaled = x * np.float32(2.0**power)
     for code in ("f16", "bit"):
-        resolution = Resolution(12, code)  # type: ignore[arg-type]
+        resolution = Resolution(12, code)
         assert np.array_equal(codes.encode(resolution, x), codes.encode(resolution, scaled))
 
 

@@ -134,7 +134,7 @@ def slow_order(stored: Any, value: Any) -> int | None:
         stored, value = [ord(c) for c in stored], [ord(c) for c in value]
     if isinstance(stored, uuid.UUID):
         stored, value = str(stored), str(value)
-    return (stored > value) - (stored < value)
+    return int(stored > value) - int(stored < value)
 
 
 def evaluate(given: Mapping[str, Any], table: list[dict[str, Any]]) -> list[bool]:

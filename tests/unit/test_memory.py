@@ -36,7 +36,7 @@ def table(engine: MemoryEngine) -> MemoryTable:
 
 
 def judgments(table: MemoryTable, pairs: int = 40) -> fv.Judgments:
-    queries = np.repeat(vectors(100)[: pairs // 2], 2, axis=0) + 0.1
+    queries = np.repeat(vectors(100)[: pairs // 2], 2, axis=0) + np.float32(0.1)
     ids = [row if relevant else 99 - row for row in range(pairs // 2) for relevant in (1, 0)]
     return fv.Judgments(queries, ids, np.array([True, False] * (pairs // 2)))
 

@@ -31,8 +31,8 @@ from funnelvec.funnel import Funnel
 
 __all__ = ["compare", "take_turns"]
 
-# Exact search takes long and its recall is known: it answers every fifth query of a round.
-_EXACT_EVERY = 5
+# Exact search takes long and its recall is known: it answers every tenth query of a round.
+_EXACT_EVERY = 10
 
 
 def compare(

@@ -1,0 +1,110 @@
+"""What `search` and `explain` share: the query and how to narrow it down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from funnelvec.commands.target import add_target, opened, read_target, usage_error
+from funnelvec.errors import InvalidInput, MissingDependency, NotFound
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.sync import PostgresEngine
+    from funnelvec.engines.postgres.table import PostgresTable
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, command: str) -> None:
+    """Add the arguments."""
+    parser.epilog = f"""\
+examples:
+  funnelvec {command} postgresql:///shop products --like 42
+  funnelvec {command} postgresql:///shop products --query-file q.npy -k 5 --min-relevance 0.7
+  funnelvec {command} postgresql:///shop products --like 42 --filter '{{"price": {{"$lt": 50}}}}'"""
+    add_target(parser, table=True, required=True)
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("--query", metavar="JSON", help="the query vector, a list of numbers")
+    query.add_argument("--query-file", metavar="FILE", help="the query vector in an .npy file")
+    query.add_argument(
+        "--like", metavar="KEY", help="the vector of the row with this key, itself left out"
+    )
+    parser.add_argument("-k", type=int, default=10, help="how many rows at most (default 10)")
+    parser.add_argument(
+        "--min-relevance", type=float, metavar="P", help="least calibrated probability, 0 to 1"
+    )
+    parser.add_argument("--filter", metavar="JSON", help='such as \'{"price": {"$lt": 50}}\'')
+    parser.add_argument("--funnel", metavar="NAME", help="default: TABLE_search")
+    parser.add_argument("--vector", metavar="COLUMN", help="if the table has several")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An open table, what to look for, the options of `search`, and the key of ``--like``."""
+
+    table: PostgresTable
+    query: Any
+    options: dict[str, Any]
+    itself: Any = None
+
+
+@contextmanager
+def asked(args: argparse.Namespace) -> Iterator[Asked]:
+    """Open the table and read the query."""
+    url, name = read_target(args, table=True, required=True)
+    given = _json(args, "--filter", args.filter) if args.filter is not None else None
+    itself, query = None, None if args.like is not None else _query(args)
+    with opened(url) as engine:
+        table = engine.table(name, vector=args.vector)
+        if query is None:
+            itself, query = _stored(engine, table, args.like)
+        options = {
+            "k": args.k,
+            "min_relevance": args.min_relevance,
+            "filter": given,
+            "funnel": args.funnel,
+        }
+        yield Asked(table, query, options, itself)
+
+
+def _query(args: argparse.Namespace) -> Any:
+    if args.query is not None:
+        return _json(args, "--query", args.query)
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise MissingDependency.of("numpy", extra="postgres") from error
+    path = Path(args.query_file)
+    if not path.is_file():
+        raise NotFound(f"there is no file {args.query_file!r}")
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidInput(f"{path} is not a NumPy array file: {error}") from None
+    return found[0] if found.ndim == 2 and len(found) == 1 else found
+
+
+def _json(args: argparse.Namespace, option: str, text: str) -> Any:
+    parse: Callable[[str], Any] = json.loads
+    try:
+        return parse(text)
+    except ValueError as error:
+        usage_error(args, f"argument {option}: not JSON: {error}")
+
+
+def _stored(engine: PostgresEngine, table: PostgresTable, key: str) -> tuple[Any, Any]:
+    from psycopg import sql
+
+    command = sql.SQL("select {key}, {vector}::text from {table} where {key} = %s").format(
+        vector=sql.Identifier(table.vector),
+        table=sql.Identifier(table.schema, table.name),
+        key=sql.Identifier(table.key),
+    )
+    with engine.connection() as connection:
+        row = connection.execute(command, [key]).fetchone()
+    if row is None or row[1] is None:
+        raise NotFound(f"table {table.name!r} has no row with the key {key!r} and a vector")
+    return row[0], json.loads(row[1])

@@ -1,0 +1,87 @@
+"""``funnelvec bench``."""
+
+from __future__ import annotations
+
+import argparse
+
+from funnelvec.commands.output import print_json, print_table, progress
+from funnelvec.commands.target import usage_error
+from funnelvec.errors import MissingDependency
+
+# (queries, rounds, builds)
+_QUICK, _FULL = (100, 5, 1), (300, 9, 3)
+_ROWS = 20_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = f"""\
+examples:
+  funnelvec bench --quick
+  funnelvec bench --quick --data vectors.npy --queries queries.npy
+  funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
+
+Without --data, {_ROWS:,} vectors of 1,536 dimensions are generated, with a decaying spectrum.
+Without --url, a Postgres is started in a temporary folder and removed at the end. Both indexes
+are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QUICK[1]} rounds,
+{_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
+{_FULL[2]} builds."""
+    parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
+    parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
+    parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
+    parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
+    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows")
+    parser.add_argument("--dims", type=int, metavar="D", help="width of generated vectors")
+    parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
+    parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument(
+        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure."""
+    try:
+        from funnelvec import bench
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("funnelvec"):
+            raise
+        raise MissingDependency.of(error.name or "numpy", extra="bench") from error
+    if args.data is None and (args.queries or args.column):
+        usage_error(args, "--queries and --column go with --data")
+    if args.data is not None and args.dims is not None:
+        usage_error(args, "--dims is for generated vectors; the file has its own")
+    queries, rounds, builds = _QUICK if args.quick else _FULL
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        rows = _ROWS if args.rows is None else args.rows
+        dataset = bench.generate(rows, queries, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(
+            args.data,
+            column=args.column,
+            queries_path=args.queries,
+            rows=args.rows,
+            queries=queries,
+            seed=args.seed,
+        )
+    report = bench.compare(
+        args.url,
+        dataset,
+        funnel=args.funnel,
+        k=args.k,
+        rounds=rounds if args.rounds is None else args.rounds,
+        builds=builds,
+        say=progress,
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    for section in report.sections():
+        print_table(section.head, section.rows, title=section.title)
+        print()
+    for line in report.lines():
+        print(line)
+    return 0

@@ -1,0 +1,78 @@
+"""How commands print: tables for people, plain text for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+__all__ = ["print_json", "print_table", "progress"]
+
+
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", text: int = 1
+) -> None:
+    """Print a table; its first `text` columns are aligned left, the others right.
+
+    On a terminal rich draws it, where it is installed. Elsewhere the text is plain and no column
+    is cut or wrapped, so that other programs can read it.
+    """
+    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    if sys.stdout.isatty() and _print_rich(head, cells, title=title, text=text):
+        return
+    if title:
+        print(title)
+    if not cells:
+        return
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for row in (list(head), *cells):
+        aligned = (
+            value.ljust(width) if i < text else value.rjust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(aligned).rstrip())
+
+
+def _print_rich(head: Sequence[str], cells: list[list[str]], *, title: str, text: int) -> bool:
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+    except ImportError:
+        return False
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if i < text else "right")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+    return True
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; keys of the user's that JSON does not know become text."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being done."""
+    print(f"funnelvec: {text} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,122 @@
+"""``funnelvec status``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from funnelvec.commands.output import print_json, print_table
+from funnelvec.commands.target import add_target, opened, read_target
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.sync import PostgresEngine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = """\
+examples:
+  funnelvec status postgresql:///shop
+  funnelvec status postgresql:///shop products
+  FUNNELVEC_URL=postgresql:///shop funnelvec status --json"""
+    add_target(parser, table=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report."""
+    url, table = read_target(args, table=True)
+    with opened(url) as engine:
+        found = _collect(engine, table)
+    if args.json:
+        print_json(found)
+        return 0
+    print(f"database {found['database']}: funnelvec {found['version']} ({found['mode']})")
+    _print_resolutions(found["resolutions"])
+    _print_funnels(found["funnels"])
+    return 0
+
+
+def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
+    from funnelvec.install.apply import check_compatible
+
+    with engine.connection() as connection:
+        regclass = _find(engine, table)
+        installed = check_compatible(connection)
+        return {
+            "database": connection.info.dbname,
+            "version": installed.version,
+            "mode": installed.mode,
+            "resolutions": _rows(
+                connection,
+                'select s."table"::text as table, s.column_name as vector, s.resolution,'
+                "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
+                "       s.index_name::text as index, s.index_bytes, s.advice"
+                "  from funnelvec.status(%s::regclass) as s",
+                regclass,
+            ),
+            "funnels": _rows(
+                connection,
+                "select f.name, f.table_name::text as table, f.column_name as vector, f.funnel,"
+                "       f.calibration is not null as calibrated, f.model"
+                "  from funnelvec.funnels as f"
+                " where f.table_name = coalesce(%s::regclass, f.table_name)"
+                "   and exists (select from pg_class as c where c.oid = f.table_name)"
+                " order by f.table_name::text, f.name",
+                regclass,
+            ),
+        }
+
+
+def _find(engine: PostgresEngine, table: str) -> str | None:
+    from funnelvec.engines.postgres.adapt import SQL_NAME, statement
+    from funnelvec.errors import NotFound
+
+    if not table:
+        return None
+    with engine.connection() as connection:
+        row = connection.execute(
+            statement("find_table"), {"name": table, "sql_name": SQL_NAME}
+        ).fetchone()
+    if row is None:
+        raise NotFound(f"table {table!r} does not exist or is not on the search_path")
+    return str(row[0])
+
+
+def _rows(connection: Any, query: str, regclass: str | None) -> list[dict[str, Any]]:
+    cursor = connection.execute(query, [regclass])
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _print_resolutions(found: list[dict[str, Any]]) -> None:
+    if not found:
+        print("no resolutions; make one with funnelvec.add_resolution")
+        return
+    head = ("table", "vector", "resolution", "index", "rows", "coverage", "bit balance", "index MB")
+    rows = [
+        (
+            *(each[name] for name in ("table", "vector", "resolution")),
+            each["index"] or "-",
+            f"{each['rows']:,}",
+            "-" if each["coverage"] is None else f"{each['coverage']:.3f}",
+            "-" if each["bit_balance"] is None else f"{each['bit_balance']:.2f}",
+            "-" if each["index_bytes"] is None else f"{each['index_bytes'] / 1e6:.1f}",
+        )
+        for each in found
+    ]
+    print_table(head, rows, text=4)
+    for each in found:
+        if each["advice"]:
+            print(f"{each['table']}.{each['vector']} {each['resolution']}: {each['advice']}")
+
+
+def _print_funnels(found: list[dict[str, Any]]) -> None:
+    if not found:
+        print("no funnels; make one with funnelvec.create_funnel")
+        return
+    names = ("name", "table", "vector", "funnel", "calibrated")
+    rows = [
+        [("yes" if each[name] else "no") if name == "calibrated" else each[name] for name in names]
+        for each in found
+    ]
+    print_table(names, rows, text=5)
