@@ -98,6 +98,3 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             sub.set_defaults(run=module.run, usage_error=sub.error)
     return parser
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -39,9 +39,9 @@ declare
 begin
     case
     when kind = 'integer' then
-        fits := wanted = 'number' and given ~ '^-?[0-9]+$';
         -- Wider than the column is fine: 3000000000 is larger than every integer, not an error.
-        literal := format('%L::%s', given, case when length(given) <= 18 then 'bigint' else 'numeric' end);
+        fits := wanted = 'number' and given ~ '^-?[0-9]{1,19}$';
+        literal := format('%L::bigint', given);
     when kind = 'number' then
         fits := wanted = 'number';
         literal := format('%L::%s', given, format_type(type, null));
@@ -66,11 +66,11 @@ begin
             else format('%L::timestamptz', given)
         end;
     when kind = 'uuid' then
-        fits := wanted = 'string';
+        fits := wanted = 'string' and given ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
         literal := format('%L::uuid', given);
     end case;
-    -- The patterns leave these to the type's own input: February 30th, what is no uuid, a number beyond its type.
-    if fits and (kind in ('date', 'timestamp', 'uuid') or length(given) > 30) then
+    -- The patterns leave these to the type's own input: February 30th, or a number beyond its type.
+    if fits and (kind in ('date', 'timestamp') or kind in ('integer', 'number') and length(given) > 18) then
         begin
             execute format('select %s', literal);
         exception when data_exception then
@@ -145,6 +145,12 @@ begin
         end if;
         return format('%s %s', target, case when value::boolean then 'is not null' else 'is null' end);
     when operator = '$not' then
+        if jsonb_typeof(value) <> 'object' then
+            raise exception using
+                errcode = 'FV003',
+                message = format('$not of filter field "%s" needs an object, not %s', field, left(value::text, 100)),
+                hint = format('Such as {"%s": {"$not": {"$lt": 5}}}, or {"%1$s": {"$ne": 5}}.', field);
+        end if;
         return format('(%s) is not true', funnelvec._filter_field(field, type, value, depth + 1));
     else
         raise exception using
@@ -207,6 +213,15 @@ begin
     elsif depth > 32 then
         raise exception using errcode = 'FV003', message = 'the filter is nested more than 32 levels deep';
     end if;
+    if filter = '{}' then
+        if depth > 1 then
+            raise exception using
+                errcode = 'FV003',
+                message = 'a filter inside $and, $or or $not is empty',
+                hint = 'Leave it out; only a whole filter may be empty, and then it filters nothing.';
+        end if;
+        return null;
+    end if;
     for item in select e.key, e.value from jsonb_each(filter) as e order by e.key loop
         if item.key in ('$and', '$or') then
             if jsonb_typeof(item.value) <> 'array' or jsonb_array_length(item.value) = 0 then
@@ -216,19 +231,19 @@ begin
                     hint = format('Such as {"%s": [{"price": 5}, {"price": 7}]}.', item.key);
             end if;
             select string_agg(
-                format('(%s)', coalesce(funnelvec._filter_sql(table_name, v.value, depth + 1), 'true')),
+                format('(%s)', funnelvec._filter_sql(table_name, v.value, depth + 1)),
                 case item.key when '$and' then ' and ' else ' or ' end order by v.ordinality)
             into term
             from jsonb_array_elements(item.value) with ordinality as v;
         elsif item.key = '$not' then
-            term := format('(%s) is not true', coalesce(funnelvec._filter_sql(table_name, item.value, depth + 1), 'true'));
+            term := format('(%s) is not true', funnelvec._filter_sql(table_name, item.value, depth + 1));
         else
             type := funnelvec._filter_column(table_name, item.key);
             term := funnelvec._filter_field(item.key, type, item.value, depth);
         end if;
         terms := terms || format('(%s)', term);
     end loop;
-    return case when terms <> '{}' then array_to_string(terms, ' and ') end;
+    return array_to_string(terms, ' and ');
 end
 $body$;
 

@@ -30,7 +30,8 @@ begin
                 case when s.code = 'bit' then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
             '' order by s.stage) filter (where not s.is_base),
         string_agg(
-            format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query')),
+            format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query'))
+                || funnelvec._body_direction(s.stage, s.resolution, s.dims, s.code),
             '' order by s.stage) filter (where not s.is_base),
         array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
         array_agg(case when s.is_base then '$1' else '$' || 3 + s.stage end order by s.stage),
@@ -54,6 +55,23 @@ begin
             else funnelvec._body_scan(f, names, numbers, using_codes) end,
         'end');
 end
+$body$;
+
+-- A query may have no direction in its first dimensions; then no distance to it means anything. Signs compare all the same.
+create or replace function funnelvec._body_direction(stage integer, resolution text, dims integer, code text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when code = 'bit' then '' else format(
+        $text$    if %1$s.%2$s(_fv_code_%3$s) = 0 then
+        raise exception using
+            errcode = 'FV002',
+            message = 'the query vector is zero in its first %4$s dimensions: at stage %3$s (%5$s) it has no direction',
+            hint = 'Use a funnel without that stage for this query.';
+    end if;
+$text$,
+        funnelvec._vector_schema(), case code when 'f16' then 'l2_norm' else 'vector_norm' end, stage, dims, resolution) end
 $body$;
 
 -- Refusals, the cutoff and the filter.

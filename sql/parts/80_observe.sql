@@ -13,6 +13,24 @@ begin
 end
 $body$;
 
+-- That a vector has a direction at every stage, as a condition over SQL for the vector (or, stored, over the columns of alias t).
+create or replace function funnelvec._directed(f funnelvec.funnels, vector text, stored boolean)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(
+        format('%s.%s(%s) > 0', funnelvec._vector_schema(),
+            case when s.code = 'f16' then 'l2_norm' else 'vector_norm' end,
+            case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', vector) end),
+        ' and ' order by s.stage)
+    from (
+        select g.stage, g.code, g.code_column, g.encoded from funnelvec._stages(f) as g where g.code <> 'bit'
+        union all
+        select 0, 'f32', f.column_name, '{query}'
+    ) as s
+$body$;
+
 -- What the typed function refuses, for the functions that don't call it.
 create or replace function funnelvec._check_query(f funnelvec.funnels, query vector, k integer)
 returns void
@@ -25,12 +43,15 @@ declare
         select min(p.keep) from funnelvec._parse_funnel(f.funnel) as p);
     usable boolean;
 begin
-    execute format('select $1 is not null and %1$s.vector_dims($1) = $2 and %1$s.vector_norm($1) > 0', funnelvec._vector_schema())
+    execute format('select $1 is not null and %1$s.vector_dims($1) = $2', funnelvec._vector_schema())
     into usable using query, base.dims;
+    if usable then
+        execute format('select %s', funnelvec._directed(f, '$1', false)) into usable using query;
+    end if;
     if usable is not true then
         raise exception using
             errcode = 'FV002',
-            message = format('the query vector is null, zero or does not have %s dimensions, as %s.%I has',
+            message = format('the query vector is null, zero (at some stage) or does not have %s dimensions, as %s.%I has',
                 base.dims, f.table_name, f.column_name),
             hint = 'Pass the embedding of the query, by the model that made the column.';
     end if;
@@ -327,10 +348,10 @@ declare
 begin
     return format(
         'select t.%1$I::text as key, t.%2$I::text as vector from %3$s as t %4$s '
-        'where t.%2$I is not null and %5$s.vector_norm(t.%2$I) > 0 order by hashtextextended(t.%1$I::text, %6$s) limit %7$s',
+        'where %5$s order by hashtextextended(t.%1$I::text, %6$s) limit %7$s',
         key.name, f.column_name, f.table_name,
         case when share < 100 then format('tablesample bernoulli (%s) repeatable (%s)', share, seed) else '' end,
-        funnelvec._vector_schema(), seed, sample);
+        funnelvec._directed(f, null, true), seed, sample);
 end
 $body$;
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psycopg
 import pytest
 
-from tests.sql.tables import fill, text, vectors
+from tests.sql.tables import DIMS, fill, text, vectors
 
 if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Q = text(vectors(1)[0])
 SHORT = "[1,2,3]"
 ZERO = text(vectors(1)[0] * 0)
+HEADLESS = text(np.where(np.arange(DIMS) < 16, 0, vectors(1)[0]))
 
 REFUSED = [
     # call, SQLSTATE, what the message says, what the hint says
@@ -98,6 +100,7 @@ REFUSED = [
     ("search_sql('none')", "FV005", "none", "two_stages"),
     ("search_sql(null)", "FV005", "null", "two_stages"),
     (f"explain('two_stages', '{SHORT}')", "FV002", "32", "model"),
+    (f"explain('two_stages', '{HEADLESS}')", "FV002", "at some stage", "model"),
     (f"explain('two_stages', '{Q}', 0)", "FV004", "0", "1 to 100"),
     (f"explain('two_stages', '{Q}', 101)", "FV004", "101", "1 to 100"),
     (f"explain('two_stages', '{Q}', min_relevance => 0.5)", "FV006", "two_stages", "calibrate"),
@@ -135,6 +138,9 @@ REFUSED_SEARCHES = [
     (f"""'{Q}', filter => '{{"price": {{}}}}'""", "FV003", "price", "$eq"),
     (f"""'{Q}', filter => '{{"price": {{"$in": []}}}}'""", "FV003", "needs a list", "price"),
     (f"""'{Q}', filter => '{{"price": {{"$exists": 1}}}}'""", "FV003", "1", "true"),
+    (f"""'{Q}', filter => '{{"$or": [{{}}]}}'""", "FV003", "empty", "Leave it out"),
+    (f"""'{Q}', filter => '{{"price": {{"$not": 5}}}}'""", "FV003", "$not", "$ne"),
+    (f"'{HEADLESS}'", "FV002", "stage 1 (16:f16)", "without that stage"),
     (f"""'{Q}', filter => '{{"embedding": "x"}}'""", "FV003", "vector", "numbers"),
     (
         f"""'{Q}', filter => '{"{" * 1}"$not": {'{"$not": ' * 40}{{"price": 1}}{"}" * 41}'""",

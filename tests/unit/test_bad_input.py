@@ -167,7 +167,7 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.measure_recall(k=0), InvalidInput, "k must be"),
     (lambda e, t: t.measure_recall(k=2, seed=-1), InvalidInput, "seed"),
     (lambda e, t: t.measure_recall(k=2, funnel="nothing"), NotFound, "nothing"),
-    (lambda e, t: t.calibrate(judged(ids=[77])), NotFound, "no row of table 'docs' has the key 77"),
+    (lambda e, t: t.calibrate(judged(ids=[77])), CalibrationError, "none of the 40 judged rows"),
     (lambda e, t: t.calibrate(judged(ids=["a"])), InvalidInput, "'a'"),
     (lambda e, t: t.calibrate(judged(dims=7)), InvalidInput, "7 dimensions, the column has 8"),
     (lambda e, t: t.calibrate(judged(pairs=6)), CalibrationError, "at least 10 relevant"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,6 @@ from funnelvec.bench.contestants import (
     EF_SEARCH,
     FILTER_COLUMN,
     FUNNEL_NAME,
-    FUNNEL_TABLE,
     Contestant,
     default_funnel,
     exact_scan,
@@ -118,52 +118,28 @@ class _Run:
         self._notes: list[str] = []
 
     def report(self, funnel: Funnel, *, with_overhead: bool) -> BenchReport:
-        dataset, dims = self._dataset, self._dataset.dims
+        """Load, build, measure."""
+        dataset = self._dataset
         connection = self._stack.enter_context(stage.connected(self._url))
         schema = self._stack.enter_context(stage.workspace(connection))
-        self._say(f"loading {len(dataset.rows):,} vectors of {dims:,} dimensions, twice")
+        self._say(f"loading {len(dataset.rows):,} vectors of {dataset.dims:,} dimensions, twice")
         stage.load(self._url, connection, schema, dataset)
-
-        ours = our_funnel(schema, funnel, dims=dims)
-        contestants = [ours, exact_scan(schema, every=_EXACT_EVERY)]
-        if dims <= 4000:
-            contestants.insert(1, full_hnsw(schema, dims=dims, ef_search=EF_SEARCH[0]))
-        else:
-            self._notes.append("no full HNSW: pgvector indexes 4,000 dimensions at most")
+        contestants = self._contestants(schema, funnel)
         seconds, said = stage.build(
             connection, schema, contestants, dataset=dataset, builds=self._builds, say=self._say
         )
         self._notes += said
         if _is_superuser(connection):
             connection.execute("checkpoint")  # or it comes while the contestants are measured
-
-        self._say("exact answers")
-        oracle = Oracle.of(dataset.rows, dataset.queries, k=self._k)
-        lanes = [self._lane(contestant) for contestant in contestants]
-        self._match(lanes, schema, oracle)
-        recalls = [self._recall(lane, oracle) for lane in lanes]
-        times = take_turns(lanes, self._queries, rounds=self._rounds, say=self._say)
+        standings = self._standings(schema, contestants, seconds)
         overheads: tuple[overhead.Overhead, ...] = ()
         if with_overhead:
-            self._say("overhead of the function")
-            overheads = overhead.measure(
-                connection,
-                f"{schema}.{FUNNEL_NAME}",
-                self._queries,
-                keep=funnel.stages[0].keep or self._k,
-                k=self._k,
-                rounds=self._rounds,
-                filter={FILTER_COLUMN: {"$lt": 50}},
-            )
-        standings = tuple(
-            _standing(lane, schema, recall, each, seconds.get(lane.contestant.build, ()))
-            for lane, recall, each in zip(lanes, recalls, times, strict=True)
-        )
+            overheads = self._overheads(connection, schema, funnel)
         return BenchReport(
             dataset=dataset.name,
             note=dataset.note,
             rows=len(dataset.rows),
-            dims=dims,
+            dims=dataset.dims,
             queries=len(dataset.queries),
             k=self._k,
             rounds=self._rounds,
@@ -171,6 +147,46 @@ class _Run:
             standings=standings,
             overheads=overheads,
             notes=(*self._notes, *self._access(connection, schema)),
+        )
+
+    def _contestants(self, schema: str, funnel: Funnel) -> list[Contestant]:
+        dims = self._dataset.dims
+        contestants = [our_funnel(schema, funnel, dims=dims)]
+        if dims <= 4000:
+            contestants.append(full_hnsw(schema, dims=dims, ef_search=EF_SEARCH[0]))
+        else:
+            self._notes.append("no full HNSW: pgvector indexes 4,000 dimensions at most")
+        return [*contestants, exact_scan(schema, every=_EXACT_EVERY)]
+
+    def _standings(
+        self,
+        schema: str,
+        contestants: list[Contestant],
+        seconds: dict[tuple[str, ...], tuple[float, ...]],
+    ) -> tuple[Standing, ...]:
+        self._say("exact answers")
+        oracle = Oracle.of(self._dataset.rows, self._dataset.queries, k=self._k)
+        lanes = [self._lane(contestant) for contestant in contestants]
+        self._match(lanes, schema, oracle)
+        recalls = [self._recall(lane, oracle) for lane in lanes]
+        times = take_turns(lanes, self._queries, rounds=self._rounds, say=self._say)
+        return tuple(
+            _standing(lane, schema, recall, each, seconds.get(lane.contestant.build, ()))
+            for lane, recall, each in zip(lanes, recalls, times, strict=True)
+        )
+
+    def _overheads(
+        self, connection: Any, schema: str, funnel: Funnel
+    ) -> tuple[overhead.Overhead, ...]:
+        self._say("overhead of the function")
+        return overhead.measure(
+            connection,
+            f"{schema}.{FUNNEL_NAME}",
+            self._queries,
+            keep=funnel.stages[0].keep or self._k,
+            k=self._k,
+            rounds=self._rounds,
+            filter={FILTER_COLUMN: {"$lt": 50}},
         )
 
     def _lane(self, contestant: Contestant) -> stage.Lane:
@@ -223,7 +239,7 @@ class _Run:
         access = str(row[0]) if row else "nothing"
         if access.startswith("index"):
             return []
-        return [f"the funnel's first stage on {schema}.{FUNNEL_TABLE} is a {access}, not an index"]
+        return [f"the funnel's first stage is answered by {access}, not by its index"]
 
 
 def take_turns(
@@ -292,8 +308,6 @@ def _is_superuser(connection: Any) -> bool:
 
 
 def _describe_server(connection: Any) -> dict[str, str]:
-    import os
-
     row = connection.execute(
         "select current_setting('server_version'),"
         "       (select extversion from pg_extension where extname = 'vector'),"

@@ -45,12 +45,15 @@ def _print_rich(head: Sequence[str], cells: list[list[str]], *, title: str, text
         from rich.table import Table
     except ImportError:
         return False
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(head):
-        table.add_column(escape(name), justify="left" if i < text else "right")
+        table.add_column(escape(name), justify="left" if i < text else "right", overflow="fold")
     for row in cells:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console = Console(highlight=False)
+    if title:
+        console.print(escape(title), style="bold")
+    console.print(table)
     return True
 
 

@@ -92,11 +92,10 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
     if not found:
         print("no resolutions; make one with funnelvec.add_resolution")
         return
-    head = ("table", "vector", "resolution", "index", "rows", "coverage", "bit balance", "index MB")
+    head = ("table", "vector", "resolution", "rows", "coverage", "bit balance", "index MB")
     rows = [
         (
             *(each[name] for name in ("table", "vector", "resolution")),
-            each["index"] or "-",
             f"{each['rows']:,}",
             "-" if each["coverage"] is None else f"{each['coverage']:.3f}",
             "-" if each["bit_balance"] is None else f"{each['bit_balance']:.2f}",
@@ -104,7 +103,7 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
         )
         for each in found
     ]
-    print_table(head, rows, text=4)
+    print_table(head, rows, text=3)
     for each in found:
         if each["advice"]:
             print(f"{each['table']}.{each['vector']} {each['resolution']}: {each['advice']}")

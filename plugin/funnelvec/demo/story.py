@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,20 +13,16 @@ import numpy.typing as npt
 import funnelvec as fv
 from funnelvec.demo import corpus, judgments, plan, synthetic
 from funnelvec.demo.compare import Case, Comparison, compare
+from funnelvec.demo.database import READY, build_in_parallel, clear, describe_server, mark
 from funnelvec.demo.encoder import DIMS, MODEL, Encoder
-from funnelvec.demo.results import Answer, Built, Fit, Found, Server
-from funnelvec.errors import Conflict, NotFound
+from funnelvec.demo.results import Answer, Built, Fit, Found
+from funnelvec.errors import NotFound
 
 if TYPE_CHECKING:
     from funnelvec.demo.show import Screen
     from funnelvec.engines.base import Table
     from funnelvec.engines.postgres.sync import PostgresEngine
-    from funnelvec.types import Judgments
-
-# Written as a comment on our tables, so that a later run knows them from the user's own.
-_MARK = "made by funnelvec demo"
-_READY = f"{_MARK}, complete"
-_TABLES = (plan.TABLE, plan.WIDE_TABLE, "questions", "judgments")
+    from funnelvec.types import Judgments, RecallReport, ResolutionStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,87 +45,6 @@ class Clock:
         now = time.perf_counter()
         self._start, passed = now, now - self._start
         return passed
-
-
-@contextmanager
-def database(directory: Path, *, tuned: bool) -> Iterator[PostgresEngine]:
-    """Open the embedded Postgres of a folder; `tuned` gives it the comparison's settings."""
-    options = {"settings": _server_settings()} if tuned else {}
-    with cast("PostgresEngine", fv.connect(f"pg-embedded:{directory}", **options)) as engine:
-        yield engine
-
-
-def _server_settings() -> dict[str, str | int | float | bool]:
-    settings: dict[str, str | int | float | bool] = {
-        "shared_buffers": f"{plan.SHARED_BUFFERS_MB}MB",
-        "maintenance_work_mem": f"{plan.MAINTENANCE_MB}MB",
-        "max_wal_size": "4GB",
-    }
-    # A parallel build shares its memory there, and containers often have 64 MB of it.
-    shared = Path("/dev/shm")
-    if shared.is_dir() and shutil.disk_usage(shared).free < (plan.MAINTENANCE_MB + 32) << 20:
-        settings["max_parallel_maintenance_workers"] = 0
-    return settings
-
-
-def describe_server(engine: PostgresEngine) -> Server:
-    """Read the versions, and how to reach the database from outside."""
-    server = engine.server
-    assert server is not None  # `database` opens embedded servers only
-    with engine.connection() as connection:
-        row = connection.execute(
-            "select current_setting('server_version'), funnelvec.version(), "
-            "(select extversion from pg_extension where extname = 'vector')"
-        ).fetchone()
-    assert row is not None
-    return Server(
-        directory=str(server.directory),
-        psql=str(server.bin_dir / "psql"),
-        url=server.url(),
-        postgres=row[0],
-        funnelvec=row[1],
-        pgvector=row[2],
-    )
-
-
-def is_ready(engine: PostgresEngine) -> bool:
-    """Whether an earlier run left a complete table of documents here."""
-    return _comment(engine, plan.TABLE) == _READY
-
-
-def clear(engine: PostgresEngine) -> None:
-    """Remove what an earlier run left; a table of those names that is not ours is a `Conflict`."""
-    present = [name for name in _TABLES if _comment(engine, name) is not None]
-    for name in present:
-        if not (_comment(engine, name) or "").startswith(_MARK):
-            raise Conflict(
-                f"the database has a table {name!r} that this demo did not make; use another "
-                "folder with --keep, or rename that table"
-            )
-    for name in present:
-        if name in (plan.TABLE, plan.WIDE_TABLE):
-            table = engine.table(name, vector="embedding")
-            # An earlier run may have been interrupted before it came that far.
-            with suppress(NotFound):
-                table.drop_funnel(f"{name}_search")
-        with engine.connection() as connection:
-            connection.execute(f"drop table {name}")
-
-
-def _comment(engine: PostgresEngine, table: str) -> str | None:
-    """The comment on a table, '' if it has none, None if there is no such table."""
-    with engine.connection() as connection:
-        row = connection.execute(
-            "select coalesce(obj_description(to_regclass(%s), 'pg_class'), '') "
-            "where to_regclass(%s) is not null",
-            [table, table],
-        ).fetchone()
-    return None if row is None else str(row[0])
-
-
-def _mark(engine: PostgresEngine, table: str, text: str = _MARK) -> None:
-    with engine.connection() as connection:
-        connection.execute(f"comment on table {table} is '{text}'")
 
 
 def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
@@ -160,7 +72,7 @@ def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
     table = _load(stage, found.documents, vectors)
     loaded = clock.lap()
     screen.call(f"docs.add(ids, vectors, columns=...)  # {len(found.documents):,} rows", loaded)
-    _build_in_parallel(stage.engine, plan.TABLE)
+    build_in_parallel(stage.engine, plan.TABLE)
     clock.lap()
     table.add_resolution(plan.RESOLUTION, index=True)
     stored = clock.lap()
@@ -182,7 +94,7 @@ def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
     screen.calibrated(fit, judgments.DEPTH, clock.lap())
     if keep:
         _keep_for_psql(stage, judged)
-    _mark(stage.engine, plan.TABLE, _READY)
+    mark(stage.engine, plan.TABLE, READY)
     built = Built(
         documents=len(found.documents),
         files=found.files,
@@ -218,7 +130,7 @@ def _load(
         dims=DIMS,
         columns={"name": "text", "kind": "text", "package": "text", "text": "text"},
     )
-    _mark(stage.engine, plan.TABLE)
+    mark(stage.engine, plan.TABLE)
     table.add(
         [document.id for document in documents],
         vectors,
@@ -254,7 +166,7 @@ def _keep_for_psql(stage: Stage, judged: Judgments) -> None:
     """Store the embedded questions and the judgments as tables, for SQL typed by hand."""
     texts = [*plan.ANSWERABLE, *plan.UNANSWERABLE]
     table = stage.engine.create("questions", dims=DIMS, columns={"question": "text"})
-    _mark(stage.engine, "questions")
+    mark(stage.engine, "questions")
     table.add(range(1, len(texts) + 1), stage.encoder.encode(texts), columns={"question": texts})
     with stage.engine.connection() as connection:
         connection.execute(
@@ -264,7 +176,7 @@ def _keep_for_psql(stage: Stage, judged: Judgments) -> None:
         with connection.cursor() as cursor, cursor.copy("copy judgments from stdin") as copy:
             for query, key, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
                 copy.write_row((str(query.tolist()), key, bool(label)))
-    _mark(stage.engine, "judgments")
+    mark(stage.engine, "judgments")
 
 
 def answer(stage: Stage, questions: Sequence[str], *, k: int = plan.SHOWN) -> list[Answer]:
@@ -323,9 +235,9 @@ def compare_wide(stage: Stage) -> Comparison:
         plan.WIDE_ROWS, plan.COMPARED_QUERIES, dims=plan.WIDE_DIMS, seed=plan.SEED
     )
     table = stage.engine.create(plan.WIDE_TABLE, dims=plan.WIDE_DIMS)
-    _mark(stage.engine, plan.WIDE_TABLE)
+    mark(stage.engine, plan.WIDE_TABLE)
     table.add(range(1, plan.WIDE_ROWS + 1), generated.rows, progress=stage.screen.interactive)
-    _build_in_parallel(stage.engine, plan.WIDE_TABLE)
+    build_in_parallel(stage.engine, plan.WIDE_TABLE)
     clock = Clock()
     table.add_resolution(plan.RESOLUTION, index=True)
     seconds = clock.lap()
@@ -344,15 +256,6 @@ def compare_wide(stage: Stage) -> Comparison:
         ef_search=plan.EF_SEARCH,
     )
     return _run(stage, case, generated.queries)
-
-
-def _build_in_parallel(engine: PostgresEngine, table: str) -> None:
-    """Let both contestants' index builds use the second core.
-
-    Left alone, Postgres counts the pages of the table itself, and wide vectors are not in there.
-    """
-    with engine.connection() as connection:
-        connection.execute(f"alter table {table} set (parallel_workers = {plan.BUILD_WORKERS})")
 
 
 def _run(stage: Stage, case: Case, queries: npt.NDArray[np.float32]) -> Comparison:

@@ -243,10 +243,9 @@ class Table(Protocol):
 
         Raises
         ------
-        NotFound
-            If a judged row is not in the table.
         CalibrationError
-            If the judgments are too few, or scores do not rise with relevance.
+            If the judgments are too few, or scores do not rise with relevance. Judged rows that
+            the table does not have (any more) are left out.
         """
 
     def status(self) -> list[ResolutionStatus]:

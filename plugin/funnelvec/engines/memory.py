@@ -308,8 +308,6 @@ class MemoryTable:
         rows = self._store.matching(bound)
         steps = self._store.descend(vector, named.funnel, rows)
         notes = []
-        if (lost := len(rows) - steps[0].rows_in) > 0:
-            notes.append(f"{lost} rows are zero at {named.funnel.stages[0].resolution}: not found")
         top, scores = steps[-1].rows[:k], steps[-1].scores[:k]
         if calibration is None:
             relevance: list[float | None] = [None] * len(top)
@@ -341,9 +339,10 @@ class MemoryTable:
         """Fit relevance to judged pairs and use it from now on."""
         named = self._funnel(funnel)
         last = named.funnel.last.resolution
+        present = self._present(judgments)
         calibration = PlattCalibration.fit(
-            judgments,
-            self._judged_scores(judgments, last),
+            present,
+            self._judged_scores(present, last),
             model=named.model,
             vector=self.vector,
             metric="cosine",
@@ -360,7 +359,7 @@ class MemoryTable:
                 f"judgments: queries have {judgments.queries.shape[1]} dimensions, the column has "
                 f"{self.dims}"
             )
-        rows = [self._row(key) for key in judgments.ids]
+        rows = [self._store.row_of(self._checked(key)) for key in judgments.ids]
         scores = np.empty(len(judgments))
         for pair, query in enumerate(judgments.queries):
             scores[pair] = self._store.scores(resolution, query, np.array([rows[pair]]))[0]
@@ -368,11 +367,20 @@ class MemoryTable:
             raise CalibrationError(f"judgments: pair {pair} is zero at {resolution}: no score")
         return scores
 
-    def _row(self, key: Key) -> int:
-        row = self._store.row_of(checks.check_key(key, kind=self._store.kinds[self.key]))
-        if row is None:
-            raise NotFound(f"judgments: no row of table {self.name!r} has the key {key!r}")
-        return row
+    def _present(self, judgments: Judgments) -> Judgments:
+        """Leave out judged rows that the table does not have (any more)."""
+        rows = [self._store.row_of(self._checked(key)) for key in judgments.ids]
+        kept = [pair for pair, row in enumerate(rows) if row is not None]
+        if not kept:
+            raise CalibrationError(
+                f"none of the {len(judgments)} judged rows is in table {self.name!r}; judge rows "
+                "that it has"
+            )
+        ids = [judgments.ids[pair] for pair in kept]
+        return Judgments(judgments.queries[kept], ids, judgments.labels[kept])
+
+    def _checked(self, key: Key) -> Any:
+        return checks.check_key(key, kind=self._store.kinds[self.key])
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution that was added."""

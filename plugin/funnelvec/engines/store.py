@@ -136,18 +136,18 @@ class Store:
     ) -> tuple[Step, ...]:
         """Send the rows through all stages, ties by key in each.
 
-        A row without a cosine (its code is zero) does not enter the first stage, as it is in no
-        index, and is no answer of the last; a stage between ranks it behind all others.
+        A row without a cosine (its code is zero) ranks behind all others, and is no answer of the
+        last stage.
         """
         steps: list[Step] = []
         for number, stage in enumerate(funnel.stages):
             start = perf_counter()
             scores = self.scores(stage.resolution, query, rows)
             undefined = np.isnan(scores)
-            if number in (0, len(funnel.stages) - 1):
+            rows_in = len(rows)
+            if number == len(funnel.stages) - 1:
                 rows, scores = rows[~undefined], scores[~undefined]
                 undefined = undefined[~undefined]
-            rows_in = len(rows)
             falling = np.where(undefined, np.inf, -scores)
             order = np.lexsort((self._rank[rows], falling))[: stage.keep]
             rows, scores = rows[order], scores[order]
