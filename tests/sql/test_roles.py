@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from funnelvec.install.apply import install
 from tests.databases import OTHER
-from tests.sql.tables import search, text, vectors
+from tests.sql.tables import fill, search, text, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.databases import Database
+    from tests.databases import Database, Server
 
     Connection = psycopg.Connection[Any]
 
@@ -142,3 +143,40 @@ def test_objects_planted_in_public_do_not_run(
     products.execute("select funnelvec.create_funnel('again', 'products', 'embedding', '32:f32')")
     products.execute("select funnelvec.add_resolution('products', 'embedding', '4:bit')")
     products.execute("select * from funnelvec.status()")
+
+
+def test_an_ordinary_owner_under_an_administrators_install(
+    pg_server: Server, new_database: Any
+) -> None:
+    """The administrator installs; a role that owns nothing but its table does all the rest."""
+    database = new_database("vector")
+    with psycopg.connect(database.superuser_url, autocommit=True) as admin:
+        install(admin, mode=pg_server.install_mode)
+        admin.execute(f"create schema shop authorization {OTHER}")  # type: ignore[arg-type]
+    with psycopg.connect(database.other_url, autocommit=True) as owner:
+        fill(owner, vectors(300), table=("shop", "products"))
+        for resolution in ("16:f16", "32:bit"):
+            owner.execute(
+                "select funnelvec.add_resolution('shop.products', 'embedding', %s, index => true)",
+                (resolution,),
+            )
+        owner.execute(
+            "select funnelvec.create_funnel("
+            "  'products_search', 'shop.products', 'embedding', '16:f16@100 > 32:f32')"
+        )
+        owner.execute(
+            """
+            create table shop.judgments as
+            select q.embedding as query, h.id, h.score > 0.6 as relevant
+            from (select * from shop.products where id < 10) as q
+            cross join lateral shop.products_search(q.embedding, 20) as h
+            """
+        )
+        owner.execute("select * from funnelvec.calibrate('products_search', 'shop.judgments')")
+        assert search(owner, "shop.products_search", Q)[0][2] is not None
+        owner.execute("select * from funnelvec.measure_recall('products_search', 5)")
+        assert len(owner.execute("select * from funnelvec.status()").fetchall()) == 2
+        owner.execute("select funnelvec.drop_funnel('products_search')")
+        owner.execute("select funnelvec.drop_resolution('shop.products', 'embedding', '16:f16')")
+        left = owner.execute("select resolution from funnelvec.resolutions").fetchall()
+        assert left == [("32:bit",)]

@@ -23,7 +23,7 @@ _TABLES = (plan.TABLE, plan.WIDE_TABLE, "questions", "judgments")
 
 
 @contextmanager
-def database(directory: Path, *, tuned: bool) -> Iterator[PostgresEngine]:
+def opened(directory: Path, *, tuned: bool) -> Iterator[PostgresEngine]:
     """Open the embedded Postgres of a folder; `tuned` gives it the comparison's settings."""
     options = {"settings": _server_settings()} if tuned else {}
     with cast("PostgresEngine", fv.connect(f"pg-embedded:{directory}", **options)) as engine:

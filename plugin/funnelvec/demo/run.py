@@ -115,7 +115,7 @@ def run(
     try:
         from rich.console import Console
 
-        from funnelvec.demo import show, story
+        from funnelvec.demo import database, show, story
     except ImportError as error:
         if (error.name or "").startswith("funnelvec"):
             raise
@@ -125,7 +125,7 @@ def run(
     started = time.perf_counter()
     encoder = Encoder.installed()
     screen = show.Screen(console or Console())
-    with _folder(keep) as directory, story.database(directory, tuned=not ask) as engine:
+    with _folder(keep) as directory, database.opened(directory, tuned=not ask) as engine:
         stage = story.Stage(engine, encoder, screen)
         report = _questions_only(stage, keep, ask) if ask else _tour(stage, keep)
         report = dataclasses.replace(report, seconds=time.perf_counter() - started)
@@ -136,7 +136,7 @@ def run(
 
 
 def _tour(stage: Stage, keep: Path | None) -> DemoReport:
-    from funnelvec.demo import plan, story
+    from funnelvec.demo import database, plan, story
     from funnelvec.demo.results import DemoReport
 
     screen = stage.screen
@@ -158,7 +158,7 @@ def _tour(stage: Stage, keep: Path | None) -> DemoReport:
     screen.step(f"Twenty questions that no docstring answers, min_relevance={plan.MIN_RELEVANCE}")
     unanswerable = story.answer(stage, plan.UNANSWERABLE)
     report = DemoReport(
-        server=story.describe_server(stage.engine),
+        server=database.describe_server(stage.engine),
         built=built,
         answers=tuple(answers),
         unanswerable=tuple(unanswerable),
@@ -180,11 +180,11 @@ def _tour(stage: Stage, keep: Path | None) -> DemoReport:
 
 
 def _questions_only(stage: Stage, keep: Path | None, ask: Sequence[str]) -> DemoReport:
-    from funnelvec.demo import plan, story
+    from funnelvec.demo import database, plan, story
     from funnelvec.demo.results import DemoReport
 
     built = None
-    if story.is_ready(stage.engine):
+    if database.is_ready(stage.engine):
         stage.screen.say("Using the database that is there.")
     else:
         built, _ = story.build(stage, keep=keep is not None)
@@ -192,7 +192,7 @@ def _questions_only(stage: Stage, keep: Path | None, ask: Sequence[str]) -> Demo
     answers = story.answer(stage, ask, k=5)
     stage.screen.answers(answers)
     return DemoReport(
-        server=story.describe_server(stage.engine), built=built, answers=tuple(answers)
+        server=database.describe_server(stage.engine), built=built, answers=tuple(answers)
     )
 
 
@@ -207,14 +207,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 def _psql(keep: Path | None) -> int:
     """Hold the kept server up for as long as its own psql is open."""
-    from funnelvec.demo import story
+    from funnelvec.demo import database
 
     if keep is None:
         raise InvalidInput("--psql opens a database that was kept: say which with --keep DIR")
     if not (keep / "data" / "PG_VERSION").is_file():
         raise NotFound(f"there is no database in {str(keep)!r}: run the demo with --keep DIR first")
-    with story.database(keep, tuned=False) as engine:
-        server = story.describe_server(engine)
+    with database.opened(keep, tuned=False) as engine:
+        server = database.describe_server(engine)
         return subprocess.run([server.psql, server.url], check=False).returncode
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,20 @@ class Clock:
         return passed
 
 
+class _Text(NamedTuple):
+    found: corpus.Corpus
+    vectors: npt.NDArray[np.float32]
+    gather_seconds: float
+    encode_seconds: float
+
+
+class _Stored(NamedTuple):
+    table: Table
+    load_seconds: float
+    resolution_seconds: float
+    status: ResolutionStatus
+
+
 def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
     """Gather, embed, load, add a resolution, create a funnel, measure it, calibrate it.
 
@@ -56,22 +70,53 @@ def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
         What was measured, and (m, 256) float32 queries that the comparison may use: sentences of
         the corpus that were sampled for the judgments.
     """
-    screen, clock = stage.screen, Clock()
-    screen.step("Real text, without a download")
-    found = _gather(screen)
+    stage.screen.step("Real text, without a download")
+    text = _gather_and_embed(stage)
+    stage.screen.step("A table, a resolution and a funnel in Postgres")
+    stored = _store(stage, text)
+    stage.screen.step("Recall against exact search")
+    recall = _measure(stage, stored.table)
+    stage.screen.step("Relevance, calibrated with judgments from the corpus itself")
+    judged = judgments.from_corpus(
+        text.found.documents, text.vectors, stage.encoder.encode, seed=plan.SEED
+    )
+    fit = _calibrate(stage, stored.table, judged)
+    if keep:
+        _keep_for_psql(stage, judged)
+    mark(stage.engine, plan.TABLE, READY)
+    built = Built(
+        documents=len(text.found.documents),
+        files=text.found.files,
+        gather_seconds=text.gather_seconds,
+        encode_seconds=text.encode_seconds,
+        load_seconds=stored.load_seconds,
+        resolution_seconds=stored.resolution_seconds,
+        status=stored.status,
+        recall=recall,
+        fit=fit,
+    )
+    return built, judged.queries[:: judgments.DEPTH]
+
+
+def _gather_and_embed(stage: Stage) -> _Text:
+    clock = Clock()
+    found = _gather(stage.screen)
     gathered = clock.lap()
-    screen.gathered(found, gathered)
+    stage.screen.gathered(found, gathered)
     vectors = stage.encoder.encode([document.content for document in found.documents])
     encoded = clock.lap()
-    screen.encoded(MODEL, DIMS, encoded)
+    stage.screen.encoded(MODEL, DIMS, encoded)
+    return _Text(found, vectors, gathered, encoded)
 
-    screen.step("A table, a resolution and a funnel in Postgres")
+
+def _store(stage: Stage, text: _Text) -> _Stored:
+    screen = stage.screen
     screen.server(describe_server(stage.engine))
     clear(stage.engine)
-    clock.lap()
-    table = _load(stage, found.documents, vectors)
+    clock = Clock()
+    table = _load(stage, text.found.documents, text.vectors)
     loaded = clock.lap()
-    screen.call(f"docs.add(ids, vectors, columns=...)  # {len(found.documents):,} rows", loaded)
+    screen.call(f"docs.add(ids, vectors, columns=...)  # {len(text.vectors):,} rows", loaded)
     build_in_parallel(stage.engine, plan.TABLE)
     clock.lap()
     table.add_resolution(plan.RESOLUTION, index=True)
@@ -81,32 +126,14 @@ def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
     screen.call(f'docs.create_funnel("{plan.TABLE}_search", "{plan.FUNNEL}")', clock.lap())
     status = table.status()[0]
     screen.status(status)
+    return _Stored(table, loaded, stored, status)
 
-    screen.step("Recall against exact search")
-    clock.lap()
+
+def _measure(stage: Stage, table: Table) -> RecallReport:
+    clock = Clock()
     recall = table.measure_recall(sample=plan.RECALL_SAMPLE, k=plan.K, seed=plan.SEED)
-    screen.recall(recall, clock.lap())
-
-    screen.step("Relevance, calibrated with judgments from the corpus itself")
-    judged = judgments.from_corpus(found.documents, vectors, stage.encoder.encode, seed=plan.SEED)
-    clock.lap()
-    fit = _calibrate(stage.engine, table, judged)
-    screen.calibrated(fit, judgments.DEPTH, clock.lap())
-    if keep:
-        _keep_for_psql(stage, judged)
-    mark(stage.engine, plan.TABLE, READY)
-    built = Built(
-        documents=len(found.documents),
-        files=found.files,
-        gather_seconds=gathered,
-        encode_seconds=encoded,
-        load_seconds=loaded,
-        resolution_seconds=stored,
-        status=status,
-        recall=recall,
-        fit=fit,
-    )
-    return built, judged.queries[:: judgments.DEPTH]
+    stage.screen.recall(recall, clock.lap())
+    return recall
 
 
 def _gather(screen: Screen) -> corpus.Corpus:
@@ -145,14 +172,16 @@ def _load(
     return table
 
 
-def _calibrate(engine: PostgresEngine, table: Table, judged: Judgments) -> Fit:
+def _calibrate(stage: Stage, table: Table, judged: Judgments) -> Fit:
+    clock = Clock()
     fitted = cast("fv.PlattCalibration", table.calibrate(judged))
-    with engine.connection() as connection:
+    seconds = clock.lap()
+    with stage.engine.connection() as connection:
         row = connection.execute(
             "select funnelvec.cutoff(%s, %s)", [f"{plan.TABLE}_search", plan.MIN_RELEVANCE]
         ).fetchone()
     assert row is not None
-    return Fit(
+    fit = Fit(
         slope=fitted.slope,
         offset=fitted.offset,
         cutoff=float(row[0]),
@@ -160,6 +189,8 @@ def _calibrate(engine: PostgresEngine, table: Table, judged: Judgments) -> Fit:
         pairs=len(judged),
         relevant=int(judged.labels.sum()),
     )
+    stage.screen.calibrated(fit, judgments.DEPTH, seconds)
+    return fit
 
 
 def _keep_for_psql(stage: Stage, judged: Judgments) -> None:
