@@ -93,15 +93,35 @@ class Case:
     ef_search: int
 
 
+@dataclass(frozen=True, slots=True)
+class FullIndex:
+    """The contestant's index: its name, and how long building it took."""
+
+    name: str
+    seconds: float
+
+
+def build_full_index(connection: psycopg.Connection[Any], case: Case) -> FullIndex:
+    """Build HNSW over the whole vectors, with pgvector's default parameters."""
+    name = f"{case.table}_{case.vector}_full_hnsw"
+    start = time.perf_counter()
+    connection.execute(
+        f"create index {_quoted(name)} on {_quoted(case.table)} "
+        f"using hnsw ({_quoted(case.vector)} vector_cosine_ops)"
+    )
+    return FullIndex(name, time.perf_counter() - start)
+
+
 def compare(
     connection: psycopg.Connection[Any],
     case: Case,
     queries: npt.NDArray[np.float32],
     *,
+    full_index: FullIndex,
     k: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Build the full-vector index beside the funnel's, then time all three on the same queries.
+    """Time all three on the same queries.
 
     Parameters
     ----------
@@ -109,19 +129,18 @@ def compare(
         In autocommit mode. Its `hnsw.ef_search` is changed.
     queries
         (m, dims) float32, m at least 1.
+    full_index
+        What `build_full_index` built.
     progress
         Called as ``progress(queries done, queries)``.
     """
     if len(queries) == 0:
         raise InvalidInput("a comparison needs at least one query")
-    full_index, full_seconds = _build_full_index(connection, case)
-    # Workers were for the builds; how searches are planned is up to Postgres.
-    connection.execute(f"alter table {_quoted(case.table)} reset (parallel_workers)")
     statements = _statements(case, k)
     connection.execute(f"set hnsw.ef_search = {case.ef_search:d}")
     times, found = _take_turns(connection, statements, queries, progress)
-    sizes = {FULL: _size(connection, full_index), FUNNEL: _size(connection, case.funnel_index)}
-    seconds = {FULL: full_seconds, FUNNEL: case.funnel_seconds}
+    sizes = {FULL: _size(connection, full_index.name), FUNNEL: _size(connection, case.funnel_index)}
+    seconds = {FULL: full_index.seconds, FUNNEL: case.funnel_seconds}
     rows, dims, code_bytes = connection.execute(
         f"select count(*), max(vector_dims({_quoted(case.vector)})), "
         f"sum(pg_column_size({_quoted(case.code_column)})) from {_quoted(case.table)}"
@@ -196,16 +215,6 @@ def _parameters(connection: psycopg.Connection[Any], queries: npt.NDArray[np.flo
         raise MissingDependency.of("pgvector", extra="postgres") from error
     register_vector(connection)
     return [Vector(query) for query in queries]
-
-
-def _build_full_index(connection: psycopg.Connection[Any], case: Case) -> tuple[str, float]:
-    name = f"{case.table}_{case.vector}_full_hnsw"
-    start = time.perf_counter()
-    connection.execute(
-        f"create index {_quoted(name)} on {_quoted(case.table)} "
-        f"using hnsw ({_quoted(case.vector)} vector_cosine_ops)"
-    )
-    return name, time.perf_counter() - start
 
 
 def _size(connection: psycopg.Connection[Any], index: str) -> int:

@@ -99,6 +99,7 @@ def _comment(engine: PostgresEngine, table: str) -> str | None:
 
 
 def mark(engine: PostgresEngine, table: str, text: str = MARK) -> None:
+    """Write on a table that it is the demo's own; `READY` says that it is complete too."""
     with engine.connection() as connection:
         connection.execute(f"comment on table {table} is '{text}'")
 

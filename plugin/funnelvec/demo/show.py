@@ -72,6 +72,15 @@ class Screen:
             task = progress.add_task(title, total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
+    @contextmanager
+    def working(self, title: str) -> Iterator[None]:
+        """Show that something is going on, where a person is watching."""
+        if self.interactive:
+            with self._console.status(f"  {title} ..."):
+                yield
+        else:
+            yield
+
     def gathered(self, found: Corpus, seconds: float) -> None:
         """Say what the walk found."""
         cap = {

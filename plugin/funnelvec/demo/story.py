@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 import funnelvec as fv
 from funnelvec.demo import corpus, judgments, plan, synthetic
-from funnelvec.demo.compare import Case, Comparison, compare
+from funnelvec.demo.compare import Case, Comparison, build_full_index, compare
 from funnelvec.demo.database import READY, build_in_parallel, clear, describe_server, mark
 from funnelvec.demo.encoder import DIMS, MODEL, Encoder
 from funnelvec.demo.results import Answer, Built, Fit, Found
@@ -119,7 +119,8 @@ def _store(stage: Stage, text: _Text) -> _Stored:
     screen.call(f"docs.add(ids, vectors, columns=...)  # {len(text.vectors):,} rows", loaded)
     build_in_parallel(stage.engine, plan.TABLE)
     clock.lap()
-    table.add_resolution(plan.RESOLUTION, index=True)
+    with screen.working(f"storing {plan.RESOLUTION}"):
+        table.add_resolution(plan.RESOLUTION, index=True)
     stored = clock.lap()
     screen.call(f'docs.add_resolution("{plan.RESOLUTION}", index=True)', stored)
     table.create_funnel(f"{plan.TABLE}_search", plan.FUNNEL, model=MODEL)
@@ -131,7 +132,8 @@ def _store(stage: Stage, text: _Text) -> _Stored:
 
 def _measure(stage: Stage, table: Table) -> RecallReport:
     clock = Clock()
-    recall = table.measure_recall(sample=plan.RECALL_SAMPLE, k=plan.K, seed=plan.SEED)
+    with stage.screen.working("measuring recall"):
+        recall = table.measure_recall(sample=plan.RECALL_SAMPLE, k=plan.K, seed=plan.SEED)
     stage.screen.recall(recall, clock.lap())
     return recall
 
@@ -257,7 +259,9 @@ def compare_corpus(stage: Stage, built: Built, queries: npt.NDArray[np.float32])
         funnel_seconds=built.resolution_seconds,
         ef_search=plan.EF_SEARCH,
     )
-    return _run(stage, case, queries[: plan.COMPARED_QUERIES])
+    # Spread over the corpus: they come in its order.
+    step = max(1, len(queries) // plan.COMPARED_QUERIES)
+    return _run(stage, case, queries[::step][: plan.COMPARED_QUERIES])
 
 
 def compare_wide(stage: Stage) -> Comparison:
@@ -270,12 +274,13 @@ def compare_wide(stage: Stage) -> Comparison:
     table.add(range(1, plan.WIDE_ROWS + 1), generated.rows, progress=stage.screen.interactive)
     build_in_parallel(stage.engine, plan.WIDE_TABLE)
     clock = Clock()
-    table.add_resolution(plan.RESOLUTION, index=True)
+    with stage.screen.working(f"storing {plan.RESOLUTION} of {plan.WIDE_TABLE}"):
+        table.add_resolution(plan.RESOLUTION, index=True)
     seconds = clock.lap()
     table.create_funnel(f"{plan.WIDE_TABLE}_search", plan.WIDE_FUNNEL)
     status = table.status()[0]
     case = Case(
-        title=(f"generated: {plan.WIDE_ROWS:,} x {plan.WIDE_DIMS:,}, {synthetic.FORMULA}"),
+        title=f"generated: {plan.WIDE_ROWS:,} x {plan.WIDE_DIMS:,}, {synthetic.FORMULA}",
         table=plan.WIDE_TABLE,
         vector="embedding",
         key="id",
@@ -290,7 +295,14 @@ def compare_wide(stage: Stage) -> Comparison:
 
 
 def _run(stage: Stage, case: Case, queries: npt.NDArray[np.float32]) -> Comparison:
+    screen = stage.screen
     with stage.engine.connection() as connection:
+        with screen.working(f"building the full-vector index of {case.table}"):
+            full_index = build_full_index(connection, case)
+        # Workers were for the builds; how searches are planned is up to Postgres.
+        connection.execute(f"alter table {case.table} reset (parallel_workers)")
         connection.execute(f"vacuum analyze {case.table}")
-        with stage.screen.bar(f"searching {case.table} in turns") as advance:
-            return compare(connection, case, queries, k=plan.K, progress=advance)
+        with screen.bar(f"searching {case.table} in turns") as advance:
+            return compare(
+                connection, case, queries, full_index=full_index, k=plan.K, progress=advance
+            )
