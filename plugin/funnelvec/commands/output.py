@@ -6,7 +6,8 @@ import datetime
 import json
 import math
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -76,6 +77,11 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def progress(text: str) -> None:
-    """Say on standard error what is being done."""
-    print(f"funnelvec: {text} ...", file=sys.stderr, flush=True)
+def progress() -> Callable[[str], None]:
+    """Return what says on standard error what is being done, and since when."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    return say

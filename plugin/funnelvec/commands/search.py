@@ -7,6 +7,8 @@ import dataclasses
 
 from funnelvec.commands import asking
 from funnelvec.commands.output import print_json, print_table
+from funnelvec.errors import InvalidInput
+from funnelvec.types import Hit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search."""
     with asking.asked(args) as asked:
-        k = asked.options["k"]
-        # One more than asked for, since the row of --like finds itself.
-        more = k if asked.itself is None else k + 1
-        found = asked.table.search(asked.query, **{**asked.options, "k": more})
-        hits = [hit for hit in found if asked.itself is None or hit.id != asked.itself][:k]
+        hits = _hits(asked)
         name, key = asked.table.name, asked.table.key
     if args.json:
         print_json({"table": name, "key": key, "hits": [dataclasses.asdict(hit) for hit in hits]})
@@ -35,3 +33,16 @@ def run(args: argparse.Namespace) -> int:
     ]
     print_table((key, "score", "relevance"), rows)
     return 0
+
+
+def _hits(asked: asking.Asked) -> list[Hit]:
+    if asked.itself is None:
+        return asked.table.search(asked.query, **asked.options)
+    k = asked.options["k"]
+    try:
+        # One more than asked for, since the row of --like finds itself.
+        found = asked.table.search(asked.query, **{**asked.options, "k": k + 1})
+    except InvalidInput:
+        # Perhaps because the funnel keeps no more than k; if not, this refuses it again.
+        found = asked.table.search(asked.query, **asked.options)
+    return [hit for hit in found if hit.id != asked.itself][:k]

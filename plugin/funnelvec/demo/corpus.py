@@ -9,6 +9,7 @@ import ast
 import inspect
 import os
 import re
+import sys
 import sysconfig
 import time
 import warnings
@@ -27,6 +28,7 @@ SKIPPED_FOLDERS = {
     *("__pycache__", "_vendor", "vendor", "site-packages", "dist-packages", "test", "tests"),
     *("testing", "idlelib", "lib2to3", "turtledemo", "ensurepip"),
 }
+_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 _LEAST_WORDS = 5
 _DOCTEST = re.compile(r"^\s*>>>", re.MULTILINE)
 _SECTIONS = {
@@ -140,7 +142,9 @@ def source_roots() -> tuple[Path, ...]:
             "reads its text from them; run it with a Python installed with its .py files "
             "(python.org, pyenv, a Linux distribution or conda)"
         )
+    # Also where sys.path finds packages: user installs, and the extra folders of distributions.
     rest = [Path(paths[key]) for key in ("purelib", "platlib")]
+    rest += [path for path in map(Path, sys.path) if path.name in _PACKAGE_FOLDERS]
     return tuple(dict.fromkeys([stdlib, *(path for path in rest if path.is_dir())]))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from funnelvec.demo.corpus import Limits
 from funnelvec.demo.questions import ANSWERABLE, MIN_RELEVANCE, UNANSWERABLE
 
 __all__ = ["ANSWERABLE", "MIN_RELEVANCE", "UNANSWERABLE"]
 
 # The corpus: 256 dimensions, searched by their first half.
+CORPUS = Limits()
 TABLE = "docs"
 RESOLUTION = "128:f16"
 FUNNEL = "128:f16@100 > 256:f32"

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run", "run_from_args"]
 
 _CORPUS_REMARK = (
-    "At 256 dimensions the whole vector is small already: here a funnel saves index, and hardly "
-    "any time."
+    "At 256 dimensions the whole vector is small already: here a funnel saves index, not time."
 )
 _WIDE_REMARK = (
     "Wide vectors are where a funnel pays: the index walk reads codes that are 24 times smaller, "
@@ -43,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         type=Path,
         metavar="DIR",
-        help="keep the database in DIR and print how to open it",
+        help="keep the database in DIR and print how to open it; tables of an earlier demo there "
+        "are made anew",
     )
     parser.add_argument(
         "--ask",

@@ -140,7 +140,7 @@ def _measure(stage: Stage, table: Table) -> RecallReport:
 
 def _gather(screen: Screen) -> corpus.Corpus:
     with screen.bar("reading docstrings") as advance:
-        found = corpus.gather(progress=advance)
+        found = corpus.gather(limits=plan.CORPUS, progress=advance)
     if len(found.documents) < plan.LEAST_DOCUMENTS:
         raise NotFound(
             f"only {len(found.documents)} docstrings were found (stopped by: "

@@ -12,7 +12,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from funnelvec import filters
@@ -20,8 +19,8 @@ from funnelvec.calibration import PlattCalibration
 from funnelvec.codes import Codes, bits
 from funnelvec.engines import checks
 from funnelvec.engines.base import Capabilities, Progress, default_funnel
-from funnelvec.engines.store import Step, Store, measure_recall
-from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotCalibrated, NotFound
+from funnelvec.engines.store import Step, Store, judge, measure_recall
+from funnelvec.errors import Conflict, NotCalibrated, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import CODES, Resolution
 from funnelvec.types import (
@@ -339,10 +338,10 @@ class MemoryTable:
         """Fit relevance to judged pairs and use it from now on."""
         named = self._funnel(funnel)
         last = named.funnel.last.resolution
-        present = self._present(judgments)
+        present, scores = judge(self._store, judgments, last)
         calibration = PlattCalibration.fit(
             present,
-            self._judged_scores(present, last),
+            scores,
             model=named.model,
             vector=self.vector,
             metric="cosine",
@@ -350,37 +349,6 @@ class MemoryTable:
         )
         self._calibrations[named.model, last] = calibration
         return calibration
-
-    def _judged_scores(
-        self, judgments: Judgments, resolution: Resolution
-    ) -> npt.NDArray[np.float64]:
-        if judgments.queries.shape[1] != self.dims:
-            raise InvalidInput(
-                f"judgments: queries have {judgments.queries.shape[1]} dimensions, the column has "
-                f"{self.dims}"
-            )
-        rows = [self._store.row_of(self._checked(key)) for key in judgments.ids]
-        scores = np.empty(len(judgments))
-        for pair, query in enumerate(judgments.queries):
-            scores[pair] = self._store.scores(resolution, query, np.array([rows[pair]]))[0]
-        for pair in np.flatnonzero(np.isnan(scores))[:1]:
-            raise CalibrationError(f"judgments: pair {pair} is zero at {resolution}: no score")
-        return scores
-
-    def _present(self, judgments: Judgments) -> Judgments:
-        """Leave out judged rows that the table does not have (any more)."""
-        rows = [self._store.row_of(self._checked(key)) for key in judgments.ids]
-        kept = [pair for pair, row in enumerate(rows) if row is not None]
-        if not kept:
-            raise CalibrationError(
-                f"none of the {len(judgments)} judged rows is in table {self.name!r}; judge rows "
-                "that it has"
-            )
-        ids = [judgments.ids[pair] for pair in kept]
-        return Judgments(judgments.queries[kept], ids, judgments.labels[kept])
-
-    def _checked(self, key: Key) -> Any:
-        return checks.check_key(key, kind=self._store.kinds[self.key])
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution that was added."""

@@ -15,14 +15,15 @@ import numpy.typing as npt
 
 from funnelvec import codes
 from funnelvec.codes import Codes
+from funnelvec.engines import checks
 from funnelvec.engines.masks import mask
-from funnelvec.errors import InvalidInput
+from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.filters import Filter
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
-from funnelvec.types import ColumnKind, RecallReport, StageRecall
+from funnelvec.types import ColumnKind, Judgments, RecallReport, StageRecall
 
-__all__ = ["Rows", "Step", "Store", "measure_recall"]
+__all__ = ["Rows", "Step", "Store", "judge", "measure_recall"]
 
 #: Row numbers, (n,) intp.
 Rows: TypeAlias = npt.NDArray[np.intp]
@@ -191,3 +192,39 @@ def measure_recall(store: Store, funnel: Funnel, *, sample: int, k: int, seed: i
     ]
     funnel_ms, exact_ms = np.median(times, axis=0)
     return RecallReport(k, len(picked), tuple(recalls), float(funnel_ms), float(exact_ms))
+
+
+def judge(
+    store: Store, judgments: Judgments, resolution: Resolution
+) -> tuple[Judgments, npt.NDArray[np.float64]]:
+    """Score judged rows at a resolution; rows that the store does not have are left out.
+
+    Raises
+    ------
+    InvalidInput
+        If the judgments have another width than the store, or a key is of the wrong kind.
+    CalibrationError
+        If the store has none of the rows, or one that is zero at the resolution.
+    """
+    dims = judgments.queries.shape[1]
+    if dims != store.base.dims:
+        raise InvalidInput(
+            f"judgments: queries have {dims} dimensions, the column has {store.base.dims}"
+        )
+    kind = store.kinds[store.key]
+    rows = [store.row_of(checks.check_key(key, kind=kind)) for key in judgments.ids]
+    kept = [pair for pair, row in enumerate(rows) if row is not None]
+    if not kept:
+        raise CalibrationError(
+            f"none of the {len(judgments)} judged rows is in the table; judge rows that it has"
+        )
+    present = Judgments(
+        judgments.queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
+    )
+    scores = np.empty(len(kept))
+    for place, pair in enumerate(kept):
+        row = np.array([rows[pair]], dtype=np.intp)
+        scores[place] = store.scores(resolution, judgments.queries[pair], row)[0]
+        if np.isnan(scores[place]):
+            raise CalibrationError(f"judgments: pair {pair} is zero at {resolution}: no score")
+    return present, scores

@@ -1,0 +1,156 @@
+"""A tiny run of the benchmark on a real server: structure and recall, never a time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from funnelvec import cli
+from funnelvec.bench import compare, generate
+from funnelvec.errors import EngineError, InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def traces(connection: Connection) -> int:
+    """Schemas and registry rows that a run has left behind."""
+    row = connection.execute(
+        "select (select count(*) from pg_namespace where nspname like 'funnelvec_bench%')"
+        "     + (select count(*) from funnelvec.funnels)"
+        "     + (select count(*) from funnelvec.resolutions)"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_run_measures_all_contestants_and_leaves_nothing(
+    owner_url: str, owner_conn: Connection
+) -> None:
+    said: list[str] = []
+    dataset = generate(600, 20, dims=48, seed=1)
+    report = compare(
+        owner_url, dataset, funnel="16:f16@60 > 48:f32", k=5, rounds=3, builds=2, say=said.append
+    )
+    assert traces(owner_conn) == 0
+
+    names = [each.name for each in report.standings]
+    assert names[0] == "funnel 16:f16@60 > 48:f32"
+    assert names[1].startswith("full HNSW, ef_search 40")
+    assert names[-1] == "exact scan"
+    ours, *_, exact = report.standings
+    assert report.ours is ours
+    assert exact.recall == 1.0
+    assert 0.5 < ours.recall <= 1.0
+    assert exact.index_bytes == 0
+    assert exact.build_seconds == ()
+    for each in report.standings[:-1]:
+        assert 0 < each.index_bytes < each.total_bytes
+        assert len(each.build_seconds) == 2
+        assert [len(times) for times in each.times] == [20, 20, 20]
+    assert [len(times) for times in exact.times] == [2, 2, 2]
+
+    assert [each.same for each in report.overheads] == [True, True]
+    assert {each.ratio.repeats for each in report.overheads} == {3}
+    assert report.rows == 600
+    assert report.dims == 48
+    assert report.server["PostgreSQL"]
+    assert any("round 3 of 3" in line for line in said)
+    assert not any("not by its index" in note for note in report.notes)
+    found = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert [each["against"] for each in found["ratios"]] == names[1:]
+    assert {"latency", "index", "total", "build"} <= set(found["ratios"][0])
+    assert len(found["overhead"]) == 2
+
+
+def test_an_exhaustive_funnel_finds_everything(owner_url: str) -> None:
+    # Every row survives the first stage, so whatever is missing then is an error of the measuring.
+    report = compare(
+        owner_url,
+        generate(150, 10, dims=16),
+        funnel="16:f16@150 > 16:f32",
+        rounds=1,
+        with_overhead=False,
+    )
+    assert report.ours.recall == 1.0
+    assert report.overheads == ()
+
+
+def test_three_stages_and_an_approximate_end(owner_url: str) -> None:
+    dataset = generate(300, 10, dims=32)
+    report = compare(
+        owner_url, dataset, funnel="8:f16@100 > 32:bit@50 > 32:f32", rounds=1, with_overhead=False
+    )
+    assert 0 < report.ours.recall <= 1
+    report = compare(owner_url, dataset, funnel="16:f16", rounds=1, with_overhead=False)
+    assert 0 < report.ours.recall < 1
+
+
+def test_a_wide_vector_is_indexed_as_halfvec(owner_url: str) -> None:
+    report = compare(owner_url, generate(120, 5, dims=2100), rounds=1, with_overhead=False)
+    assert report.standings[1].name.startswith("full HNSW (halfvec)")
+    assert report.standings[1].index_bytes > 0
+
+
+def test_a_failed_run_leaves_nothing(
+    owner_url: str, owner_conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("funnelvec.bench.run.take_turns", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(owner_url, generate(100, 5, dims=8), rounds=1)
+    assert traces(owner_conn) == 0
+
+
+def test_a_contestant_without_its_index_is_refused(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from funnelvec.bench import contestants, run
+
+    def unindexed(schema: str, *, dims: int, ef_search: int, note: str = "") -> Any:
+        made = contestants.full_hnsw(schema, dims=dims, ef_search=ef_search, note=note)
+        statement = made.statement.replace("order by embedding <=> %(query)s", "order by 2")
+        return replace(made, statement=statement)
+
+    monkeypatch.setattr(run, "full_hnsw", unindexed)
+    with pytest.raises(EngineError, match="does not use its index"):
+        compare(owner_url, generate(100, 5, dims=8), rounds=1)
+
+
+@pytest.mark.parametrize("changes", [{"rounds": 0}, {"builds": 0}, {"k": 0}, {"k": 61}])
+def test_counts_are_checked_before_anything_is_made(
+    owner_url: str, owner_conn: Connection, changes: dict[str, int]
+) -> None:
+    with pytest.raises(InvalidInput):
+        compare(owner_url, generate(100, 5, dims=48), funnel="16:f16@60 > 48:f32", **changes)  # type: ignore[arg-type]
+    assert traces(owner_conn) == 0
+
+
+def test_the_command_prints_tables_or_json(
+    owner_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = generate(300, 30, dims=24)
+    np.save(tmp_path / "rows.npy", dataset.rows.astype(np.float16))
+    np.save(tmp_path / "queries.npy", dataset.queries)
+    arguments = ["bench", "--quick", "--rounds", "2", "--url", owner_url, "--data"]
+    arguments += [str(tmp_path / "rows.npy"), "--queries", str(tmp_path / "queries.npy")]
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    for word in ("recall@10", "exact scan", "Ratios", "Overhead", "rows.npy", "ef_construction 64"):
+        assert word in text
+    assert cli.main([*arguments, "--rows", "200", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"]["rows"] == 200
+    assert found["queries"] == 30
+    assert 0.5 < found["contestants"][0]["recall"] <= 1

@@ -1,0 +1,167 @@
+"""install, status, search and explain on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from funnelvec import cli
+from tests.sql.tables import DIMS, ROWS, vectors
+
+if TYPE_CHECKING:
+    from tests.databases import Database
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run a command that succeeds, and return what it printed, read if it is JSON."""
+
+    def run(*arguments: str) -> Any:
+        status = cli.main(arguments)
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        return json.loads(captured.out) if "--json" in arguments else captured.out
+
+    return run
+
+
+def test_install_says_what_it_did_and_does_it_once(
+    new_database: Callable[..., Database], call: Callable[..., Any]
+) -> None:
+    url = new_database("vector").owner_url
+    planned = call("install", url, "--mode", "plain", "--dry-run")
+    assert "create or replace function funnelvec.version" in planned
+    assert call("install", url, "--mode", "plain", "--json", "--dry-run")["dry_run"] is True
+    done = call("install", url, "--mode", "plain", "--json")
+    assert (done["action"], done["mode"], done["dry_run"]) == ("installed", "plain", False)
+    assert "nothing to do" in call("install", url)
+    assert call("install", url, "--dry-run", "--json")["sql"] == ""
+
+
+def test_install_without_pgvector_fails(
+    new_database: Callable[..., Database], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["install", new_database("empty").owner_url]) == 1
+    assert "create extension vector" in capsys.readouterr().err
+
+
+def test_a_database_without_funnelvec_says_how_to_get_it(
+    new_database: Callable[..., Database], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", new_database("vector").owner_url]) == 1
+    assert "funnelvec install" in capsys.readouterr().err
+
+
+def test_status_lists_resolutions_and_funnels(
+    products_database: Database, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = products_database.owner_url
+    found = call("status", url, "products", "--json")
+    assert found == call("status", url, "--json")
+    assert found["mode"] == products_database.server.install_mode
+    by_name = {each["resolution"]: each for each in found["resolutions"]}
+    assert by_name["16:f16"]["rows"] == ROWS
+    assert by_name["16:f16"]["coverage"] == 1.0
+    assert by_name["16:f16"]["index"] is not None
+    assert by_name["32:bit"]["bit_balance"] > 0.9
+    funnels = {each["name"]: each for each in found["funnels"]}
+    assert funnels["two_stages"]["funnel"] == "16:f16@100 > 32:f32"
+    assert funnels["two_stages"]["calibrated"] is False
+    monkeypatch.setenv("FUNNELVEC_URL", url)
+    text = call("status", "products")
+    assert "16:f16@100 > 32:f32" in text
+    assert "2,000" in text
+
+
+def test_status_of_a_new_database(owner_url: str, call: Callable[..., Any]) -> None:
+    found = call("status", owner_url, "--json")
+    assert found["resolutions"] == found["funnels"] == []
+    assert "no funnels" in call("status", owner_url)
+
+
+def test_search_takes_a_query_from_json_a_file_or_a_row(
+    products_database: Database, call: Callable[..., Any], tmp_path: Path
+) -> None:
+    url = products_database.owner_url
+    query = vectors(ROWS)[5]
+    np.save(tmp_path / "q.npy", query)
+    base = ("search", url, "products", "--funnel", "two_stages", "--json")
+    by_json = call(*base, "--query", json.dumps(query.tolist()))
+    by_file = call(*base, "--query-file", str(tmp_path / "q.npy"))
+    by_row = call(*base, "--like", "5", "-k", "9")
+    assert by_json == by_file
+    assert by_json["key"] == "id"
+    assert by_json["hits"][0]["id"] == 5
+    assert by_json["hits"][0]["score"] == pytest.approx(1, abs=1e-6)
+    assert by_json["hits"][0]["relevance"] is None
+    assert len(call(*base, "--like", "5", "-k", "100")["hits"]) == 99  # the funnel keeps 100
+    # The row itself is left out, and the others follow as they did.
+    assert [hit["id"] for hit in by_row["hits"]] == [hit["id"] for hit in by_json["hits"][1:]]
+
+
+def test_search_filters_and_counts(products_database: Database, call: Callable[..., Any]) -> None:
+    base = ("search", products_database.owner_url, "products", "--funnel", "two_stages")
+    arguments = (*base, "--like", "5", "-k", "4", "--filter", '{"price": {"$lt": 1000}}')
+    found = call(*arguments, "--json")
+    assert len(found["hits"]) == 4
+    assert all(hit["id"] < 1000 for hit in found["hits"])
+    lines = call(*arguments).splitlines()
+    assert lines[0].split() == ["id", "score", "relevance"]
+    assert [line.split()[0] for line in lines[1:]] == [str(hit["id"]) for hit in found["hits"]]
+    nothing = call(*base, "--like", "5", "--filter", '{"price": {"$lt": -1}}')
+    assert nothing == "no hits\n"
+
+
+def test_explain_shows_every_stage(products_database: Database, call: Callable[..., Any]) -> None:
+    arguments = ("explain", products_database.owner_url, "products", "--like", "7")
+    found = call(*arguments, "--funnel", "three_stages", "--json")
+    assert [stage["resolution"] for stage in found["stages"]] == ["16:f16", "32:bit", "32:f32"]
+    assert found["stages"][0]["access"].startswith("index")
+    assert found["stages"][0]["rows_out"] == 200
+    text = call(*arguments, "--funnel", "three_stages")
+    assert "rows out" in text
+    assert "rescore" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--like", "999999"), "no row with the key '999999'"),
+        (("--like", "five"), "five"),
+        (("--query", "[1, 2]"), f"{DIMS}"),
+        (("--query", '["a"]'), "real numbers"),
+        (("--query", "[" + "0," * (DIMS - 1) + "0]"), "zero"),
+        (("--query", str([1.0] * DIMS), "-k", "101"), "100"),
+        (("--like", "5", "--funnel", "nope"), "two_stages"),
+        (("--like", "5", "--min-relevance", "0.5"), "calibrat"),
+        (("--like", "5", "--filter", '{"colour": 5}'), "colour"),
+        (("--like", "5", "--filter", "[]"), "filter"),
+        (("--like", "5", "--vector", "nope"), "nope"),
+        (("--like", "5'; drop table products; --"), "drop table"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(
+    products_database: Database,
+    arguments: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = ["search", products_database.owner_url, "products"]
+    chosen = [] if "--funnel" in arguments else ["--funnel", "two_stages"]
+    assert cli.main([*base, *chosen, *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("funnelvec: error: ")
+    assert said in line
+
+
+def test_a_table_that_is_not_there(owner_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["search", owner_url, "nope", "--like", "1"], ["status", owner_url, "nope"]):
+        assert cli.main(command) == 1
+        assert "'nope' does not exist" in capsys.readouterr().err
