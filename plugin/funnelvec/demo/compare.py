@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psycopg
 
 FULL, FUNNEL, EXACT = "full HNSW", "funnel", "exact"
-_WARM_UP = 3
+_WARM_UP = 6  # Postgres plans a prepared statement anew five times before it keeps a plan
 
 
 @dataclass(frozen=True, slots=True)
