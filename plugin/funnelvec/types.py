@@ -155,6 +155,8 @@ class ResolutionStatus:
         tells nothing. None for other codes and for a table without rows.
     index, index_bytes
         Name and size of the index that serves it as a first stage, if any.
+    advice
+        What is wrong with it and what to do, empty if nothing is.
     """
 
     table: str
@@ -167,6 +169,7 @@ class ResolutionStatus:
     bit_balance: float | None = None
     index: str | None = None
     index_bytes: int | None = None
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,6 @@ set local client_min_messages = warning;  -- silences "already exists, skipping"
 do $head$
 declare
     pgvector record;
-    number integer[];
     extension_version text := (
         select e.extversion from pg_catalog.pg_extension as e where e.extname = 'funnelvec'
     );
@@ -81,11 +80,6 @@ begin
         perform pg_catalog.set_config(
             'search_path', pg_catalog.format('funnelvec, %I, pg_temp', pgvector.schema), true
         );
-        number := (pg_catalog.regexp_match(pgvector.version, '^(\d+)\.(\d+)\.(\d+)'))::integer[];
-        if number >= array[0, 8, 0] and number < array[0, 8, 4] then
-            raise warning 'pgvector % works, but its HNSW has faults that 0.8.4 repairs', pgvector.version
-                using hint = 'Update pgvector when you can.';
-        end if;
     end if;
 end
 $head$;

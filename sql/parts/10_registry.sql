@@ -18,6 +18,10 @@ begin
             message = pg_catalog.format('funnelvec needs pgvector 0.8.0 or later; this database has %s', installed),
             hint = 'Install a newer pgvector, then: alter extension vector update;';
     end if;
+    if pg_catalog.string_to_array(pg_catalog.substring(installed, '^[0-9.]+'), '.')::integer[] < array[0, 8, 4] then
+        raise warning 'pgvector % works, but its HNSW has faults that 0.8.4 repairs', installed
+            using hint = 'Update pgvector when you can.';
+    end if;
 end
 $check$;
 

@@ -25,6 +25,31 @@ begin
 end
 $body$;
 
+-- A generated column that is just what we would make, but that the registry does not know: after `drop extension`, or a restore
+-- without the registry's rows. It is taken over as it is.
+create or replace function funnelvec._orphan_column(table_name regclass, column_name text, resolution text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    wanted record := funnelvec._parse_resolution(resolution);
+    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name));
+begin
+    return (
+        select a.attname
+        from pg_attribute as a
+        join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where a.attrelid = table_name
+            and a.attname = funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code)
+            and a.attgenerated = 's'
+            and format_type(a.atttypid, a.atttypmod) = stored.type
+            -- Postgres prints the expression with brackets of its own.
+            and translate(pg_get_expr(d.adbin, d.adrelid), '() ', '') = translate(stored.expression, '() ', '')
+    );
+end
+$body$;
+
 -- Refuse what can't be stored before anything is touched.
 create or replace function funnelvec._check_resolution(
     table_name regclass,
@@ -59,6 +84,9 @@ begin
             hint = 'Index a narrower resolution, or the bit code of this one, and let this one rescore.';
     end if;
     if funnelvec._code_column(table_name, column_name, resolution) is not null then
+        return;
+    end if;
+    if funnelvec._orphan_column(table_name, column_name, resolution) is not null then
         return;
     end if;
     select true into taken
@@ -103,7 +131,9 @@ declare
 begin
     perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite);
     perform funnelvec._check_index_options(m, ef_construction);
-    code_column := funnelvec._code_column(table_name, column_name, resolution);
+    code_column := coalesce(
+        funnelvec._code_column(table_name, column_name, resolution),
+        funnelvec._orphan_column(table_name, column_name, resolution));
     if code_column is null then
         code_column := funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code);
         -- Storage main, set before the rewrite: codes stay in the row, where middle stages read them cheaply, and may still move

@@ -132,7 +132,9 @@ $text$ end,
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
         funnelvec._cutoff_sql(calibration, 'min_relevance'))
-    || format(E'    _fv_where := '' and ('' || funnelvec._filter_sql(%L, filter) || '')'';\n', f.table_name::text);
+    || format(
+        E'    if filter is not null then\n        _fv_where := '' and ('' || funnelvec._filter_sql(%L, filter) || '')'';\n    end if;\n',
+        f.table_name::text);
 end
 $body$;
 

@@ -269,7 +269,7 @@ begin
 end
 $body$;
 
-create or replace function funnelvec._check_enough(positives bigint, negatives bigint, queries integer)
+create or replace function funnelvec._check_enough(positives bigint, negatives bigint, queries integer, missing integer)
 returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -278,8 +278,9 @@ begin
     if positives < 10 or negatives < 10 or coalesce(queries, 0) < 5 then
         raise exception using
             errcode = 'FV007',
-            message = format('too few judgments: %s relevant and %s not relevant rows, from %s queries',
-                positives, negatives, coalesce(queries, 0)),
+            message = format('too few judgments: %s relevant and %s not relevant rows, from %s queries%s',
+                positives, negatives, coalesce(queries, 0),
+                case when missing > 0 then format('; %s judged rows are not in the table', missing) end),
             hint = 'At least 10 relevant and 10 not relevant rows from 5 queries are needed; a few hundred are better.';
     end if;
 end
@@ -327,7 +328,7 @@ begin
     relevant := (select count(*) from unnest(judged.labels) as l where l);
     missing := judged.missing;
     judgments_sha256 := judged.sha256;
-    perform funnelvec._check_enough(relevant, pairs - relevant, queries);
+    perform funnelvec._check_enough(relevant, pairs - relevant, queries, missing);
     fitted := funnelvec._fit_platt(judged.scores, judged.labels);
     family := 'platt';
     slope := fitted.slope;

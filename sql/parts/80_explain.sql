@@ -59,7 +59,8 @@ begin
         raise exception using
             errcode = 'FV004',
             message = format('k is %s', coalesce(k::text, 'null')),
-            hint = format('Ask for 1 to %s rows.', coalesce(last_keep::text, 'any number of'));
+            hint = case when last_keep is null then 'Ask for at least one row.'
+                else format('Ask for 1 to %s rows.', last_keep) end;
     end if;
 end
 $body$;

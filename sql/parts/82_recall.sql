@@ -71,8 +71,9 @@ begin
         raise exception using
             errcode = 'FV004',
             message = format('k is %s', coalesce(k::text, 'null')),
-            hint = format('Ask for 1 to %s: each query is a row of the table, which takes a place of its own.',
-                coalesce((last_keep - 1)::text, 'any number of rows'));
+            hint = case when last_keep is null then 'Ask for at least one row.'
+                else format('Ask for 1 to %s: each query is a row of the table, which takes a place of its own.', last_keep - 1)
+            end;
     end if;
 end
 $body$;

@@ -36,6 +36,20 @@ begin
         select c.* into stored
         from funnelvec._parse_resolution(r.resolution) as p
         cross join lateral funnelvec._code(p.dims, p.code, 'x') as c;
+        if not exists (
+            select from pg_attribute as a
+            where a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
+        ) then
+            rows := 0;
+            filled := 0;
+            coverage := 0;
+            bit_balance := null;
+            index_name := null;
+            index_bytes := null;
+            advice := format('column %s is gone or renamed', r.code_column);
+            return next;
+            continue;
+        end if;
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         coverage := filled::double precision / nullif(rows, 0);
         index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);

@@ -98,7 +98,7 @@ def test_work_stays_in_the_transaction_of_the_application(docs: Table, owner_url
         table = fv.wrap(connection).table("docs")
         connection.execute("select 1")  # a transaction is open from here on
         table.add([1000], vectors(1))
-        with pytest.raises(errors.InvalidInput, match="1000"):
+        with pytest.raises(errors.Conflict, match="1000"):
             table.add([1000], vectors(1))
         assert len(table) == 301  # the refused call did not break the transaction
         table.add_resolution("8:f16")
@@ -115,7 +115,7 @@ def test_our_parameters_leave_the_application_alone(docs: Table, owner_url: str)
 
 
 def test_add_is_all_or_nothing(docs: Table) -> None:
-    with pytest.raises(errors.InvalidInput, match="5"):
+    with pytest.raises(errors.Conflict, match="5"):
         docs.add([*range(300, 400), 5], vectors(101))
     assert len(docs) == 300
 

@@ -153,3 +153,17 @@ def test_rows_without_a_prefix_are_found_by_the_rest(owner_conn: Connection) -> 
     query = matrix[7].copy()
     query[:8] = 0.01  # the query does have a direction there
     assert search(owner_conn, "f", text(query))[0][0] == 7
+
+
+def test_status_flags_a_column_that_is_gone_and_shows_the_others(owner_conn: Connection) -> None:
+    fill(owner_conn, vectors(20), table=("one",))
+    fill(owner_conn, vectors(20), table=("two",))
+    for table in ("one", "two"):
+        owner_conn.execute(
+            "select funnelvec.add_resolution(%s, 'embedding', '32:f32', index => true)", (table,)
+        )
+    owner_conn.execute("alter table one rename column embedding to renamed")
+    rows = owner_conn.execute(
+        'select "table"::text, rows, advice from funnelvec.status() order by 1'
+    ).fetchall()
+    assert rows == [("one", 0, "column embedding is gone or renamed"), ("two", 20, "")]

@@ -136,8 +136,6 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
     (lambda e, t: t.add_resolution("4:int8"), SpecError, "int8"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
-    (lambda e, t: t.add_resolution("4:bit"), Conflict, "exists already"),
-    (lambda e, t: t.add_resolution("8:f32"), Conflict, "column 'embedding' itself"),
     (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.CapabilityError, "rotation"),
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),

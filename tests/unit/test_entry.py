@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,3 +82,8 @@ def test_the_import_is_light() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_one_version_everywhere() -> None:
+    control = Path(__file__).parents[2] / "sql" / "funnelvec.control"
+    assert f"default_version = '{fv.__version__}'" in control.read_text()

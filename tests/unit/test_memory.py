@@ -140,6 +140,14 @@ def test_rows_with_a_zero_prefix(engine: MemoryEngine) -> None:
     assert table.measure_recall(funnel="first", k=2).queries == 5
 
 
+def test_adding_a_resolution_again_changes_nothing(table: MemoryTable) -> None:
+    before = table.status()
+    for status in before:
+        table.add_resolution(status.resolution)
+    table.add_resolution("16:f32")  # the column itself
+    assert table.status() == before
+
+
 def test_measure_recall(table: MemoryTable) -> None:
     table.create_funnel("exact", "16:f32")
     table.create_funnel("whole", "8:f16@100 > 16:f32")

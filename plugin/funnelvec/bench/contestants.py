@@ -28,7 +28,7 @@ FUNNEL_NAME = "funneled_search"
 FILTER_COLUMN = "bucket"
 
 #: The values of ``hnsw.ef_search`` among which full HNSW's best is looked for; 40 is its default.
-EF_SEARCH = (40, 60, 100, 150, 200, 300, 400, 600, 800, 1000)
+EF_SEARCH = (40, *range(50, 200, 10), *range(200, 400, 20), *range(400, 1001, 50))
 
 _M, _EF_CONSTRUCTION = 16, 64
 _HNSW = f"m {_M}, ef_construction {_EF_CONSTRUCTION}"

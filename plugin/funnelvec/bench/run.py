@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import gc
 import os
@@ -203,12 +204,11 @@ class _Run:
             if lane.contestant.ours or not lane.contestant.index:
                 continue
             self._say(f"looking for the ef_search at which full HNSW reaches recall {mine:.4f}")
-            found, reached = EF_SEARCH[-1], False
-            for found in EF_SEARCH:
-                lane.change("hnsw.ef_search", str(found))
-                reached = self._recall(lane, oracle) >= mine
-                if reached:
-                    break
+            position = bisect.bisect_left(
+                EF_SEARCH, True, key=lambda length: self._recall_at(lane, length, oracle) >= mine
+            )
+            reached = position < len(EF_SEARCH)
+            found = EF_SEARCH[min(position, len(EF_SEARCH) - 1)]
             lane.change("hnsw.ef_search", str(EF_SEARCH[0]))
             if not reached:
                 self._notes.append(f"full HNSW does not reach our recall with ef_search {found}")
@@ -219,6 +219,10 @@ class _Run:
             matched = full_hnsw(schema, dims=self._dataset.dims, ef_search=found, note=note)
             lanes.insert(place + 1, self._lane(matched))
             return
+
+    def _recall_at(self, lane: stage.Lane, ef_search: int, oracle: Oracle) -> float:
+        lane.change("hnsw.ef_search", str(ef_search))
+        return self._recall(lane, oracle)
 
     def _recall(self, lane: stage.Lane, oracle: Oracle) -> float:
         """Recall on all queries, or on those it answers; this warms caches up, too."""

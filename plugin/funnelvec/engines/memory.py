@@ -172,10 +172,8 @@ class MemoryTable:
     ) -> None:
         """Store the column at one more resolution."""
         resolution = checks.check_resolution(resolution, dims=self.dims)
-        if resolution == self._base:
-            raise Conflict(f"{resolution} is the column {self.vector!r} itself; it is always there")
-        if resolution in self._store.codes:
-            raise Conflict(f"resolution {resolution} of {self.name}.{self.vector} exists already")
+        if resolution in self._store.codes:  # the base among them: there is nothing to do
+            return
         column = resolution.column_name(self.vector)
         if column in (self.vector, *self._store.kinds):
             raise Conflict(f"resolution {resolution} needs the name {column!r}, which is taken")

@@ -63,7 +63,10 @@ _BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
     "FV008": errors.Conflict,
     "FV009": errors.CapabilityError,
     "FV010": errors.InstallError,
-    "23505": errors.InvalidInput,  # unique_violation: the key is in the table already
+    "23502": errors.InvalidInput,  # not_null_violation
+    "23503": errors.InvalidInput,  # foreign_key_violation
+    "23505": errors.Conflict,  # unique_violation: the key is in the table already
+    "23514": errors.InvalidInput,  # check_violation
     "3F000": errors.NotFound,  # invalid_schema_name
     "42P01": errors.NotFound,  # undefined_table
     "42703": errors.NotFound,  # undefined_column
@@ -137,15 +140,17 @@ def translated() -> Iterator[None]:
 def _translate(error: psycopg.Error) -> errors.FunnelvecError:
     diagnostic = error.diag
     message = diagnostic.message_primary or str(error).strip() or type(error).__name__
-    for further in (diagnostic.message_detail, diagnostic.message_hint):
+    state = error.sqlstate or ""
+    # The detail of these two is the whole row, vector and all.
+    detail = None if state in ("23502", "23514") else diagnostic.message_detail
+    for further in (detail, diagnostic.message_hint):
         if further:
             message = f"{message}; {further}"
-    state = error.sqlstate or ""
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message)
     if state == "42883" and "funnelvec." in message:  # undefined_function
         return errors.VersionMismatch(
-            f"the database has another version of funnelvec: {message}; run: funnelvec upgrade URL"
+            f"the database has another version of funnelvec: {message}; run: funnelvec install URL"
         )
     if state == "42883":
         return errors.NotFound(f"{message}; the funnel may have been dropped meanwhile")

@@ -69,6 +69,6 @@ from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 
 -- name: status
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
-    s.bit_balance, s.index_name::text as index, s.index_bytes
+    s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice
 from funnelvec.status(%(table)s::regclass) as s
 where s.column_name = %(vector)s

@@ -28,7 +28,7 @@ from funnelvec.engines.postgres.adapt import (
 )
 from funnelvec.engines.postgres.table import PostgresTable
 from funnelvec.errors import InvalidInput, NotFound
-from funnelvec.install.apply import check_compatible, install
+from funnelvec.install.apply import check_compatible, find_installed, install
 from funnelvec.types import ColumnKind
 
 if TYPE_CHECKING:
@@ -94,9 +94,12 @@ def connect_embedded(directory: str | os.PathLike[str], **options: Any) -> Postg
         with translated():
             connection = psycopg.connect(server.url(), autocommit=True)
             connection.execute("create extension if not exists vector")
-        # This database is ours from the first byte on, so installing here surprises nobody.
-        install(connection, mode="plain")
-        return PostgresEngine(connection, owned=True, server=server)
+        # This database is ours from the first byte on, so installing here surprises nobody; what
+        # was put in as an extension stays one.
+        found = find_installed(connection)
+        if found is None or found.mode == "plain":
+            install(connection, mode="plain")
+        return _checked(PostgresEngine(connection, owned=True, server=server))
     except BaseException:
         server.stop()
         raise
