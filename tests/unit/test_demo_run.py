@@ -22,8 +22,9 @@ from rich.console import Console
 
 import funnelvec as fv
 from funnelvec.cli import main
-from funnelvec.demo import plan, run, show
+from funnelvec.demo import plan, run, show, story
 from funnelvec.demo.corpus import Limits
+from funnelvec.demo.encoder import Encoder
 from funnelvec.demo.results import DemoReport
 from funnelvec.errors import Conflict, NotFound
 
@@ -44,11 +45,11 @@ def small() -> Iterator[None]:
         patch.setattr(plan, "LEAST_DOCUMENTS", 1_000)
         patch.setattr(plan, "WIDE_ROWS", 400)
         patch.setattr(plan, "WIDE_DIMS", 200)
-        patch.setattr(plan, "WIDE_FUNNEL", "128:f16@100 > 200:f32")
+        patch.setattr(plan, "WIDE_FUNNEL", "64:f16@100 > 128:f16@20 > 200:f32")
         patch.setattr(plan, "COMPARED_QUERIES", 5)
+        patch.setattr(plan, "COMPARED_ROUNDS", 1)
         patch.setattr(plan, "RECALL_SAMPLE", 20)
         patch.setattr(plan, "SHARED_BUFFERS_MB", 64)
-        patch.setattr(plan, "MAINTENANCE_MB", 32)
         yield
 
 
@@ -110,14 +111,14 @@ def test_the_comparison_measures_all_three_in_both_cases(tour: Run) -> None:
     assert (corpus_case.rows, corpus_case.dims) == (1_500, 256)
     assert (wide_case.rows, wide_case.dims) == (400, 200)
     for case in tour.report.comparisons:
-        assert [row.name for row in case.results] == ["full HNSW", "funnel", "exact"]
-        assert case.result("exact").recall == 1.0
-        assert all(0.5 < row.recall <= 1.0 for row in case.results)
-        assert all(row.median_ms > 0 for row in case.results)
-        assert 0 < case.result("funnel").index_bytes < case.result("full HNSW").index_bytes
-        assert case.result("exact").index_bytes == 0
-        # 128 halves and pgvector's header of 8 bytes.
-        assert case.code_bytes == case.rows * (2 * 128 + 8)
+        assert case.full[0].label == "full HNSW, ef 40"
+        assert case.exact.recall == 1.0
+        assert all(0.5 < each.recall <= 1.0 for each in case.standings)
+        assert 0 < case.ours.index_bytes < case.full[-1].index_bytes
+        for each in case.standings:
+            assert f"  {each.label} " in tour.printed
+    written = json.loads(json.dumps(tour.report.as_json(), default=str))
+    assert [case["data"]["dims"] for case in written["comparisons"]] == [256, 200]
 
 
 def test_it_prints_plain_text_that_fits(tour: Run) -> None:
@@ -151,13 +152,18 @@ def test_ask_uses_the_kept_database_again(tour: Run, capsys: pytest.CaptureFixtu
     assert values["server"]["directory"] == str(tour.folder)
 
 
-def test_a_table_that_is_not_the_demo_s_own_is_left_alone(tour: Run) -> None:
-    with fv.connect(f"pg-embedded:{tour.folder}") as engine, engine.connection() as connection:  # type: ignore[attr-defined]
-        connection.execute("comment on table wide is 'mine'")
-    with pytest.raises(Conflict, match="'wide'"):
-        run.run(tour.folder, console=Console(quiet=True))
+def test_what_is_there_is_left_alone_when_a_run_cannot_go_on(
+    tour: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with fv.connect(f"pg-embedded:{tour.folder}") as engine:
-        assert len(engine.table("wide")) == 400
+        with engine.connection() as connection:  # type: ignore[attr-defined]
+            connection.execute("comment on table judgments is 'mine'")
+            stage = story.Stage(engine, Encoder.installed(), show.Screen(Console(quiet=True)))  # type: ignore[arg-type]
+        with pytest.raises(Conflict, match="'judgments'"):
+            story.build(stage, keep=True)
+        monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=10))
+        with pytest.raises(NotFound, match="only 10 docstrings"):
+            story.build(stage, keep=True)
         assert len(engine.table("docs")) == 1_500
 
 
@@ -169,16 +175,6 @@ def test_without_keep_nothing_is_left(
     assert report.built is not None
     assert report.unanswerable == () == report.comparisons
     assert list(tmp_path.glob("funnelvec-demo-*")) == []
-
-
-def test_too_few_documents_are_refused_before_anything_is_made(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=10))
-    with pytest.raises(NotFound, match="only 10 docstrings"):
-        run.run(tmp_path, console=Console(quiet=True))
-    with fv.connect(f"pg-embedded:{tmp_path}") as engine, pytest.raises(NotFound):
-        engine.table("docs")
 
 
 def test_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
