@@ -94,7 +94,7 @@ def test_words_follow_the_figures() -> None:
     )
     verdict = comparison.verdict(report)
     assert "14.4 times smaller" in verdict
-    assert "of the default list, which finds 0.760" in verdict
+    assert "of the default list (which finds 0.760)" in verdict
 
 
 def test_a_default_that_is_as_good_stands_alone() -> None:

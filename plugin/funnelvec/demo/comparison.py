@@ -62,15 +62,17 @@ def verdict(report: BenchReport) -> str:
     base = report.full[-1]
     ratios = report.ours.over(base)
     assert ratios.index is not None and ratios.total is not None  # both have an index
-    others = [f"{_text(report.ours.over(report.exact).latency)} of that of exact search"]
+    others = [(report.exact, "exact search")]
     if len(report.full) > 1:
         default = report.full[0]
-        against = _text(report.ours.over(default).latency)
-        others.insert(0, f"{against} of that of the default list, which finds {default.recall:.3f}")
+        others.insert(0, (default, f"the default list (which finds {default.recall:.3f})"))
+    times = " and ".join(
+        f"{_text(report.ours.over(other).latency)} of that of {name}" for other, name in others
+    )
     return (
         f"The funnel's index is {1 / ratios.index.value:.1f} times smaller, table and indexes "
         f"together {ratios.total.value:.2f} of the size. A search takes "
-        f"{_text(ratios.latency)} of the time of {base.label}, {' and '.join(others)}."
+        f"{_text(ratios.latency)} of the time of {base.label}; {times}."
     )
 
 

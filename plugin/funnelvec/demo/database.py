@@ -24,8 +24,7 @@ _TABLES = (plan.TABLE, "questions", "judgments")
 @contextmanager
 def opened(directory: Path, *, tuned: bool) -> Iterator[PostgresEngine]:
     """Open the embedded Postgres of a folder; `tuned` gives it the comparison's settings."""
-    settings = {"shared_buffers": f"{plan.SHARED_BUFFERS_MB}MB", "max_wal_size": "4GB"}
-    options = {"settings": settings} if tuned else {}
+    options = {"settings": plan.SERVER} if tuned else {}
     with cast("PostgresEngine", fv.connect(f"pg-embedded:{directory}", **options)) as engine:
         yield engine
 

@@ -27,8 +27,8 @@ COMPARED_QUERIES = 100
 COMPARED_ROUNDS = 5
 SEED = 0
 
-# Enough for both contestants' wide tables with their indexes: nothing is read from disk.
-SHARED_BUFFERS_MB = 768
+# Memory for both contestants' wide tables with their indexes: nothing is read from disk.
+SERVER: dict[str, str | int | float | bool] = {"shared_buffers": "768MB", "max_wal_size": "4GB"}
 
 # Fewer documents than this and the demo would not show a search.
 LEAST_DOCUMENTS = 5_000

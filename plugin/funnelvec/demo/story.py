@@ -258,7 +258,7 @@ def compare(stage: Stage, dataset: bench.Dataset) -> Iterator[bench.BenchReport]
     wide = bench.generate(
         plan.WIDE_ROWS, plan.COMPARED_QUERIES, dims=plan.WIDE_DIMS, seed=plan.SEED
     )
-    yield _compare(stage, wide, plan.WIDE_FUNNEL)
+    yield _compare(stage, replace(wide, name="generated vectors"), plan.WIDE_FUNNEL)
 
 
 def _compare(stage: Stage, dataset: bench.Dataset, funnel: str) -> bench.BenchReport:
