@@ -97,6 +97,14 @@ def test_words_follow_the_figures() -> None:
     assert "of the default list (which finds 0.760)" in verdict
 
 
+def test_a_full_index_that_never_finds_as_much_is_not_called_as_good() -> None:
+    report = make_report()
+    assert "shortest list" in comparison.legend(report)
+    ours, default, best, exact = report.standings
+    report = replace(report, standings=(ours, default, replace(best, recall=0.98), exact))
+    assert "finds less than the funnel" in comparison.legend(report)
+
+
 def test_a_default_that_is_as_good_stands_alone() -> None:
     report = make_report()
     ours, _, matched, exact = report.standings

@@ -47,12 +47,15 @@ def _shown(ratio: Ratio | None) -> str:
 def legend(report: BenchReport) -> str:
     """How the table is to be read."""
     *others, base = report.full
+    if base.recall < report.ours.recall:
+        why = ", its longest list, though it finds less than the funnel"
+    else:
+        why = ", the shortest list that finds as much as the funnel" if others else ""
     unstable = any(_shown(each.over(base).latency) == "?" for each in report.standings)
     return (
-        f"x: divided by {base.label}"
-        + (", the shortest list that finds as much as the funnel" if others else "")
-        + f". ef: hnsw.ef_search. Funnel: {report.ours.name.removeprefix('funnel ')}; its build "
-        f"stores the codes too. {report.queries} queries in turns, {report.rounds} rounds."
+        f"x: divided by {base.label}{why}. ef: hnsw.ef_search. Funnel: "
+        f"{report.ours.name.removeprefix('funnel ')}; its build stores the codes too. "
+        f"{report.queries} queries in turns, {report.rounds} rounds."
         + (" ?: the rounds differ by more than the ratio itself." if unstable else "")
     )
 
