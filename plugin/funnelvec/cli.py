@@ -97,4 +97,3 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run, usage_error=sub.error)
     return parser
-

@@ -36,6 +36,7 @@ create table if not exists funnelvec.resolutions (
     table_name regclass not null,
     column_name text not null,
     resolution text not null,
+    metric text not null,
     code_column text not null,
     index_name text,
     created_at timestamptz not null default pg_catalog.now(),

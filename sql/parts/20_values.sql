@@ -108,42 +108,87 @@ return (
     where e.extname operator(pg_catalog.=) 'vector'
 );
 
--- How a code is stored, indexed and compared under cosine.
+-- The metrics: what pgvector calls them, and how a distance becomes a score (higher is better).
+create or replace function funnelvec._metric(
+    metric text,
+    out operator text,
+    out opclass_suffix text,
+    out needs_direction boolean
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    case metric
+    when 'cosine' then
+        operator := '<=>';
+        opclass_suffix := 'cosine_ops';
+    when 'dot' then
+        operator := '<#>';
+        opclass_suffix := 'ip_ops';
+    when 'euclidean' then
+        operator := '<->';
+        opclass_suffix := 'l2_ops';
+    else
+        raise exception using
+            errcode = 'FV004',
+            message = format('unknown metric %s', coalesce(quote_literal(left(metric, 100)), 'null')),
+            hint = 'The metrics are cosine, dot (inner product) and euclidean.';
+    end case;
+    -- A zero vector has no cosine with anything; under the other metrics it is a vector like all others.
+    needs_direction := metric = 'cosine';
+end
+$body$;
+
+-- How a code is stored, indexed and compared.
 --   type        SQL type of the code, with its width
---   expression  the code of the vector expression `source`
+--   expression  the code of the expression `source`, which is of the base column's type
 --   operator    distance between two codes; opclass and index_limit: of its HNSW index
--- f16 codes are normalised first: a component over 65504 would not fit into float16 and would make the application's INSERT fail.
--- The base column itself (f32 at full width) is not a code: callers use the column as it is.
+--   norm        function that gives the length of a code, where the metric needs one; null otherwise
+-- f16 codes never overflow, so that no component over 65504 makes the application's INSERT fail: under cosine they are normalised
+-- first, under the other metrics a vector longer than 65504 is shortened to that (they saturate; its direction is kept).
+-- The base column itself is not a code: callers use the column as it is.
 create or replace function funnelvec._code(
     dims integer,
     code text,
     source text,
+    metric text,
+    base_code text,
     out type text,
     out expression text,
     out operator text,
     out opclass text,
-    out index_limit integer
+    out index_limit integer,
+    out norm text
 )
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     home text := funnelvec._vector_schema();
+    m record := funnelvec._metric(metric);
     prefix text := format('%s.subvector(%s, 1, %s)', home, source, dims);
 begin
+    operator := format('operator(%s.%s)', home, m.operator);
     case code
     when 'f32' then
         type := format('%s.vector(%s)', home, dims);
         expression := format('%s::%s', prefix, type);
-        operator := format('operator(%s.<=>)', home);
-        opclass := home || '.vector_cosine_ops';
+        opclass := format('%s.vector_%s', home, m.opclass_suffix);
         index_limit := 2000;
+        norm := case when m.needs_direction then home || '.vector_norm' end;
     when 'f16' then
         type := format('%s.halfvec(%s)', home, dims);
-        expression := format('%s.l2_normalize(%s)::%s', home, prefix, type);
-        operator := format('operator(%s.<=>)', home);
-        opclass := home || '.halfvec_cosine_ops';
+        expression := case
+            when m.needs_direction then format('%s.l2_normalize(%s)::%s', home, prefix, type)
+            when base_code = 'f16' then format('%s::%s', prefix, type)
+            else format(
+                '(case when %1$s.vector_norm(%2$s) <= 65504 then %2$s else %1$s.l2_normalize(%2$s) operator(%1$s.*) '
+                'array_fill(''65504''::real, array[%3$s])::%1$s.vector(%3$s) end)::%4$s', home, prefix, dims, type)
+        end;
+        opclass := format('%s.halfvec_%s', home, m.opclass_suffix);
         index_limit := 4000;
+        norm := case when m.needs_direction then home || '.l2_norm' end;
     when 'bit' then
         type := format('bit(%s)', dims);
         expression := format('%s.binary_quantize(%s)::%s', home, prefix, type);
@@ -154,11 +199,13 @@ begin
 end
 $body$;
 
--- The similarity (higher is better, in [-1, 1]) that a distance expression between two codes means under cosine.
-create or replace function funnelvec._similarity(dims integer, code text, distance text)
+-- The score that a distance expression between two codes means; higher is better. Cosine in [-1, 1]; the inner product; the
+-- negative Euclidean distance. For signs the cosine of the sign vectors, whatever the metric.
+create or replace function funnelvec._similarity(dims integer, code text, metric text, distance text)
 returns text
 language sql immutable parallel safe
 return case
     when code operator(pg_catalog.=) 'bit' then pg_catalog.format('1 - 2 * (%s) / %s', distance, dims)
-    else pg_catalog.format('1 - (%s)', distance)
+    when metric operator(pg_catalog.=) 'cosine' then pg_catalog.format('1 - (%s)', distance)
+    else pg_catalog.format('-(%s)', distance)
 end;

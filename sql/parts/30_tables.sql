@@ -1,15 +1,68 @@
 -- What a user's table looks like: its vector column, its key, its owner.
 
--- The vector column, or the reason why it can't be one.
-create or replace function funnelvec._base(table_name regclass, column_name text, out dims integer, out type text)
+-- The vector column, or the reason why it can't be one. `code` is the code that its type stands for, `norm` the function that gives
+-- the length of its vectors.
+create or replace function funnelvec._base(
+    table_name regclass,
+    column_name text,
+    out dims integer,
+    out type text,
+    out code text,
+    out norm text
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    attribute pg_attribute;
+    type_name text;
+    type_schema text;
+    vectors text;
+begin
+    perform funnelvec._check_table(table_name);
+    select a.* into attribute
+    from pg_attribute as a
+    where a.attrelid = table_name and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
+    if attribute.attnum is null then
+        select string_agg(quote_literal(a.attname), ', ' order by a.attnum) into vectors
+        from pg_attribute as a join pg_type as t on t.oid = a.atttypid
+        where a.attrelid = table_name and t.typname in ('vector', 'halfvec') and a.attgenerated = '' and a.attnum > 0;
+        raise exception using
+            errcode = 'FV005',
+            message = format('table %s has no column %s', table_name, coalesce(quote_literal(column_name), 'null')),
+            hint = coalesce('Its vector columns: ' || vectors || '.', 'It has no column of type vector or halfvec.');
+    end if;
+    select t.typname, format('%I', n.nspname) into type_name, type_schema
+    from pg_type as t join pg_namespace as n on n.oid = t.typnamespace
+    where t.oid = attribute.atttypid;
+    if type_name not in ('vector', 'halfvec') or type_schema <> funnelvec._vector_schema() then
+        raise exception using
+            errcode = 'FV009',
+            message = format('column %L of %s has the type %s; funnelvec needs vector or halfvec',
+                column_name, table_name, format_type(attribute.atttypid, null)),
+            hint = 'Name the column that holds the embeddings.';
+    end if;
+    if attribute.atttypmod < 1 then
+        raise exception using
+            errcode = 'FV009',
+            message = format('column %L of %s does not say how many dimensions its vectors have', column_name, table_name),
+            hint = format('alter table %s alter column %I type %s(N);', table_name, column_name, type_name);
+    end if;
+    dims := attribute.atttypmod;
+    type := format('%s.%s', type_schema, type_name);
+    code := case type_name when 'vector' then 'f32' else 'f16' end;
+    norm := format('%s.%s', type_schema, case type_name when 'vector' then 'vector_norm' else 'l2_norm' end);
+end
+$body$;
+
+-- A relation that rows can be searched in.
+create or replace function funnelvec._check_table(table_name regclass)
+returns void
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     relation pg_class;
-    attribute pg_attribute;
-    type_name text;
-    vectors text;
 begin
     select c.* into relation from pg_class as c where c.oid = table_name;
     if relation.oid is null then
@@ -17,76 +70,52 @@ begin
             errcode = 'FV005',
             message = format('there is no table %s', coalesce(table_name::text, 'null')),
             hint = 'Write it as SQL does: schema.table, with double quotes where a name needs them.';
-    end if;
-    if relation.relkind <> 'r' then
+    elsif relation.relkind not in ('r', 'p') then
         raise exception using
             errcode = 'FV009',
             message = format(
-                '%s is a %s; this version works on ordinary tables',
+                '%s is a %s; funnelvec works on tables',
                 table_name,
                 case relation.relkind
                     when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
-                    when 'p' then 'partitioned table' else format('relation of kind "%s"', relation.relkind)
+                    else format('relation of kind "%s"', relation.relkind)
                 end),
             hint = 'Name the table that holds the vectors.';
-    end if;
-    if relation.relpersistence = 't' then
+    elsif relation.relispartition then
+        raise exception using
+            errcode = 'FV009',
+            message = format('%s is a partition; resolutions and funnels belong to the whole table', table_name),
+            hint = format('Name %s.', (
+                select p.relid from pg_partition_ancestors(table_name) as p offset 1 limit 1));
+    elsif relation.relpersistence = 't' then
         raise exception using
             errcode = 'FV009',
             message = format('%s is a temporary table; its funnels would outlive it', table_name),
             hint = 'Use an ordinary or an unlogged table.';
     end if;
-    select a.* into attribute
-    from pg_attribute as a
-    where a.attrelid = table_name and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
-    if attribute.attnum is null then
-        select string_agg(quote_literal(a.attname), ', ' order by a.attnum) into vectors
-        from pg_attribute as a join pg_type as t on t.oid = a.atttypid
-        where a.attrelid = table_name and t.typname = 'vector' and a.attgenerated = '' and a.attnum > 0;
-        raise exception using
-            errcode = 'FV005',
-            message = format('table %s has no column %s', table_name, coalesce(quote_literal(column_name), 'null')),
-            hint = coalesce('Its vector columns: ' || vectors || '.', 'It has no column of type vector.');
-    end if;
-    type_name := format_type(attribute.atttypid, null);
-    if (
-        select t.typname <> 'vector' or format('%I', n.nspname) <> funnelvec._vector_schema()
-        from pg_type as t join pg_namespace as n on n.oid = t.typnamespace
-        where t.oid = attribute.atttypid
-    ) then
-        raise exception using
-            errcode = 'FV009',
-            message = format('column %L of %s has the type %s; this version needs vector', column_name, table_name, type_name),
-            hint = 'Name the column that holds the embeddings.';
-    end if;
-    if attribute.atttypmod < 1 then
-        raise exception using
-            errcode = 'FV009',
-            message = format('column %L of %s does not say how many dimensions its vectors have', column_name, table_name),
-            hint = format('alter table %s alter column %I type vector(N);', table_name, column_name);
-    end if;
-    dims := attribute.atttypmod;
-    type := format('%s.vector', funnelvec._vector_schema());
 end
 $body$;
 
--- The columns that identify a row: the primary key, else the oldest unique index over columns that are never null.
+-- The columns that identify a row: the primary key, else the oldest unique index over columns that are never null. `collated` is
+-- what ORDER BY needs behind a column: text goes by code point, whatever the database's collation.
 create or replace function funnelvec._key(table_name regclass)
-returns table (ordinal integer, name text, type text)
+returns table (ordinal integer, name text, type text, collated text)
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     columns smallint[];
 begin
-    select i.indkey::smallint[] into columns
+    select k.columns into columns
     from pg_index as i
+    -- Columns that the index only includes say nothing about which row it is. Arrays made from an int2vector begin at 0.
+    cross join lateral (select (i.indkey::smallint[])[0:i.indnkeyatts - 1]) as k (columns)
     where i.indrelid = table_name
         and i.indisunique and i.indisvalid and i.indimmediate
         and i.indpred is null and i.indexprs is null
         and not exists (
             select from pg_attribute as a
-            where a.attrelid = table_name and a.attnum = any (i.indkey) and not a.attnotnull)
+            where a.attrelid = table_name and a.attnum = any (k.columns) and not a.attnotnull)
     order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
     limit 1;
     if columns is null then
@@ -95,19 +124,53 @@ begin
             message = format('table %s has no key that says which row a hit is', table_name),
             hint = 'Give it a primary key, or a unique index over a column that is not null.';
     end if;
-    if cardinality(columns) > 1 then
-        raise exception using
-            errcode = 'FV009',
-            message = format('the key of table %s has %s columns; this version needs a key of one column',
-                table_name, cardinality(columns)),
-            hint = 'Add a unique index over one column that is not null and make it the primary key.';
-    end if;
     return query
-    select k.ordinality::integer, a.attname::text, format_type(a.atttypid, a.atttypmod)
+    select k.ordinality::integer, a.attname::text, format_type(a.atttypid, a.atttypmod),
+        case when a.attcollation = 0 then '' else ' collate "C"' end
     from unnest(columns) with ordinality as k (attnum, ordinality)
     join pg_attribute as a on a.attrelid = table_name and a.attnum = k.attnum
     order by k.ordinality;
 end
+$body$;
+
+-- The key in the forms that generated SQL needs; %s-free text, ready to be put in.
+--   columns     key columns as the search function returns them: "a" bigint, "b" text
+--   names       t."a" as key_1, t."b" as key_2        (from the table)
+--   carried     s.key_1, s.key_2                      (between stages)
+--   returned    s.key_1 as "a", s.key_2 as "b"        (to the caller)
+--   targets     "a", "b"
+--   ordering    s.key_1, s.key_2 collate "C"          (ties)
+--   scan_order  t."a", t."b" collate "C"
+--   row         row(t."a", t."b")::text               (one text that identifies a row)
+--   joined      t."a" = j."a" and t."b" = j."b"
+create or replace function funnelvec._key_sql(
+    table_name regclass,
+    out columns text,
+    out names text,
+    out carried text,
+    out returned text,
+    out targets text,
+    out ordering text,
+    out scan_order text,
+    out identity text,
+    out joined text,
+    out width integer
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select
+        string_agg(format('%I %s', k.name, k.type), ', ' order by k.ordinal),
+        string_agg(format('t.%I as key_%s', k.name, k.ordinal), ', ' order by k.ordinal),
+        string_agg(format('s.key_%s', k.ordinal), ', ' order by k.ordinal),
+        string_agg(format('s.key_%s as %I', k.ordinal, k.name), ', ' order by k.ordinal),
+        string_agg(format('%I', k.name), ', ' order by k.ordinal),
+        string_agg(format('s.key_%s%s', k.ordinal, k.collated), ', ' order by k.ordinal),
+        string_agg(format('t.%I%s', k.name, k.collated), ', ' order by k.ordinal),
+        format('row(%s)::text', string_agg(format('t.%I', k.name), ', ' order by k.ordinal)),
+        string_agg(format('t.%1$I = j.%1$I', k.name), ' and ' order by k.ordinal),
+        count(*)::integer
+    from funnelvec._key(table_name) as k
 $body$;
 
 -- Refuse early and clearly what the registry's row-level security and ALTER TABLE would refuse later.
@@ -133,12 +196,53 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    counted bigint := (select c.reltuples from pg_class as c where c.oid = table_name);
+    counted bigint;
 begin
-    if counted < 0 then
+    -- A partitioned table holds no rows itself; its leaves do.
+    select case when bool_or(c.reltuples < 0) then -1 else sum(c.reltuples) end into counted
+    from pg_class as c
+    where c.oid = table_name and c.relkind = 'r'
+        or c.oid in (select p.relid from pg_partition_tree(table_name) as p where p.isleaf);
+    if counted is null or counted < 0 then
         execute format('select count(*) from %s', table_name) into counted;
     end if;
     return counted;
+end
+$body$;
+
+-- Bytes of an index, over all partitions.
+create or replace function funnelvec._index_bytes(index_name regclass)
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select coalesce(
+        (select sum(pg_relation_size(p.relid)) from pg_partition_tree(index_name) as p),
+        pg_relation_size(index_name))::bigint
+$body$;
+
+-- The metric that a vector column is kept for: the one asked for, else that of its resolutions and funnels, else cosine. One column
+-- has one metric, because its codes and indexes are made for one.
+create or replace function funnelvec._metric_of(table_name regclass, column_name text, metric text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    kept text := (
+        select r.metric from funnelvec.resolutions as r where r.table_name = $1 and r.column_name = $2
+        union
+        select f.metric from funnelvec.funnels as f where f.table_name = $1 and f.column_name = $2
+        limit 1);
+begin
+    perform funnelvec._metric(coalesce(metric, 'cosine'));
+    if metric <> kept then
+        raise exception using
+            errcode = 'FV008',
+            message = format('%s.%I has resolutions or funnels for the metric %s, not %s', table_name, column_name, kept, metric),
+            hint = format('Drop them first, or keep to %s.', kept);
+    end if;
+    return coalesce(metric, kept, 'cosine');
 end
 $body$;
 
@@ -150,8 +254,9 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(resolution);
+    base record := funnelvec._base(table_name, column_name);
 begin
-    if wanted.code = 'f32' and wanted.dims = (funnelvec._base(table_name, column_name)).dims then
+    if wanted.code = base.code and wanted.dims = base.dims then
         return column_name;
     end if;
     return (
@@ -181,6 +286,6 @@ as $body$
         and i.indisvalid and i.indpred is null
         and a.attname = $2
         and format('%I.%I', n.nspname, o.opcname) = $3
-    order by pg_relation_size(i.indexrelid), i.indexrelid
+    order by funnelvec._index_bytes(i.indexrelid), i.indexrelid
     limit 1
 $body$;

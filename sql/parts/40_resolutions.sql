@@ -27,14 +27,15 @@ $body$;
 
 -- A generated column that is just what we would make, but that the registry does not know: after `drop extension`, or a restore
 -- without the registry's rows. It is taken over as it is.
-create or replace function funnelvec._orphan_column(table_name regclass, column_name text, resolution text)
+create or replace function funnelvec._orphan_column(table_name regclass, column_name text, resolution text, metric text)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(resolution);
-    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name));
+    base record := funnelvec._base(table_name, column_name);
+    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name), metric, base.code);
 begin
     return (
         select a.attname
@@ -44,8 +45,9 @@ begin
             and a.attname = funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code)
             and a.attgenerated = 's'
             and format_type(a.atttypid, a.atttypmod) = stored.type
-            -- Postgres prints the expression with brackets of its own.
-            and translate(pg_get_expr(d.adbin, d.adrelid), '() ', '') = translate(stored.expression, '() ', '')
+            -- Postgres prints the expression in a way of its own: brackets, line ends, capitals.
+            and lower(translate(pg_get_expr(d.adbin, d.adrelid), E'() \n', ''))
+                = lower(translate(stored.expression, E'() \n', ''))
     );
 end
 $body$;
@@ -56,7 +58,8 @@ create or replace function funnelvec._check_resolution(
     column_name text,
     resolution text,
     index boolean,
-    allow_rewrite boolean
+    allow_rewrite boolean,
+    metric text
 )
 returns void
 language plpgsql
@@ -65,7 +68,7 @@ as $body$
 declare
     base record := funnelvec._base(table_name, column_name);
     wanted record := funnelvec._parse_resolution(resolution);
-    stored record := funnelvec._code(wanted.dims, wanted.code, 'x');
+    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', metric, base.code);
     taken boolean;
 begin
     perform funnelvec._check_owner(table_name);
@@ -75,6 +78,13 @@ begin
             message = format('resolution %s is wider than column %L of %s, which has %s dimensions',
                 resolution, column_name, table_name, base.dims),
             hint = format('Ask for at most %s:%s.', base.dims, wanted.code);
+    end if;
+    if wanted.code = 'f32' and base.code = 'f16' then
+        raise exception using
+            errcode = 'FV001',
+            message = format('resolution %s of %s.%I would store more digits than the halfvec column has',
+                resolution, table_name, column_name),
+            hint = format('Ask for %s:f16.', wanted.dims);
     end if;
     if index and wanted.dims > stored.index_limit then
         raise exception using
@@ -86,7 +96,7 @@ begin
     if funnelvec._code_column(table_name, column_name, resolution) is not null then
         return;
     end if;
-    if funnelvec._orphan_column(table_name, column_name, resolution) is not null then
+    if funnelvec._orphan_column(table_name, column_name, resolution, metric) is not null then
         return;
     end if;
     select true into taken
@@ -118,7 +128,8 @@ create or replace function funnelvec.add_resolution(
     index boolean default false,
     allow_rewrite boolean default false,
     m integer default 16,
-    ef_construction integer default 64
+    ef_construction integer default 64,
+    metric text default null
 )
 returns text
 language plpgsql
@@ -126,14 +137,16 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(resolution);
-    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name));
+    base record := funnelvec._base(table_name, column_name);
+    kept_metric text := funnelvec._metric_of(table_name, column_name, metric);
+    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name), kept_metric, base.code);
     code_column text;
 begin
-    perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite);
+    perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite, kept_metric);
     perform funnelvec._check_index_options(m, ef_construction);
     code_column := coalesce(
         funnelvec._code_column(table_name, column_name, resolution),
-        funnelvec._orphan_column(table_name, column_name, resolution));
+        funnelvec._orphan_column(table_name, column_name, resolution, kept_metric));
     if code_column is null then
         code_column := funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code);
         -- Storage main, set before the rewrite: codes stay in the row, where middle stages read them cheaply, and may still move
@@ -142,8 +155,8 @@ begin
             'alter table %s add column %I %s generated always as (%s) stored, alter column %I set storage main',
             table_name, code_column, stored.type, stored.expression, code_column);
     end if;
-    insert into funnelvec.resolutions (table_name, column_name, resolution, code_column)
-    values ($1, $2, $3, code_column)
+    insert into funnelvec.resolutions (table_name, column_name, resolution, metric, code_column)
+    values ($1, $2, $3, kept_metric, code_column)
     on conflict on constraint resolutions_pkey do update set code_column = excluded.code_column;
     if index and funnelvec._index_of(table_name, code_column, stored.opclass) is null then
         perform funnelvec._create_index(table_name, column_name, resolution, code_column, stored.opclass, m, ef_construction);
@@ -247,7 +260,7 @@ begin
 end
 $body$;
 
-comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer)
+comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer, text)
     is 'store a resolution of a vector column, such as 128:f16, in a generated column; index => true makes it a first stage';
 comment on function funnelvec.drop_resolution(regclass, text, text)
     is 'remove a stored resolution (its column and index); refused while a funnel uses it';

@@ -4,34 +4,40 @@
 -- Two-valued on purpose, as on every engine: a field that is NULL matches $ne, $nin, $not and {"$exists": false}, nothing else.
 -- Comparisons therefore stay bare (NULL counts as false under AND and OR, and indexes apply), and only negation spells NULL out.
 
+-- Compiling is part of every filtered search, so it is kept cheap: the column is looked up once and its type and kind are passed
+-- down, objects are walked by plain expressions (a query over jsonb_each costs twenty of them), and only the entry point pins the
+-- search_path, for all that it calls.
+
 -- What a column can be compared with: integer, number, text, boolean, date, timestamp, uuid; null for all other types.
 create or replace function funnelvec._filter_kind(type oid)
 returns text
-language sql stable parallel safe
-set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe
 as $body$
-    select case
-        when t.typtype = 'd' then funnelvec._filter_kind(t.typbasetype)
-        when t.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) then 'integer'
-        when t.oid in ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) then 'number'
-        when t.oid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) then 'text'
-        when t.oid = 'bool'::regtype then 'boolean'
-        when t.oid = 'date'::regtype then 'date'
-        when t.oid in ('timestamp'::regtype, 'timestamptz'::regtype) then 'timestamp'
-        when t.oid = 'uuid'::regtype then 'uuid'
-    end
-    from pg_type as t
-    where t.oid = type
+begin
+    case type
+    when 'int8'::regtype, 'int4'::regtype, 'int2'::regtype then return 'integer';
+    when 'float8'::regtype, 'float4'::regtype, 'numeric'::regtype then return 'number';
+    when 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype then return 'text';
+    when 'bool'::regtype then return 'boolean';
+    when 'date'::regtype then return 'date';
+    when 'timestamptz'::regtype, 'timestamp'::regtype then return 'timestamp';
+    when 'uuid'::regtype then return 'uuid';
+    else
+        -- A domain is what it is made of.
+        return (
+            select funnelvec._filter_kind(t.typbasetype)
+            from pg_catalog.pg_type as t
+            where t.oid operator(pg_catalog.=) type and t.typtype operator(pg_catalog.=) 'd');
+    end case;
+end
 $body$;
 
 -- One value as a literal of the column's type.
-create or replace function funnelvec._filter_literal(field text, type oid, value jsonb)
+create or replace function funnelvec._filter_literal(field text, type oid, kind text, value jsonb)
 returns text
 language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    kind text := funnelvec._filter_kind(type);
     given text := value #>> '{}';
     wanted text := jsonb_typeof(value);
     literal text;
@@ -99,21 +105,26 @@ end
 $body$;
 
 -- One operator on one field.
-create or replace function funnelvec._filter_operator(field text, type oid, operator text, value jsonb, depth integer)
+create or replace function funnelvec._filter_operator(
+    field text,
+    type oid,
+    kind text,
+    operator text,
+    value jsonb,
+    depth integer
+)
 returns text
 language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp
 as $body$
 declare
     target text := format('t.%I', field);
-    kind text := funnelvec._filter_kind(type);
     literals text;
 begin
     case
     when operator = '$eq' then
-        return format('%s = %s', target, funnelvec._filter_literal(field, type, value));
+        return format('%s = %s', target, funnelvec._filter_literal(field, type, kind, value));
     when operator = '$ne' then
-        return format('%s is distinct from %s', target, funnelvec._filter_literal(field, type, value));
+        return format('%s is distinct from %s', target, funnelvec._filter_literal(field, type, kind, value));
     when operator in ('$lt', '$lte', '$gt', '$gte') then
         if kind in ('boolean', 'uuid') then
             raise exception using
@@ -125,7 +136,7 @@ begin
         return format(
             '%s%s %s %s', target, case when kind = 'text' then ' collate "C"' end,
             case operator when '$lt' then '<' when '$lte' then '<=' when '$gt' then '>' else '>=' end,
-            funnelvec._filter_literal(field, type, value));
+            funnelvec._filter_literal(field, type, kind, value));
     when operator in ('$in', '$nin') then
         if jsonb_typeof(value) <> 'array' or jsonb_array_length(value) not between 1 and 1000 then
             raise exception using
@@ -133,7 +144,7 @@ begin
                 message = format('%s of filter field "%s" needs a list of 1 to 1000 values', operator, field),
                 hint = format('Such as {"%s": {"%s": [1, 2]}}.', field, operator);
         end if;
-        select string_agg(funnelvec._filter_literal(field, type, v.value), ', ' order by v.ordinality) into literals
+        select string_agg(funnelvec._filter_literal(field, type, kind, v.value), ', ' order by v.ordinality) into literals
         from jsonb_array_elements(value) with ordinality as v;
         return format(case operator when '$in' then '%s in (%s)' else '(%s in (%s)) is not true' end, target, literals);
     when operator = '$exists' then
@@ -151,7 +162,7 @@ begin
                 message = format('$not of filter field "%s" needs an object, not %s', field, left(value::text, 100)),
                 hint = format('Such as {"%s": {"$not": {"$lt": 5}}}, or {"%1$s": {"$ne": 5}}.', field);
         end if;
-        return format('(%s) is not true', funnelvec._filter_field(field, type, value, depth + 1));
+        return format('(%s) is not true', funnelvec._filter_field(field, type, kind, value, depth + 1));
     else
         raise exception using
             errcode = 'FV003',
@@ -162,24 +173,25 @@ end
 $body$;
 
 -- What is asked of one field: a bare value means $eq; several operators must all hold.
-create or replace function funnelvec._filter_field(field text, type oid, value jsonb, depth integer)
+create or replace function funnelvec._filter_field(field text, type oid, kind text, value jsonb, depth integer)
 returns text
 language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp
 as $body$
 declare
+    pairs jsonb;
     predicate text;
 begin
     if depth > 32 then
         raise exception using errcode = 'FV003', message = 'the filter is nested more than 32 levels deep';
     end if;
     if jsonb_typeof(value) <> 'object' then
-        return funnelvec._filter_operator(field, type, '$eq', value, depth);
+        return funnelvec._filter_operator(field, type, kind, '$eq', value, depth);
     end if;
-    select string_agg(
-        format('(%s)', funnelvec._filter_operator(field, type, e.key, e.value, depth)), ' and ' order by e.key)
-    into predicate
-    from jsonb_each(value) as e;
+    pairs := jsonb_path_query_array(value, '$.keyvalue()');
+    for i in 0 .. jsonb_array_length(pairs) - 1 loop
+        predicate := concat(predicate || ' and ', '(',
+            funnelvec._filter_operator(field, type, kind, pairs -> i ->> 'key', pairs -> i -> 'value', depth), ')');
+    end loop;
     if predicate is null then
         raise exception using
             errcode = 'FV003',
@@ -197,10 +209,12 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    terms text[] := '{}';
+    pairs jsonb;
+    name text;
+    value jsonb;
+    target record;
     term text;
-    item record;
-    type oid;
+    predicate text;
 begin
     if filter is null then
         return null;
@@ -222,39 +236,50 @@ begin
         end if;
         return null;
     end if;
-    for item in select e.key, e.value from jsonb_each(filter) as e order by e.key loop
-        if item.key in ('$and', '$or') then
-            if jsonb_typeof(item.value) <> 'array' or jsonb_array_length(item.value) = 0 then
-                raise exception using
-                    errcode = 'FV003',
-                    message = format('%s needs a list of filters, not %s', item.key, left(item.value::text, 100)),
-                    hint = format('Such as {"%s": [{"price": 5}, {"price": 7}]}.', item.key);
-            end if;
-            select string_agg(
-                format('(%s)', funnelvec._filter_sql(table_name, v.value, depth + 1)),
-                case item.key when '$and' then ' and ' else ' or ' end order by v.ordinality)
-            into term
-            from jsonb_array_elements(item.value) with ordinality as v;
-        elsif item.key = '$not' then
-            term := format('(%s) is not true', funnelvec._filter_sql(table_name, item.value, depth + 1));
+    pairs := jsonb_path_query_array(filter, '$.keyvalue()');
+    for i in 0 .. jsonb_array_length(pairs) - 1 loop
+        name := pairs -> i ->> 'key';
+        value := pairs -> i -> 'value';
+        if name in ('$and', '$or') then
+            term := funnelvec._filter_list(table_name, name, value, depth);
+        elsif name = '$not' then
+            term := format('(%s) is not true', funnelvec._filter_sql(table_name, value, depth + 1));
         else
-            type := funnelvec._filter_column(table_name, item.key);
-            term := funnelvec._filter_field(item.key, type, item.value, depth);
+            target := funnelvec._filter_column(table_name, name);
+            term := funnelvec._filter_field(name, target.type, target.kind, value, depth);
         end if;
-        terms := terms || format('(%s)', term);
+        predicate := concat(predicate || ' and ', '(', term, ')');
     end loop;
-    return array_to_string(terms, ' and ');
+    return predicate;
 end
 $body$;
 
--- The type of a column that a filter may name.
-create or replace function funnelvec._filter_column(table_name regclass, field text)
-returns oid
+-- $and and $or over a list of filters.
+create or replace function funnelvec._filter_list(table_name regclass, operator text, filters jsonb, depth integer)
+returns text
 language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    type oid;
+    predicate text;
+begin
+    if jsonb_typeof(filters) <> 'array' or jsonb_array_length(filters) = 0 then
+        raise exception using
+            errcode = 'FV003',
+            message = format('%s needs a list of filters, not %s', operator, left(filters::text, 100)),
+            hint = format('Such as {"%s": [{"price": 5}, {"price": 7}]}.', operator);
+    end if;
+    for i in 0 .. jsonb_array_length(filters) - 1 loop
+        predicate := concat(predicate || case operator when '$and' then ' and ' else ' or ' end, '(',
+            funnelvec._filter_sql(table_name, filters -> i, depth + 1), ')');
+    end loop;
+    return predicate;
+end
+$body$;
+
+-- The type and kind of a column that a filter may name.
+create or replace function funnelvec._filter_column(table_name regclass, field text, out type oid, out kind text)
+language plpgsql stable parallel safe
+as $body$
 begin
     if field like '$%' then
         raise exception using
@@ -274,12 +299,13 @@ begin
                 from pg_attribute as a
                 where a.attrelid = table_name and a.attnum > 0 and not a.attisdropped
                     and funnelvec._filter_kind(a.atttypid) is not null));
-    elsif funnelvec._filter_kind(type) is null then
+    end if;
+    kind := funnelvec._filter_kind(type);
+    if kind is null then
         raise exception using
             errcode = 'FV003',
             message = format('filter field "%s" has the type %s, which filters can''t compare', field, format_type(type, null)),
             hint = 'Filters compare integers, numbers, text, booleans, dates, timestamps and uuids.';
     end if;
-    return type;
 end
 $body$;

@@ -23,6 +23,7 @@ returns table (
     type text,
     operator text,
     encoded text,
+    norm text,
     is_base boolean,
     index_name regclass
 )
@@ -35,7 +36,7 @@ declare
     stored record;
 begin
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
-        stored := funnelvec._code(parsed.dims, parsed.code, '{query}');
+        stored := funnelvec._code(parsed.dims, parsed.code, '{query}', f.metric, base.code);
         stage := parsed.stage;
         resolution := parsed.resolution;
         dims := parsed.dims;
@@ -43,6 +44,7 @@ begin
         keep := parsed.keep;
         type := stored.type;
         operator := stored.operator;
+        norm := stored.norm;
         code_column := funnelvec._code_column(f.table_name, f.column_name, parsed.resolution);
         is_base := code_column = f.column_name;
         encoded := case when is_base then '{query}' else stored.expression end;
@@ -72,7 +74,7 @@ $body$;
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
 --   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them
---   upto     stop after this stage and return the keys it keeps (as key_1); null: the whole search
+--   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
 create or replace function funnelvec._statement(
     f funnelvec.funnels,
@@ -90,16 +92,13 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record;
-    key_order text;
+    key record := funnelvec._key_sql(f.table_name);
     carried text;
     distance text;
     s record;
     stages integer;
     result text;
 begin
-    select * into key from funnelvec._key_column(f.table_name);
-    key_order := key.ordering;
     stages := cardinality(string_to_array(f.funnel, '>'));
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
         select string_agg(
@@ -112,53 +111,37 @@ begin
             case when s.stage = 1 then format('t.%I', s.code_column) else format('s.code_%s', s.stage) end,
             s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
         if s.stage = 1 then
-            head := format(E'with stage_1 as materialized (\n    select t.%I as key_1%s\n    from %s as t\n    where t.%I is not null',
-                key.name, carried, f.table_name, s.code_column);
+            head := format(E'with stage_1 as materialized (\n    select %s%s\n    from %s as t\n    where t.%I is not null',
+                key.names, carried, f.table_name, s.code_column);
             tail := format(E'\n    order by %s\n    limit %s\n)',
-                case when exact then format('(%s) + 0, t.%I%s', distance, key.name, key.collated) else distance end,
+                case when exact then format('(%s) + 0, %s', distance, key.scan_order) else distance end,
                 coalesce(s.keep::text, k));
         elsif s.stage < stages then
             tail := tail || format(
-                E', stage_%s as materialized (\n    select s.key_1%s\n    from stage_%s as s\n    order by %s, %s\n    limit %s\n)',
-                s.stage, carried, s.stage - 1, distance, key_order, s.keep);
+                E', stage_%s as materialized (\n    select %s%s\n    from stage_%s as s\n    order by %s, %s\n    limit %s\n)',
+                s.stage, key.carried, carried, s.stage - 1, distance, key.ordering, s.keep);
         end if;
         exit when s.stage = upto;
     end loop;
     if upto < stages then
-        tail := tail || format(E'\nselect s.key_1\nfrom stage_%s as s', upto);
+        tail := tail || format(E'\nselect row(%s)::text as key\nfrom stage_%s as s', key.carried, upto);
         return;
     end if;
     -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
-    tail := tail || format(E', scored as materialized (\n    select s.key_1, %s as score\n    from stage_%s as s\n)\n',
-        funnelvec._similarity(s.dims, s.code, distance), greatest(1, stages - 1));
+    tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)\n',
+        key.carried, funnelvec._similarity(s.dims, s.code, f.metric, distance), greatest(1, stages - 1));
     result := format(
-        E'select s.key_1 as %I, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and s.score < ''NaN''\norder by s.score desc, %s\nlimit %s',
-        case when counted then 'key_1' else key.name end, funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff, key_order, k);
+        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and s.score < ''NaN''\norder by s.score desc, %s\nlimit %s',
+        case when counted then key.carried else key.returned end,
+        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff, key.ordering, k);
     tail := tail || case
         when counted then format(
-            E'select s.key_1, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true\norder by s.score desc, %s',
-            result, key_order)
+            E'select %s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true\norder by s.score desc, %s',
+            key.carried, result, key.ordering)
         else result
     end;
 end
-$body$;
-
--- The key column of a table with what ORDER BY needs: text goes by code point, whatever the database's collation.
-create or replace function funnelvec._key_column(
-    table_name regclass,
-    out name text,
-    out type text,
-    out collated text,
-    out ordering text
-)
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select k.name, k.type, c.collated, 's.key_1' || c.collated
-    from funnelvec._key(table_name) as k
-    join pg_attribute as a on a.attrelid = table_name and a.attname = k.name
-    cross join lateral (select case when a.attcollation = 0 then '' else ' collate "C"' end) as c (collated)
 $body$;
 
 -- A funnel by the name of its function: as SQL would find it, or written schema.name.
@@ -215,7 +198,8 @@ declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := funnelvec._filter_sql(f.table_name, filter);
     statement record := funnelvec._statement(
-        f, not funnelvec._indexed(f), '$1', null, '$2', '''-infinity''');
+        f, not funnelvec._indexed(f), format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null,
+        '$2::bigint', '''-infinity''');
 begin
     return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
 end

@@ -31,7 +31,7 @@ begin
             '' order by s.stage) filter (where not s.is_base),
         string_agg(
             format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query'))
-                || funnelvec._body_direction(s.stage, s.resolution, s.dims, s.code),
+                || funnelvec._body_direction(s.stage, s.resolution, s.dims, s.norm),
             '' order by s.stage) filter (where not s.is_base),
         array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
         array_agg(case when s.is_base then '$1' else '$' || 3 + s.stage end order by s.stage),
@@ -57,21 +57,21 @@ begin
 end
 $body$;
 
--- A query may have no direction in its first dimensions; then no distance to it means anything. Signs compare all the same.
-create or replace function funnelvec._body_direction(stage integer, resolution text, dims integer, code text)
+-- A query may have no direction in its first dimensions; then no cosine with it means anything. Signs compare all the same.
+create or replace function funnelvec._body_direction(stage integer, resolution text, dims integer, norm text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when code = 'bit' then '' else format(
-        $text$    if %1$s.%2$s(_fv_code_%3$s) = 0 then
+    select case when norm is null then '' else format(
+        $text$    if %1$s(_fv_code_%2$s) = 0 then
         raise exception using
             errcode = 'FV002',
-            message = 'the query vector is zero in its first %4$s dimensions: at stage %3$s (%5$s) it has no direction',
+            message = 'the query vector is zero in its first %3$s dimensions: at stage %2$s (%4$s) it has no direction',
             hint = 'Use a funnel without that stage for this query.';
     end if;
 $text$,
-        funnelvec._vector_schema(), case code when 'f16' then 'l2_norm' else 'vector_norm' end, stage, dims, resolution) end
+        norm, stage, dims, resolution) end
 $body$;
 
 -- Refusals, the cutoff and the filter.
@@ -83,12 +83,12 @@ set extra_float_digits = 1
 as $body$
 declare
     base record := funnelvec._base(f.table_name, f.column_name);
-    home text := funnelvec._vector_schema();
+    directed boolean := (funnelvec._metric(f.metric)).needs_direction;
     calibration jsonb := funnelvec._calibration(f);
     last_keep integer := (
         select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.keep is not null order by p.stage desc limit 1);
 begin
-    return format($text$    if query is null or %1$s.vector_dims(query) <> %2$s or %1$s.vector_norm(query) = 0 then
+    return format($text$    if query is null or %1$s.vector_dims(query) <> %2$s%6$s then
         raise exception using
             errcode = 'FV002',
             message = case
@@ -106,11 +106,12 @@ begin
             hint = %5$L;
     end if;
 $text$,
-        home, base.dims, format('%s.%I', f.table_name, f.column_name),
+        funnelvec._vector_schema(), base.dims, format('%s.%I', f.table_name, f.column_name),
         ' or k > ' || last_keep,
         case when last_keep is null then 'Ask for at least one row.'
             else format('Ask for 1 to %s rows: that is what the stage before the last keeps. For more, create the funnel '
-                        'with larger keeps.', last_keep) end)
+                        'with larger keeps.', last_keep) end,
+        case when directed then format(' or %s(query) = 0', base.norm) end)
     || format(
         case when calibration is null then $text$    if min_relevance is not null then
         raise exception using
@@ -165,7 +166,7 @@ declare
     dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', '$3', counted => true);
     exact record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', counted => true);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     consume text;
 begin
     consume := format(
@@ -188,10 +189,10 @@ begin
             perform set_config('enable_seqscan', _fv_seqscan, true);
         end if;
         if _fv_try < 3 and _fv_where is null then
-            for %3$I, score, relevance, _fv_found in
+            for %3$s, score, relevance, _fv_found in
 %4$s%5$s
 %10$s        else
-            for %3$I, score, relevance, _fv_found in execute case
+            for %3$s, score, relevance, _fv_found in execute case
                 when _fv_try < 3 then
 %6$L || coalesce(_fv_where, '') || %7$L
                 else
@@ -210,7 +211,7 @@ begin
     perform set_config('hnsw.iterative_scan', _fv_iterative_scan, true);
     perform set_config('enable_seqscan', _fv_seqscan, true);
 $text$,
-        keep, f.table_name::text, key.name, static.head, static.tail,
+        keep, f.table_name::text, key.targets, static.head, static.tail,
         dynamic.head, dynamic.tail, exact.head, exact.tail, consume, using_codes, f.name);
 end
 $body$;

@@ -25,7 +25,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     base record := funnelvec._base(f.table_name, f.column_name);
-    key record;
+    reserved text;
     s record;
 begin
     perform funnelvec._check_owner(f.table_name);
@@ -35,12 +35,15 @@ begin
             message = format('a funnel needs a name of 1 to 63 bytes; %L has %s', f.name, coalesce(octet_length(f.name), 0)),
             hint = 'The name becomes the name of a function.';
     end if;
-    select * into key from funnelvec._key_column(f.table_name);
-    if key.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter') or key.name like '\_fv\_%' then
+    select k.name into reserved
+    from funnelvec._key(f.table_name) as k
+    where k.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter') or k.name like '\_fv\_%'
+    limit 1;
+    if reserved is not null then
         raise exception using
             errcode = 'FV008',
-            message = format('the key column of %s is named %L, which the search function uses itself', f.table_name, key.name),
-            hint = format('Rename it: alter table %s rename column %I to ...', f.table_name, key.name);
+            message = format('a key column of %s is named %L, which the search function uses itself', f.table_name, reserved),
+            hint = format('Rename it: alter table %s rename column %I to ...', f.table_name, reserved);
     end if;
     for s in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
         if s.dims > base.dims then
@@ -51,11 +54,11 @@ begin
                 hint = format('Write at most %s dims.', base.dims);
         end if;
     end loop;
-    if s.resolution is distinct from format('%s:f32', base.dims) and not f.approximate then
+    if s.resolution is distinct from format('%s:%s', base.dims, base.code) and not f.approximate then
         raise exception using
             errcode = 'FV001',
             message = format('the last stage (%s) is not the base column, so scores would be approximate', s.resolution),
-            hint = format('End with %s:f32, or pass approximate => true.', base.dims);
+            hint = format('End with %s:%s, or pass approximate => true.', base.dims, base.code);
     end if;
     perform funnelvec._stages(f);
 end
@@ -102,7 +105,8 @@ create or replace function funnelvec.create_funnel(
     funnel text,
     approximate boolean default false,
     replace boolean default false,
-    model text default null
+    model text default null,
+    metric text default null
 )
 returns text
 language plpgsql
@@ -114,11 +118,12 @@ begin
     f.name := name;
     f.table_name := table_name;
     f.column_name := column_name;
-    f.metric := 'cosine';
     f.approximate := coalesce(approximate, false);
     f.model := coalesce(model, '');
     select string_agg(p.resolution || coalesce('@' || p.keep, ''), ' > ' order by p.stage) into f.funnel
     from funnelvec._parse_funnel(funnel) as p;
+    perform funnelvec._base(table_name, column_name);
+    f.metric := funnelvec._metric_of(table_name, column_name, metric);
     perform funnelvec._check_funnel(f);
     perform funnelvec._check_function_name(f, coalesce(replace, false));
     select max(c.version) into f.calibration
@@ -167,15 +172,15 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
     signature text := format(
         '%s(query %s, k integer default 10, min_relevance double precision default null, filter jsonb default null)',
         funnelvec._function_name(f), base.type);
     definition text := format(
-        E'create or replace function %s\nreturns table (%I %s, score double precision, relevance double precision)\n'
+        E'create or replace function %s\nreturns table (%s, score double precision, relevance double precision)\n'
         'language plpgsql stable parallel restricted\nset search_path = pg_catalog, pg_temp\nas %L',
-        signature, key.name, key.type, funnelvec._function_body(f));
+        signature, key.columns, funnelvec._function_body(f));
 begin
     begin
         execute definition;
@@ -189,6 +194,6 @@ begin
 end
 $body$;
 
-comment on function funnelvec.create_funnel(text, regclass, text, text, boolean, boolean, text)
+comment on function funnelvec.create_funnel(text, regclass, text, text, boolean, boolean, text, text)
     is 'create a funnel and its search function, such as products_search(query, k, min_relevance, filter)';
 comment on function funnelvec.drop_funnel(text) is 'drop a funnel and its search function';

@@ -203,22 +203,24 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
-    home text := funnelvec._vector_schema();
     last record;
     bad bigint;
 begin
     select s.* into last from funnelvec._stages(f) as s where s.keep is null;
     execute format(
-        'select count(*) from %1$s as j where j.query is null or j.relevant is null or j.%2$I is null '
-        'or %3$s.vector_dims(j.query) <> %4$s or %3$s.vector_norm(j.query) = 0', judgments, key.name, home, base.dims)
+        'select count(*) from %1$s as j where j.query is null or j.relevant is null or %2$s '
+        'or %3$s.vector_dims(j.query) <> %4$s%5$s', judgments,
+        (select string_agg(format('j.%I is null', k.name), ' or ') from funnelvec._key(f.table_name) as k),
+        funnelvec._vector_schema(), base.dims,
+        case when (funnelvec._metric(f.metric)).needs_direction then format(' or %s(j.query) = 0', base.norm) end)
     into bad;
     if bad > 0 then
         raise exception using
             errcode = 'FV007',
             message = format('%s rows of %s have a null, a zero query vector, or one without %s dimensions', bad, judgments, base.dims),
-            hint = format('Each row needs query vector(%s), %I and relevant.', base.dims, key.name);
+            hint = format('Each row needs query (%s dimensions), %s and relevant.', base.dims, key.targets);
     end if;
     execute format(
         $text$
@@ -231,14 +233,15 @@ begin
         from (
             select %1$s as score, j.relevant,
                 sha256(convert_to(j.query::text, 'UTF8')) as query_sha256,
-                sha256(convert_to(concat_ws('|', j.query, j.%2$I, j.relevant), 'UTF8')) as sha256
-            from %3$s as j left join %4$s as t on t.%2$I = j.%2$I
+                sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256
+            from %3$s as j left join %4$s as t on %5$s
             order by 4
         ) as s
         $text$,
-        funnelvec._similarity(last.dims, last.code, format('t.%I %s %s', last.code_column, last.operator,
+        funnelvec._similarity(last.dims, last.code, f.metric, format('t.%I %s %s', last.code_column, last.operator,
             replace(last.encoded, '{query}', 'j.query'))),
-        key.name, judgments, f.table_name)
+        (select string_agg(format('j.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(f.table_name) as k),
+        judgments, f.table_name, key.joined)
     into scores, labels, queries, missing, sha256;
 end
 $body$;
@@ -250,21 +253,27 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
     missing text;
 begin
     select string_agg(format('%I %s', w.name, w.type), ', ') into missing
-    from (values ('query', base.type), (key.name, key.type), ('relevant', 'boolean')) as w (name, type)
+    from (
+        select 'query', base.type, true
+        union all
+        select k.name, k.type, false from funnelvec._key(f.table_name) as k
+        union all
+        select 'relevant', 'boolean', true
+    ) as w (name, type, exact)
     where not exists (
         select from pg_attribute as a
         where a.attrelid = judgments and a.attname = w.name and a.attnum > 0 and not a.attisdropped
-            and (w.name = key.name or a.atttypid = w.type::regtype));
+            and (not w.exact or a.atttypid = w.type::regtype));
     if missing is not null then
         raise exception using
             errcode = 'FV005',
             message = format('the judgments %s lack: %s', coalesce(judgments::text, 'null'), missing),
-            hint = format('A judgment is a row (query %s, %I %s, relevant boolean).', base.type, key.name, key.type);
+            hint = format('A judgment is a row (query %s, %s, relevant boolean).', base.type, key.columns);
     end if;
 end
 $body$;

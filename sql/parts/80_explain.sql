@@ -19,15 +19,17 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select string_agg(
-        format('%s.%s(%s) > 0', funnelvec._vector_schema(),
-            case when s.code = 'f16' then 'l2_norm' else 'vector_norm' end,
-            case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', source) end),
-        ' and ' order by s.stage)
+    select coalesce(
+        string_agg(
+            format('%s(%s) > 0', s.norm,
+                case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', source) end),
+            ' and ' order by s.stage),
+        'true')
     from (
-        select g.stage, g.code, g.code_column, g.encoded from funnelvec._stages(f) as g where g.code <> 'bit'
+        select g.stage, g.norm, g.code_column, g.encoded from funnelvec._stages(f) as g where g.norm is not null
         union all
-        select 0, 'f32', f.column_name, '{query}'
+        select 0, (funnelvec._base(f.table_name, f.column_name)).norm, f.column_name, '{query}'
+        where (funnelvec._metric(f.metric)).needs_direction
     ) as s
 $body$;
 
@@ -46,7 +48,7 @@ begin
     execute format('select $1 is not null and %1$s.vector_dims($1) = $2', funnelvec._vector_schema())
     into usable using query, base.dims;
     if usable then
-        execute format('select %s', funnelvec._directed(f, '$1', false)) into usable using query;
+        execute format('select %s', funnelvec._directed(f, '$1::' || base.type, false)) into usable using query;
     end if;
     if usable is not true then
         raise exception using

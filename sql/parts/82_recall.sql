@@ -94,7 +94,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
     home text := funnelvec._vector_schema();
     stages integer := cardinality(string_to_array(f.funnel, '>'));
@@ -110,14 +110,16 @@ begin
     execute format('select %1$s.vector_dims(''[1]''::%1$s.vector)', home);
     saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
     first_keep := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k + 1);
-    select array_agg(format('select array(select s.key_1::text from (%s) as s)', u.head || u.tail) order by i) into statements
+    select array_agg(format('select array(select s.key from (%s) as s)', u.head || u.tail) order by i) into statements
     from generate_series(1, stages - 1) as i
     cross join lateral funnelvec._statement(
         f, not funnelvec._indexed(f), format('$1::%s', base.type), null, '$2', '''-infinity''', upto => i) as u;
     exact_statement := format(
-        'select array(select t.%1$I::text from %2$s as t where t.%1$I::text <> $2 and t.%3$I is not null '
-        'and %4$s.vector_norm(t.%3$I) > 0 order by (t.%3$I operator(%4$s.<=>) $1::%5$s) + 0, t.%1$I%6$s limit $3)',
-        key.name, f.table_name, f.column_name, home, base.type, key.collated);
+        'select array(select %1$s from %2$s as t where %1$s <> $2 and t.%3$I is not null%4$s '
+        'order by (t.%3$I operator(%5$s.%6$s) $1::%7$s) + 0, %8$s limit $3)',
+        key.identity, f.table_name, f.column_name,
+        case when (funnelvec._metric(f.metric)).needs_direction then format(' and %s(t.%I) > 0', base.norm, f.column_name) end,
+        home, (funnelvec._metric(f.metric)).operator, base.type, key.scan_order);
     for q in execute funnelvec._sample_sql(f, sample, seed) loop
         started := clock_timestamp();
         execute exact_statement into truth using q.vector, q.key, k;
@@ -131,7 +133,9 @@ begin
         end loop;
         perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
         started := clock_timestamp();
-        execute format('select array(select s.%I::text from %s($1::%s, $2) as s)', key.name, funnelvec._function_name(f), base.type)
+        execute format('select array(select row(%s)::text from %s($1::%s, $2) as t)',
+            (select string_agg(format('t.%I', n.name), ', ' order by n.ordinal) from funnelvec._key(f.table_name) as n),
+            funnelvec._function_name(f), base.type)
         into answer using q.vector, k + 1;
         funnel_ms := 1000 * extract(epoch from clock_timestamp() - started);
         answer := (array_remove(answer, q.key))[:k];
@@ -149,13 +153,13 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    key record := funnelvec._key_column(f.table_name);
+    key record := funnelvec._key_sql(f.table_name);
     share double precision := least(100, 100 * (3.0 * sample + 100) / greatest(1, funnelvec._rows(f.table_name)));
 begin
     return format(
-        'select t.%1$I::text as key, t.%2$I::text as vector from %3$s as t %4$s '
-        'where %5$s order by hashtextextended(t.%1$I::text, %6$s) limit %7$s',
-        key.name, f.column_name, f.table_name,
+        'select %1$s as key, t.%2$I::text as vector from %3$s as t %4$s '
+        'where t.%2$I is not null and %5$s order by hashtextextended(%1$s, %6$s) limit %7$s',
+        key.identity, f.column_name, f.table_name,
         case when share < 100 then format('tablesample bernoulli (%s) repeatable (%s)', share, seed) else '' end,
         funnelvec._directed(f, null, true), seed, sample);
 end

@@ -35,7 +35,7 @@ begin
         code_column := r.code_column;
         select c.* into stored
         from funnelvec._parse_resolution(r.resolution) as p
-        cross join lateral funnelvec._code(p.dims, p.code, 'x') as c;
+        cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as c;
         if not exists (
             select from pg_attribute as a
             where a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
@@ -53,7 +53,7 @@ begin
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         coverage := filled::double precision / nullif(rows, 0);
         index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);
-        index_bytes := pg_relation_size(index_name);
+        index_bytes := funnelvec._index_bytes(index_name);
         advice := concat_ws('; ',
             case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end);
@@ -84,10 +84,10 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     p record := funnelvec._parse_resolution(r.resolution);
-    visible text := case p.code
-        when 'bit' then format('t.%I is not null', r.code_column)
-        when 'f16' then format('%s.l2_norm(t.%I) > 0', funnelvec._vector_schema(), r.code_column)
-        else format('%s.vector_norm(t.%I) > 0', funnelvec._vector_schema(), r.code_column)
+    norm text := (funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32')).norm;
+    visible text := case
+        when norm is null then format('t.%I is not null', r.code_column)
+        else format('%s(t.%I) > 0', norm, r.code_column)
     end;
     believed bigint := funnelvec._rows(r.table_name);
     drawn text := case when believed > 200000

@@ -34,7 +34,7 @@ def encoded(connection: Connection, resolution: str, vector: list[str]) -> tuple
     dims, code = resolution.split(":")
     row = connection.execute(
         "select type, replace(expression, '{query}', format('%%L::vector', %s::text)), operator"
-        "  from funnelvec._code(%s, %s, '{query}')",
+        "  from funnelvec._code(%s, %s, '{query}', 'cosine', 'f32')",
         (literal(vector), int(dims), code),
     ).fetchone()
     assert row is not None
@@ -74,7 +74,7 @@ def test_scores_equal_the_golden_ones(owner_conn: Connection) -> None:
         _, query, operator = encoded(owner_conn, case["resolution"], case["query"])
         _, row, _ = encoded(owner_conn, case["resolution"], case["vector"])
         similarity = owner_conn.execute(
-            "select funnelvec._similarity(%s, %s, %s)",
+            "select funnelvec._similarity(%s, %s, 'cosine', %s)",
             (int(dims), code, f"{row} {operator} {query}"),
         ).fetchone()
         assert similarity is not None

@@ -87,7 +87,11 @@ REFUSED = [
         "primary key",
     ),
     ("create_funnel('f', 'no_key', 'embedding', '32:f32')", "FV005", "no_key", "primary key"),
-    ("create_funnel('f', 'two_keys', 'embedding', '32:f32')", "FV009", "2 columns", "one column"),
+    ("create_funnel('f', 'products', 'embedding', '32:f32', metric => 'dot')", "FV008", "cosine", "Drop"),
+    ("create_funnel('f', 'no_key', 'embedding', '32:f32', metric => 'l3')", "FV004", "l3", "euclidean"),
+    ("add_resolution('halves', 'embedding', '16:f32')", "FV001", "16:f32", "16:f16"),
+    ("create_funnel('f', 'halves', 'embedding', '32:f32')", "FV001", "32:f32", "32:f16"),
+    ("add_resolution('parts_1', 'embedding', '16:f16')", "FV009", "partition", "parts"),
     ("create_funnel('f', 'odd_key', 'embedding', '32:f32')", "FV008", "score", "rename"),
     ("create_funnel('', 'products', 'embedding', '32:f32')", "FV004", "name", "function"),
     (
@@ -159,7 +163,9 @@ def shop(products: Connection) -> Connection:
         create table no_width (id bigint primary key, embedding vector);
         create table taken (id bigint primary key, embedding vector(32), embedding_8_f16 text);
         create table no_key (id bigint, embedding vector(32));
-        create table two_keys (a bigint, b bigint, embedding vector(32), primary key (a, b));
+        create table halves (id bigint primary key, embedding halfvec(32));
+        create table parts (id bigint primary key, embedding vector(32)) partition by range (id);
+        create table parts_1 partition of parts for values from (0) to (10);
         create table odd_key (score bigint primary key, embedding vector(32));
         create table empty (id bigint primary key, embedding vector(32));
         select funnelvec.create_funnel('empty_search', 'empty', 'embedding', '32:f32');

@@ -124,7 +124,8 @@ def test_it_prints_plain_text_that_fits(tour: Run) -> None:
     assert "\x1b" not in tour.printed
     assert "\r" not in tour.printed
     tables, _, pasted = tour.printed.partition("The database is kept")
-    assert max(map(len, tables.splitlines())) <= 80
+    lines = [line for line in tables.splitlines() if tour.report.server.directory not in line]
+    assert max(map(len, lines)) <= 80
     assert f"--keep '{tour.report.server.directory}' --psql" in pasted
     assert f"{tour.report.server.psql} '{tour.report.server.url}'" in pasted
     for question in (*plan.ANSWERABLE, *plan.UNANSWERABLE):

@@ -79,6 +79,11 @@ class BenchReport:
         return next(standing for standing in self.standings if standing.ours)
 
     @property
+    def builds(self) -> int:
+        """How often each index was built."""
+        return len(self.ours.build_seconds)
+
+    @property
     def versus(self) -> tuple[Versus, ...]:
         """Ratios of ours to each of the others."""
         return tuple(_versus(self.ours, other) for other in self.standings if not other.ours)
@@ -98,7 +103,8 @@ class BenchReport:
             "times over the connection and back, vectors in binary, statements prepared",
             f"server: {server}",
             *(f"{each.name}: {each.settings}" for each in self.standings if each.settings),
-            "spread: lowest and highest of the rounds; sizes have none",
+            f"spread: lowest and highest of the rounds, and of the builds ({self.builds} each); "
+            "sizes have none",
             *(f"note: {note}" for note in self.notes),
             f"{self.seconds:.0f} s in all",
         ]

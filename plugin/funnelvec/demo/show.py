@@ -44,7 +44,14 @@ class Screen:
         """Print a paragraph; brackets in it are literal."""
         # Not rich's own wrapping, which pads every line with spaces.
         width = max(40, self._console.width)
-        lines = textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
+        lines = textwrap.fill(
+            text,
+            width,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
         self._print_plain(lines, style)
 
     def call(self, code: str, seconds: float) -> None:
@@ -102,10 +109,11 @@ class Screen:
 
     def server(self, server: Server) -> None:
         """Say where the data is."""
-        self.say(
+        self.line(
             f"PostgreSQL {server.postgres}, pgvector {server.pgvector}, funnelvec "
-            f"{server.funnelvec}, embedded in {server.directory}"
+            f"{server.funnelvec}, embedded in"
         )
+        self.line(server.directory)
 
     def status(self, status: ResolutionStatus) -> None:
         """Print the state of the stored resolution."""
