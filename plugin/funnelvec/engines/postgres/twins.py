@@ -34,14 +34,18 @@ def thread_lock(connection: object) -> contextlib.AbstractContextManager[Any]:
     transactions of two threads on one connection would close in the wrong order.
     """
     with _guard:
-        # Re-entrant: a progress callback that searches gets the driver's error, not a deadlock.
-        return _thread_locks.setdefault(connection, threading.RLock())
+        if (lock := _thread_locks.get(connection)) is None:
+            # Re-entrant: a progress callback that searches gets the driver's error, no deadlock.
+            lock = _thread_locks[connection] = threading.RLock()
+        return lock
 
 
 def task_lock(connection: object) -> asyncio.Lock:
     """Return the lock that a call holds while it uses this connection; see `thread_lock`."""
     with _guard:
-        return _task_locks.setdefault(connection, asyncio.Lock())
+        if (lock := _task_locks.get(connection)) is None:
+            lock = _task_locks[connection] = asyncio.Lock()
+        return lock
 
 
 async def in_thread(

@@ -14,7 +14,9 @@ from psycopg.rows import TupleRow, tuple_row
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
-__all__ = ["Connection", "Pool", "atomic", "cursor", "fetch_all", "fetch_one", "tidied"]
+__all__ = ["IDLE", "INERROR", "Connection", "Pool", "atomic", "cursor", "fetch_all", "fetch_one"]
+
+IDLE, INERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
@@ -37,9 +39,9 @@ async def fetch_all(
     parameters: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> list[TupleRow]:
     """Run a statement and return its rows."""
-    async with cursor(connection) as running:
-        await running.execute(query, parameters)
-        return await running.fetchall()
+    running = cursor(connection)
+    await running.execute(query, parameters)
+    return await running.fetchall()
 
 
 async def fetch_one(
@@ -48,9 +50,9 @@ async def fetch_one(
     parameters: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> TupleRow | None:
     """Run a statement and return its first row, if there is one."""
-    async with cursor(connection) as running:
-        await running.execute(query, parameters)
-        return await running.fetchone()
+    running = cursor(connection)
+    await running.execute(query, parameters)
+    return await running.fetchone()
 
 
 @contextlib.asynccontextmanager
@@ -59,23 +61,7 @@ async def atomic(connection: Connection) -> AsyncIterator[None]:
 
     Without autocommit it is for the application to commit, also when nothing is open yet.
     """
-    if not connection.autocommit and _status(connection) == TransactionStatus.IDLE:
+    if not connection.autocommit and connection.pgconn.transaction_status == IDLE:
         await connection.execute("select")  # begins one, as any first statement does
     async with connection.transaction():
         yield
-
-
-@contextlib.asynccontextmanager
-async def tidied(connection: Connection) -> AsyncIterator[None]:
-    """Roll back what failed, if it was our own statement that opened the transaction."""
-    idle = _status(connection) == TransactionStatus.IDLE
-    try:
-        yield
-    except BaseException:
-        if idle and _status(connection) == TransactionStatus.INERROR:
-            await connection.rollback()
-        raise
-
-
-def _status(connection: Connection) -> TransactionStatus:
-    return connection.info.transaction_status

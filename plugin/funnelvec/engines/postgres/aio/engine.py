@@ -32,12 +32,13 @@ from funnelvec.engines.postgres.adapt import (
     translated,
 )
 from funnelvec.engines.postgres.aio.connection import (
+    IDLE,
+    INERROR,
     Connection,
     Pool,
     cursor,
     fetch_all,
     fetch_one,
-    tidied,
 )
 from funnelvec.engines.postgres.aio.table import AsyncPostgresTable
 from funnelvec.engines.postgres.twins import in_thread, is_async_pool, task_lock
@@ -158,8 +159,15 @@ class AsyncPostgresEngine:
     async def _calling(self) -> AsyncIterator[Connection]:
         """Hold the connection for one call; other calls on it wait. Not re-entrant."""
         # Lending to the application holds no lock: whoever calls us in there would wait for ever.
-        async with self.connection() as connection, task_lock(connection), tidied(connection):
-            yield connection
+        async with self.connection() as connection, task_lock(connection):
+            idle = connection.pgconn.transaction_status == IDLE
+            try:
+                yield connection
+            except BaseException:
+                # What our own statement has opened and broken is ours to roll back.
+                if idle and connection.pgconn.transaction_status == INERROR:
+                    await connection.rollback()
+                raise
 
     async def table(self, name: str, *, vector: str | None = None) -> AsyncPostgresTable:
         """Open a table, by its plain name or as SQL writes it (``shop.products``)."""

@@ -16,7 +16,9 @@ from psycopg.rows import TupleRow, tuple_row
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
-__all__ = ["Connection", "Pool", "atomic", "cursor", "fetch_all", "fetch_one", "tidied"]
+__all__ = ["IDLE", "INERROR", "Connection", "Pool", "atomic", "cursor", "fetch_all", "fetch_one"]
+
+IDLE, INERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
@@ -39,9 +41,9 @@ def fetch_all(
     parameters: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> list[TupleRow]:
     """Run a statement and return its rows."""
-    with cursor(connection) as running:
-        running.execute(query, parameters)
-        return running.fetchall()
+    running = cursor(connection)
+    running.execute(query, parameters)
+    return running.fetchall()
 
 
 def fetch_one(
@@ -50,9 +52,9 @@ def fetch_one(
     parameters: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> TupleRow | None:
     """Run a statement and return its first row, if there is one."""
-    with cursor(connection) as running:
-        running.execute(query, parameters)
-        return running.fetchone()
+    running = cursor(connection)
+    running.execute(query, parameters)
+    return running.fetchone()
 
 
 @contextlib.contextmanager
@@ -61,23 +63,7 @@ def atomic(connection: Connection) -> Iterator[None]:
 
     Without autocommit it is for the application to commit, also when nothing is open yet.
     """
-    if not connection.autocommit and _status(connection) == TransactionStatus.IDLE:
+    if not connection.autocommit and connection.pgconn.transaction_status == IDLE:
         connection.execute("select")  # begins one, as any first statement does
     with connection.transaction():
         yield
-
-
-@contextlib.contextmanager
-def tidied(connection: Connection) -> Iterator[None]:
-    """Roll back what failed, if it was our own statement that opened the transaction."""
-    idle = _status(connection) == TransactionStatus.IDLE
-    try:
-        yield
-    except BaseException:
-        if idle and _status(connection) == TransactionStatus.INERROR:
-            connection.rollback()
-        raise
-
-
-def _status(connection: Connection) -> TransactionStatus:
-    return connection.info.transaction_status

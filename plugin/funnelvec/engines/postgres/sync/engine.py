@@ -34,12 +34,13 @@ from funnelvec.engines.postgres.adapt import (
     translated,
 )
 from funnelvec.engines.postgres.sync.connection import (
+    IDLE,
+    INERROR,
     Connection,
     Pool,
     cursor,
     fetch_all,
     fetch_one,
-    tidied,
 )
 from funnelvec.engines.postgres.sync.table import PostgresTable
 from funnelvec.engines.postgres.twins import in_place, is_pool, thread_lock
@@ -158,8 +159,15 @@ class PostgresEngine:
     def _calling(self) -> Iterator[Connection]:
         """Hold the connection for one call; other calls on it wait. Not re-entrant."""
         # Lending to the application holds no lock: whoever calls us in there would wait for ever.
-        with self.connection() as connection, thread_lock(connection), tidied(connection):
-            yield connection
+        with self.connection() as connection, thread_lock(connection):
+            idle = connection.pgconn.transaction_status == IDLE
+            try:
+                yield connection
+            except BaseException:
+                # What our own statement has opened and broken is ours to roll back.
+                if idle and connection.pgconn.transaction_status == INERROR:
+                    connection.rollback()
+                raise
 
     def table(self, name: str, *, vector: str | None = None) -> PostgresTable:
         """Open a table, by its plain name or as SQL writes it (``shop.products``)."""
