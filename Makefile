@@ -3,6 +3,7 @@
 #   make demo            the product on real text; options with ARGS="--keep DIR"
 #   make test            the tests; options with ARGS="-k funnel"
 #   make lint types      what .ci/run adds to the tests
+#   make sync            the synchronous engine, written from the asynchronous one
 #   make PYTHON=python3.12 ...   another Python
 #
 # Names that make handles are relative: it would split an absolute path at a space.
@@ -14,7 +15,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types sync format clean
 .DELETE_ON_ERROR:
 
 # An environment holds absolute paths, so one that was moved or copied here is installed into anew.
@@ -31,9 +32,13 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/write_sync.py --check
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+sync: $(VENV)/.installed-dev
+	$(BIN)/python tools/write_sync.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

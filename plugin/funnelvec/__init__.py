@@ -20,7 +20,7 @@ from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
-    from funnelvec.entry import connect, wrap
+    from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.resolution import Resolution
     from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus
@@ -40,8 +40,10 @@ __all__ = [
     "Stage",
     "__version__",
     "connect",
+    "connect_async",
     "errors",
     "wrap",
+    "wrap_async",
 ]
 
 _HOME = {
@@ -55,7 +57,9 @@ _HOME = {
     "ResolutionStatus": "funnelvec.types",
     "Stage": "funnelvec.funnel",
     "connect": "funnelvec.entry",
+    "connect_async": "funnelvec.entry",
     "wrap": "funnelvec.entry",
+    "wrap_async": "funnelvec.entry",
 }
 
 

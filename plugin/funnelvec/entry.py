@@ -1,4 +1,6 @@
-"""The two ways in: `connect` opens an engine by its URL, `wrap` takes a connection you have.
+"""The ways in: `connect` opens an engine by its URL, `wrap` takes a connection you have.
+
+`connect_async` and `wrap_async` do the same for asynchronous programs.
 
 The module is not called ``connect``: importing a submodule of that name would replace the
 function of the same name in the package.
@@ -7,18 +9,22 @@ function of the same name in the package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from importlib import import_module
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from funnelvec.errors import CapabilityError, InvalidInput, MissingDependency
 
 if TYPE_CHECKING:
     from funnelvec.engines.base import Engine
+    from funnelvec.engines.postgres.aio import AsyncPostgresEngine
 
-__all__ = ["connect", "wrap"]
+__all__ = ["Opening", "connect", "connect_async", "wrap", "wrap_async"]
 
 _POSTGRES = "funnelvec.engines.postgres.sync"
+_POSTGRES_ASYNC = "funnelvec.engines.postgres.aio"
+_MEMORY = "funnelvec.engines.memory"
 _KNOWN = "postgresql://..., pg-embedded:DIR and memory:"
 _LATER = frozenset({"http", "https", "qdrant-local", "edge"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
@@ -34,7 +40,8 @@ def connect(url: str, **options: Any) -> Engine:
         ``pg-embedded:DIR``: a Postgres of our own that keeps its data in DIR;
         ``memory:``: an empty exact engine in this process.
     options
-        Options of that engine, passed on.
+        Options of that engine, passed on. For ``postgresql:`` what libpq takes
+        (``connect_timeout=5``), and ``statement_timeout`` in seconds.
 
     Returns
     -------
@@ -52,21 +59,54 @@ def connect(url: str, **options: Any) -> Engine:
     Unreachable, InstallError
         If there is no such server, or funnelvec is not installed in the database.
     """
+    module, function, arguments = _target(url, postgres=_POSTGRES)
+    return cast("Engine", _opener(module, function)(*arguments, **options))
+
+
+def connect_async(url: str, **options: Any) -> Opening:
+    """Open an engine whose methods are coroutines, by ``await`` or ``async with``.
+
+    >>> engine = await fv.connect_async("postgresql:///shop")              # doctest: +SKIP
+    >>> async with fv.connect_async("postgresql:///shop") as engine:       # doctest: +SKIP
+    ...     docs = await engine.table("products")
+
+    Parameters
+    ----------
+    url, options
+        As in `connect`, for ``postgresql:`` and ``pg-embedded:``.
+
+    Raises
+    ------
+    CapabilityError
+        If the engine of that scheme is synchronous only.
+    InvalidInput, MissingDependency, Unreachable, InstallError
+        As in `connect`.
+    """
+    module, function, arguments = _target(url, postgres=_POSTGRES_ASYNC)
+    if module == _MEMORY:
+        raise CapabilityError(
+            "memory: has no asynchronous engine, since it never waits: use connect('memory:')"
+        )
+    return Opening(_opener(module, function)(*arguments, **options))
+
+
+def _target(url: str, *, postgres: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return the module, the function and the arguments that open a URL."""
     given: Any = url
     match = _SCHEME.fullmatch(given) if isinstance(given, str) else None
     if match is None:
         raise InvalidInput(f"a URL names an engine by its scheme, not {url!r}; known: {_KNOWN}")
     scheme, rest = match[1].lower(), match[2]
     if scheme in ("postgresql", "postgres"):
-        return _call(_POSTGRES, "connect", url, **options)
+        return postgres, "connect", (url,)
     if scheme == "pg-embedded":
         if not rest:
             raise InvalidInput("pg-embedded: needs a folder for its data, as in pg-embedded:./data")
-        return _call(_POSTGRES, "connect_embedded", rest, **options)
+        return postgres, "connect_embedded", (rest,)
     if scheme == "memory":
         if rest:
             raise InvalidInput(f"memory: takes nothing after the colon, not {rest!r}")
-        return _call("funnelvec.engines.memory", "connect", **options)
+        return _MEMORY, "connect", ()
     if scheme in _LATER:
         raise CapabilityError(f"this version does not serve {scheme}: URLs yet; known: {_KNOWN}")
     raise InvalidInput(f"unknown scheme {scheme!r}; known: {_KNOWN}")
@@ -87,23 +127,98 @@ def wrap(obj: object) -> Engine:
     InvalidInput
         If it is neither.
     """
-    packages = {cls.__module__.partition(".")[0] for cls in type(obj).__mro__}
-    if packages & {"psycopg", "psycopg_pool"}:
-        return _call(_POSTGRES, "wrap", obj)
-    if "qdrant_client" in packages:
-        raise CapabilityError("this version does not wrap Qdrant clients yet; it wraps psycopg's")
-    raise InvalidInput(
-        f"wrap takes a psycopg connection or a psycopg_pool.ConnectionPool, not "
-        f"{type(obj).__module__}.{type(obj).__qualname__}"
+    if _is_driver(obj, asynchronous=True):
+        raise InvalidInput(
+            f"wrap takes a synchronous connection or pool, not {_name(obj)}: use wrap_async"
+        )
+    if _is_driver(obj, asynchronous=False):
+        return cast("Engine", _opener(_POSTGRES, "wrap")(obj))
+    raise _not_wrapped(obj, "wrap takes a psycopg connection or a psycopg_pool.ConnectionPool")
+
+
+def wrap_async(obj: object) -> Opening:
+    """Use an asynchronous connection that the application already has; closing leaves it open.
+
+    Parameters
+    ----------
+    obj
+        A ``psycopg.AsyncConnection`` or a ``psycopg_pool.AsyncConnectionPool`` that is open.
+
+    Returns
+    -------
+    Opening
+        To be awaited or entered with ``async with``, as in `connect_async`.
+
+    Raises
+    ------
+    CapabilityError
+        If it is a client that this version does not serve yet.
+    InvalidInput
+        If it is neither.
+    """
+    if _is_driver(obj, asynchronous=False):
+        raise InvalidInput(
+            f"wrap_async takes an asynchronous connection or pool, not {_name(obj)}: use wrap"
+        )
+    if _is_driver(obj, asynchronous=True):
+        return Opening(_opener(_POSTGRES_ASYNC, "wrap")(obj))
+    raise _not_wrapped(
+        obj, "wrap_async takes a psycopg.AsyncConnection or a psycopg_pool.AsyncConnectionPool"
     )
 
 
-def _call(module: str, function: str, *arguments: Any, **options: Any) -> Engine:
+class Opening:
+    """An asynchronous engine that is about to be opened: ``await`` it, or enter it.
+
+    ``await`` gives the engine, to be closed later; ``async with`` gives it and closes it.
+    """
+
+    def __init__(self, opening: Coroutine[Any, Any, AsyncPostgresEngine]) -> None:
+        self._opening = opening
+        self._engine: AsyncPostgresEngine | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncPostgresEngine]:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> AsyncPostgresEngine:
+        self._engine = await self._opening
+        return self._engine
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+
+
+def _is_driver(obj: object, *, asynchronous: bool) -> bool:
+    """Whether psycopg made it, read off the names: nothing is imported for other objects."""
+    names = {
+        cls.__name__
+        for cls in type(obj).__mro__
+        if cls.__module__.partition(".")[0] in ("psycopg", "psycopg_pool")
+    }
+    return bool(names) and any(name.startswith("Async") for name in names) == asynchronous
+
+
+def _not_wrapped(obj: object, what: str) -> InvalidInput | CapabilityError:
+    if any(cls.__module__.partition(".")[0] == "qdrant_client" for cls in type(obj).__mro__):
+        return CapabilityError("this version does not wrap Qdrant clients yet; it wraps psycopg's")
+    return InvalidInput(f"{what}, not {_name(obj)}")
+
+
+def _name(obj: object) -> str:
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+def _opener(module: str, function: str) -> Callable[..., Any]:
     try:
-        opener = cast("Callable[..., Engine]", getattr(import_module(module), function))
+        return cast("Callable[..., Any]", getattr(import_module(module), function))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("numpy", "pgvector", "psycopg", "psycopg_pool"):
             raise
         raise MissingDependency.of(missing, extra="postgres") from error
-    return opener(*arguments, **options)

@@ -1,7 +1,8 @@
 """One tree of errors: every message says what was wrong, with which value, and what to do next.
 
 A class that also derives from a built-in exception (``ValueError``, ``LookupError``,
-``ImportError``) can be caught as that one, so code that knows nothing of funnelvec still works.
+``ImportError``, ``TimeoutError``) can be caught as that one, so code that knows nothing of
+funnelvec still works.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "NotCalibrated",
     "NotFound",
     "SpecError",
+    "Timeout",
     "Unreachable",
     "VersionMismatch",
 ]
@@ -82,6 +84,10 @@ class MissingDependency(FunnelvecError, ImportError):
 
 class EngineError(FunnelvecError):
     """The database refused or failed; the driver's own error is the ``__cause__``."""
+
+
+class Timeout(EngineError, TimeoutError):
+    """The server stopped a statement that took too long, or waited too long for a lock."""
 
 
 class Unreachable(EngineError):

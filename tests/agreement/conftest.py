@@ -1,4 +1,4 @@
-"""One Postgres engine for a whole file of scenarios: they use tables of their own."""
+"""One Postgres engine, in both forms, for a whole file of scenarios: they use tables of their own."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import funnelvec as fv
-from tests import databases
+from tests import awaited, databases
 
 if TYPE_CHECKING:
     from funnelvec.engines.base import Engine
     from tests.databases import Server
 
 
-@pytest.fixture(scope="module")
-def postgres(pg_server: Server) -> Iterator[Engine]:
+@pytest.fixture(scope="module", params=["sync", "async"])
+def postgres(request: pytest.FixtureRequest, pg_server: Server) -> Iterator[Engine]:
     """An engine on a database of its own, as a role that is not superuser."""
     database = databases.Database(pg_server, databases.new_name(pg_server))
     with databases.connected(pg_server.url()) as admin:
         databases.create_database(admin, database.name, template=pg_server.template("funnelvec"))
-    with fv.connect(database.owner_url) as engine:
+    with awaited.opened(database.owner_url, request.param) as engine:
         yield engine
     pg_server.done_with.append(database.name)

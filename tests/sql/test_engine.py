@@ -17,6 +17,7 @@ import pytest
 
 import funnelvec as fv
 from funnelvec import errors
+from tests import awaited
 from tests.sql.tables import DIMS, vectors
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 Q = vectors(1, seed=3)[0]
 
 
-@pytest.fixture
-def engine(owner_url: str) -> Iterator[Engine]:
-    with fv.connect(owner_url) as opened:
+@pytest.fixture(params=["sync", "async"])
+def engine(request: pytest.FixtureRequest, owner_url: str) -> Iterator[Engine]:
+    with awaited.opened(owner_url, request.param) as opened:
         yield opened
 
 
@@ -210,7 +211,11 @@ def test_wrong_arguments(docs: Table) -> None:
         (errors.NotFound, "docs_search", lambda: docs.drop_funnel("other")),
         (errors.SpecError, "int4", lambda: docs.add_resolution("16:int4")),
         (errors.SpecError, "64:f16", lambda: docs.add_resolution("64:f16")),
-        (errors.SpecError, "more rows", lambda: docs.create_funnel("f", "16:f16@5 > 8:f16@6 > 32:f32")),
+        (
+            errors.SpecError,
+            "more rows",
+            lambda: docs.create_funnel("f", "16:f16@5 > 8:f16@6 > 32:f32"),
+        ),
         (errors.SpecError, "approximate", lambda: docs.create_funnel("f", "16:f16")),
         (errors.NotFound, "8:f16", lambda: docs.create_funnel("f", "8:f16@50 > 32:f32")),
         (errors.Conflict, "replace", lambda: docs.create_funnel("docs_search", "32:f32")),

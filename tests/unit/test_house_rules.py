@@ -158,9 +158,10 @@ def test_functions_are_short(module: str) -> None:
             assert lines <= 50, f"{module}.{node.name} has {lines} lines; split it"
 
 
-def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_"):
+        if isinstance(child, kinds) and not child.name.startswith("_"):
             yield child
             if isinstance(child, ast.ClassDef):
                 yield from public(child)

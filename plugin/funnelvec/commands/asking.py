@@ -14,8 +14,7 @@ from funnelvec.commands.target import add_target, opened, read_target, usage_err
 from funnelvec.errors import InvalidInput, MissingDependency, NotFound
 
 if TYPE_CHECKING:
-    from funnelvec.engines.postgres.sync import PostgresEngine
-    from funnelvec.engines.postgres.table import PostgresTable
+    from funnelvec.engines.postgres.sync import PostgresEngine, PostgresTable
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, command: str) -> None:

@@ -81,7 +81,10 @@ class Table(Protocol):
         """Name of the key column."""
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Count the rows, as `count` does."""
+
+    def count(self) -> int:
+        """Count the rows; what ``len()`` says, and the one that can be awaited."""
 
     def add(
         self,

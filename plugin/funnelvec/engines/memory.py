@@ -142,6 +142,10 @@ class MemoryTable:
     def __len__(self) -> int:
         return len(self._store)
 
+    def count(self) -> int:
+        """Count the rows."""
+        return len(self)
+
     # -- rows ------------------------------------------------------------------------------------
 
     def add(

@@ -7,10 +7,10 @@ choice: it becomes the owner of what is installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from funnelvec.errors import InstallError, InvalidInput, VersionMismatch
 from funnelvec.install.render import SqlSource, load_source, render
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
     Connection = psycopg.Connection[Any]
+    AsyncConnection = psycopg.AsyncConnection[Any]
+    Info = psycopg.ConnectionInfo
+    Row: TypeAlias = tuple[Any, ...] | None
+    # Statements go out, the first row of each comes in: what is asked does not depend on how.
+    Reading: TypeAlias = Generator[LiteralString, Row, "Installed | None"]
 
 __all__ = [
     "InstallResult",
     "Installed",
     "check_compatible",
+    "check_compatible_async",
     "find_installed",
     "install",
     "installed_version",
@@ -132,29 +138,39 @@ def find_installed(conn: Connection) -> Installed | None:
     InstallError
         If a plain install is there that the connection's role may not read.
     """
+    from psycopg import Cursor
+    from psycopg.rows import tuple_row
+
+    reading = _reading(conn.info)
     # A savepoint where a transaction is open, so that no failure of ours can break it.
-    with conn.transaction():
-        row = _row(conn, "select extversion from pg_catalog.pg_extension where extname='funnelvec'")
-        if row is not None:
-            return Installed("extension", row[0])
-        row = _row(
-            conn,
-            "select pg_catalog.has_schema_privilege(n.oid, 'usage')"
-            "       and pg_catalog.has_table_privilege(c.oid, 'select')"
-            "  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
-            " where n.nspname = 'funnelvec' and c.relname = '_install'",
+    with conn.transaction(), Cursor(conn, row_factory=tuple_row) as cursor:
+        try:
+            query = next(reading)
+            while True:
+                query = reading.send(cursor.execute(query).fetchone())
+        except StopIteration as done:
+            return cast("Installed | None", done.value)
+
+
+def _reading(info: Info) -> Reading:
+    """Find out what is installed, whoever sends the statements."""
+    row = yield "select extversion from pg_catalog.pg_extension where extname = 'funnelvec'"
+    if row is not None:
+        return Installed("extension", row[0])
+    row = yield (
+        "select pg_catalog.has_schema_privilege(n.oid, 'usage')"
+        "       and pg_catalog.has_table_privilege(c.oid, 'select')"
+        "  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = 'funnelvec' and c.relname = '_install'"
+    )
+    if row is None:
+        return None
+    if not row[0]:
+        raise InstallError(
+            f'role "{info.user}" may not use funnelvec in database "{info.dbname}": '
+            f'as its owner run `grant usage on schema funnelvec to "{info.user}"`'
         )
-        if row is None:
-            return None
-        if not row[0]:
-            raise InstallError(
-                f'role "{conn.info.user}" may not use funnelvec in database "{conn.info.dbname}": '
-                f'as its owner run `grant usage on schema funnelvec to "{conn.info.user}"`'
-            )
-        row = _row(
-            conn,
-            "select version, sha256 from funnelvec._install order by applied_at desc limit 1",
-        )
+    row = yield "select version, sha256 from funnelvec._install order by applied_at desc limit 1"
     return None if row is None else Installed("plain", row[0], row[1])
 
 
@@ -177,15 +193,34 @@ def check_compatible(conn: Connection) -> Installed:
     VersionMismatch
         If it is of a version that this package does not work with.
     """
-    found = find_installed(conn)
+    return _compatible(conn.info, find_installed(conn))
+
+
+async def check_compatible_async(conn: AsyncConnection) -> Installed:
+    """Make sure of the same on an asynchronous connection; see `check_compatible`."""
+    from psycopg import AsyncCursor
+    from psycopg.rows import tuple_row
+
+    reading = _reading(conn.info)
+    async with conn.transaction(), AsyncCursor(conn, row_factory=tuple_row) as cursor:
+        try:
+            query = next(reading)
+            while True:
+                await cursor.execute(query)
+                query = reading.send(await cursor.fetchone())
+        except StopIteration as done:
+            return _compatible(conn.info, cast("Installed | None", done.value))
+
+
+def _compatible(info: Info, found: Installed | None) -> Installed:
     if found is None:
         raise InstallError(
-            f'funnelvec is not installed in database "{conn.info.dbname}": '
+            f'funnelvec is not installed in database "{info.dbname}": '
             "run `funnelvec install URL` or `create extension funnelvec`"
         )
     ours = load_source().version
     if _series(found.version) != _series(ours):
-        raise _mismatch(conn, found, ours)
+        raise _mismatch(info, found, ours)
     return found
 
 
@@ -196,7 +231,7 @@ def _plan(conn: Connection, source: SqlSource, mode: Mode) -> InstallResult:
         if mode not in ("auto", found.mode):
             raise _other_mode(conn, found)
         if found.version != source.version:
-            raise _mismatch(conn, found, source.version)
+            raise _mismatch(conn.info, found, source.version)
         if found.mode == "extension" or found.sha256 == source.sha256:
             return _result(conn, source, found.mode, "unchanged")
         return _result(conn, source, found.mode, "replaced")
@@ -259,9 +294,9 @@ def _other_mode(conn: Connection, found: Installed) -> InstallError:
     )
 
 
-def _mismatch(conn: Connection, found: Installed, ours: str) -> VersionMismatch:
+def _mismatch(info: Info, found: Installed, ours: str) -> VersionMismatch:
     what = (
-        f'database "{conn.info.dbname}" has funnelvec {found.version} ({found.mode}), '
+        f'database "{info.dbname}" has funnelvec {found.version} ({found.mode}), '
         f"the Python package is {ours}"
     )
     if _numbers(found.version) > _numbers(ours):

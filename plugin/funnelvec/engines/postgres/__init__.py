@@ -1,1 +1,1 @@
-"""pgvector: the synchronous engine, and an embedded server for those who have none."""
+"""pgvector: the engine in two forms, `aio` and `sync`, and an embedded server of our own."""

@@ -19,15 +19,18 @@ from psycopg import pq, sql
 from psycopg.adapt import Dumper
 
 from funnelvec import errors
+from funnelvec.engines.base import Capabilities
 from funnelvec.types import ColumnKind
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
 __all__ = [
+    "CAPABILITIES",
     "COLUMN_TYPES",
     "SQL_NAME",
     "VectorParameter",
+    "milliseconds",
     "quoted",
     "register",
     "statement",
@@ -35,6 +38,10 @@ __all__ = [
     "translated",
     "vector_dumper",
 ]
+
+CAPABILITIES = Capabilities(
+    name="postgres", codes=("f32", "f16", "bit"), metrics=("cosine",), filters=True, persistent=True
+)
 
 _IDENTIFIER = r"([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\")"
 
@@ -71,6 +78,7 @@ _BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
     "42P01": errors.NotFound,  # undefined_table
     "42703": errors.NotFound,  # undefined_column
     "42P07": errors.Conflict,  # duplicate_table
+    "55P03": errors.Timeout,  # lock_not_available: lock_timeout
 }
 
 
@@ -112,9 +120,29 @@ def vector_dumper(oid: int) -> type[Dumper]:
     return type("VectorDumper", (_VectorDumper,), {"oid": oid})
 
 
-def register(connection: psycopg.Connection[Any]) -> None:
+def register(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Teach one connection our own parameter class; other types are left as they are."""
     connection.adapters.register_dumper(VectorParameter, _VectorDumper)
+
+
+def milliseconds(timeout: float | None) -> str | None:
+    """Return a time limit in seconds as a setting of Postgres.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a positive number that the server can take.
+    """
+    if timeout is None:
+        return None
+    given: Any = timeout
+    longest = (2**31 - 1) / 1000  # the server counts in 32 bits
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given <= longest:
+        raise errors.InvalidInput(
+            f"statement_timeout is a number of seconds, above 0 and up to {longest:.0f}, not "
+            f"{timeout!r}; None is no limit"
+        )
+    return f"{max(1, round(given * 1000))}ms"
 
 
 def to_column(value: Any, type_name: str) -> Any:
@@ -146,6 +174,11 @@ def _translate(error: psycopg.Error) -> errors.FunnelvecError:
     for further in (detail, diagnostic.message_hint):
         if further:
             message = f"{message}; {further}"
+    if state == "57014" and "user request" not in message:  # query_canceled
+        # A server that speaks another language does not say which; a time limit is likelier.
+        return errors.Timeout(f"{message}; give it more time with statement_timeout, or do less")
+    if type(error).__name__ == "PoolTimeout":
+        return errors.Timeout(f"{message}; give the pool more connections or a longer timeout")
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message)
     if state == "42883" and "funnelvec." in message:  # undefined_function

@@ -22,8 +22,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
+import psycopg
+
+from funnelvec.engines.postgres.adapt import translated
 from funnelvec.engines.postgres.cluster import (
     Setting,
     choose_version,
@@ -43,9 +47,10 @@ from funnelvec.engines.postgres.cluster import (
     write_handles,
 )
 from funnelvec.errors import CapabilityError, Conflict, EngineError
+from funnelvec.install.apply import find_installed, install
 from funnelvec.install.render import load_source, write_files
 
-__all__ = ["EmbeddedServer"]
+__all__ = ["EmbeddedServer", "start_prepared", "stop"]
 
 
 @dataclass(slots=True)
@@ -200,6 +205,28 @@ class EmbeddedServer:
 
     def __repr__(self) -> str:
         return f"<EmbeddedServer PostgreSQL {self.postgres_version} in {self.directory}>"
+
+
+def start_prepared(directory: str | os.PathLike[str], **options: Any) -> EmbeddedServer:
+    """Start or join a server and put pgvector and funnelvec into its database ``postgres``."""
+    server = EmbeddedServer.start(directory, **options)
+    try:
+        with translated(), psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("create extension if not exists vector")
+            # This database is ours from the first byte on, so installing here surprises nobody;
+            # what was put in as an extension stays one.
+            found = find_installed(connection)
+            if found is None or found.mode == "plain":
+                install(connection, mode="plain")
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def stop(server: EmbeddedServer) -> None:
+    """Let go of a server; see `EmbeddedServer.stop`."""
+    server.stop()
 
 
 def _join(

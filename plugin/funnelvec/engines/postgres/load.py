@@ -1,25 +1,19 @@
-"""Bulk loading by binary COPY: rows of a table, and judgments for a calibration."""
+"""Checking rows and judgments before they are sent by COPY. No I/O; that is in `aio.copy`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from psycopg import sql
 
 from funnelvec.engines import checks
-from funnelvec.engines.postgres.adapt import VectorParameter, statement, to_column, vector_dumper
+from funnelvec.engines.postgres.adapt import to_column
 from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.types import ColumnKind, Judgments, Key
 
-if TYPE_CHECKING:
-    from funnelvec.engines.postgres.sync import Connection
-
-__all__ = ["Column", "Rows", "columns", "copy_judgments", "copy_rows", "prepare"]
-
-_REPORT_EVERY = 1000
+__all__ = ["Column", "JudgedRows", "Rows", "prepare", "prepare_judgments"]
 
 
 class Column(NamedTuple):
@@ -40,10 +34,14 @@ class Rows(NamedTuple):
     values: list[list[Any]]
 
 
-def columns(connection: Connection, table: str) -> dict[str, Column]:
-    """Read the columns that a row can be written with."""
-    rows = connection.execute(statement("columns"), {"table": table}).fetchall()
-    return {row[0]: Column(*row) for row in rows}
+class JudgedRows(NamedTuple):
+    """Checked judgments, ready to be sent, with the columns that they are about."""
+
+    key: Column
+    vector: Column
+    queries: npt.NDArray[np.float32]
+    ids: list[Any]
+    labels: list[bool]
 
 
 def prepare(
@@ -86,52 +84,29 @@ def prepare(
     )
 
 
-def copy_rows(
-    connection: Connection, table: sql.Identifier, rows: Rows, advance: Callable[[int], None]
-) -> None:
-    """Send the rows in one COPY, inside the transaction of the caller."""
-    command = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        table, sql.SQL(", ").join(sql.Identifier(column.name) for column in rows.targets)
-    )
-    with connection.cursor() as cursor:
-        cursor.adapters.register_dumper(VectorParameter, vector_dumper(rows.targets[1].oid))
-        with cursor.copy(command) as copy:
-            copy.set_types([column.oid for column in rows.targets])
-            for row, (key, vector) in enumerate(zip(rows.ids, rows.vectors, strict=True)):
-                values = (column[row] for column in rows.values)
-                copy.write_row((key, VectorParameter(vector), *values))
-                if row % _REPORT_EVERY == _REPORT_EVERY - 1:
-                    advance(row + 1)
-    advance(len(rows.ids))
+def prepare_judgments(
+    judgments: Judgments, known: Mapping[str, Column], *, key: str, vector: str, dims: int
+) -> JudgedRows:
+    """Check judgments against the table that they are about.
 
-
-def copy_judgments(
-    connection: Connection,
-    table: sql.Identifier,
-    judgments: Judgments,
-    *,
-    known: Mapping[str, Column],
-    key: str,
-    vector: str,
-) -> None:
-    """Put judgments into the temporary table ``funnelvec_judgments``, gone with the transaction."""
+    Raises
+    ------
+    InvalidInput
+        If the queries are of another width than the column, or an id is no key of the table.
+    """
+    if judgments.queries.shape[1] != dims:
+        raise InvalidInput(
+            f"the judged queries have {judgments.queries.shape[1]} dimensions, the column has "
+            f"{dims}; embed them with the model that made the column"
+        )
     kind = _kind(known[key])
-    ids = [to_column(checks.check_key(id, kind=kind), known[key].type) for id in judgments.ids]
-    connection.execute(
-        sql.SQL(
-            "create temporary table funnelvec_judgments on commit drop as "
-            "select t.{} as query, t.{}, false as relevant from {} as t limit 0"
-        ).format(sql.Identifier(vector), sql.Identifier(key), table)
+    return JudgedRows(
+        key=known[key],
+        vector=known[vector],
+        queries=judgments.queries,
+        ids=[to_column(checks.check_key(id, kind=kind), known[key].type) for id in judgments.ids],
+        labels=[bool(label) for label in judgments.labels],
     )
-    command = sql.SQL(
-        "copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)"
-    ).format(sql.Identifier(key))
-    with connection.cursor() as cursor:
-        cursor.adapters.register_dumper(VectorParameter, vector_dumper(known[vector].oid))
-        with cursor.copy(command) as copy:
-            copy.set_types([known[vector].oid, known[key].oid, "bool"])
-            for query, id, label in zip(judgments.queries, ids, judgments.labels, strict=True):
-                copy.write_row((VectorParameter(query), id, bool(label)))
 
 
 def _kind(column: Column) -> ColumnKind:

@@ -1,6 +1,9 @@
 -- Every statement that the client sends, by name. Searches go to the generated function of the funnel, and its text is made in the
 -- database alone. Objects of funnelvec are written with their schema; names of the user's come in as text, never spliced.
 
+-- name: set_timeout
+select pg_catalog.set_config('statement_timeout', %(limit)s, false)
+
 -- name: find_table
 -- A table as it is really called, or as SQL would read the text.
 select c.oid::regclass::text as regclass, n.nspname as schema, c.relname as name

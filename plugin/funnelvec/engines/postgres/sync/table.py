@@ -1,8 +1,11 @@
-"""One vector column of one Postgres table; see `funnelvec.engines.base.Table`."""
+# Made from aio/table.py by tools/write_sync.py: change that file, then `make sync`.
+
+"""The synchronous table: one vector column of one table; see `funnelvec.engines.base.Table`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
@@ -14,8 +17,16 @@ from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
-from funnelvec.engines.progress import reporting
-from funnelvec.errors import InvalidInput, NotFound
+from funnelvec.engines.postgres.sync import copy
+from funnelvec.engines.postgres.sync.connection import (
+    Connection,
+    atomic,
+    cursor,
+    fetch_all,
+    fetch_one,
+)
+from funnelvec.engines.postgres.twins import in_place
+from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
@@ -30,12 +41,14 @@ from funnelvec.types import (
 )
 
 if TYPE_CHECKING:
-    from funnelvec.engines.postgres.sync import Connection, PostgresEngine
+    from funnelvec.engines.postgres.sync.engine import PostgresEngine
 
 __all__ = ["PostgresTable"]
 
 
-class _Funnel(NamedTuple):
+class StoredFunnel(NamedTuple):
+    """What the registry says of a funnel."""
+
     funnel: str
     model: str
 
@@ -44,7 +57,14 @@ class PostgresTable:
     """A table of the user's, seen through one vector column."""
 
     def __init__(
-        self, engine: PostgresEngine, schema: str, name: str, *, vector: str, dims: int, key: str
+        self,
+        engine: PostgresEngine,
+        schema: str,
+        name: str,
+        *,
+        vector: str,
+        dims: int,
+        key: str,
     ) -> None:
         self._engine = engine
         self._schema = schema
@@ -52,7 +72,7 @@ class PostgresTable:
         self._vector = vector
         self._dims = dims
         self._key = key
-        self._funnels: dict[str, _Funnel] = {}
+        self._funnels: dict[str, StoredFunnel] = {}
 
     @property
     def name(self) -> str:
@@ -79,14 +99,16 @@ class PostgresTable:
         """Name of the key column."""
         return self._key
 
-    def __len__(self) -> int:
-        query = sql.SQL("select count(*) from {}").format(self._identifier)
-        with self._engine.connection() as connection:
-            row = connection.execute(query).fetchone()
-        return int(row[0]) if row else 0
-
     def __repr__(self) -> str:
         return f"<PostgresTable {self._regclass}, {self._vector} vector({self._dims})>"
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def count(self) -> int:
+        """Count the rows."""
+        with self._engine._calling() as connection:
+            return self._count(connection)
 
     def add(
         self,
@@ -97,17 +119,16 @@ class PostgresTable:
         progress: Progress = False,
     ) -> int:
         """Add rows by binary COPY, all or none."""
-        with self._engine.connection() as connection:
-            known = load.columns(connection, self._regclass)
-            rows = load.prepare(
-                known, key=self._key, vector=self._vector, dims=self._dims,
-                ids=ids, vectors=vectors, columns=columns,
+        with self._engine._calling() as connection:
+            known = copy.read_columns(connection, self._regclass)
+            rows = in_place(
+                partial(
+                    load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
+                    ids=ids, vectors=vectors, columns=columns,
+                )
             )  # fmt: skip
-            with (
-                reporting(progress, len(rows.ids), f"loading {self._name}") as advance,
-                connection.transaction(),
-            ):
-                load.copy_rows(connection, self._identifier, rows, advance)
+            with atomic(connection):
+                copy.copy_rows(connection, self._identifier, rows, progress)
         return len(rows.ids)
 
     def add_resolution(
@@ -149,12 +170,12 @@ class PostgresTable:
             replace=bool(replace),
             model=model,
         )
-        self._funnels.clear()
+        self._funnels = {}
 
     def drop_funnel(self, name: str) -> None:
         """Drop a funnel and its SQL function; its calibration stays with the column."""
         self._call("drop_funnel", funnel=self._funnel_name(name))
-        self._funnels.clear()
+        self._funnels = {}
 
     def search(
         self,
@@ -170,15 +191,16 @@ class PostgresTable:
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
-        with self._engine.connection() as connection:
-            name = self._known_funnel(connection, funnel)
+        with self._engine._calling() as connection:
+            name, _ = self._known_funnel(connection, funnel)
             command = sql.SQL("select * from {}(%s, %s, %s, %s)").format(
                 sql.Identifier(self._schema, name)
             )
-            rows = connection.execute(
+            rows = fetch_all(
+                connection,
                 command,
                 (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
-            ).fetchall()
+            )
         return [Hit(*row) for row in rows]
 
     def explain(
@@ -193,22 +215,24 @@ class PostgresTable:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
         vector = VectorParameter(checks.check_query(query, dims=self._dims))
         checks.check_k(k)
+        threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
-        with self._engine.connection() as connection:
-            name = self._known_funnel(connection, funnel)
-            rows = connection.execute(
+        with self._engine._calling() as connection, atomic(connection):
+            name, stored = self._known_funnel(connection, funnel)
+            rows = fetch_all(
+                connection,
                 statement("explain"),
                 {
                     "funnel": quoted(self._schema, name),
                     "query": vector,
                     "k": k,
-                    "min_relevance": checks.check_min_relevance(min_relevance),
+                    "min_relevance": threshold,
                     "filter": None if parsed is None else filters.to_json(parsed),
                 },
-            ).fetchall()
+            )
         stages = tuple(StageReport(*row) for row in rows)
         return Explanation(
-            funnel=self._funnels[name].funnel,
+            funnel=stored.funnel,
             stages=stages,
             total_ms=round(sum(stage.ms for stage in stages), 3),
         )
@@ -217,19 +241,20 @@ class PostgresTable:
         self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
     ) -> RecallReport:
         """Measure the funnel against exact search in the database, stage by stage."""
-        with self._engine.connection() as connection:
-            name = self._known_funnel(connection, funnel)
+        with self._engine._calling() as connection, atomic(connection):
+            name, stored = self._known_funnel(connection, funnel)
             checks.check_recall_arguments(
                 sample=sample,
                 k=k,
                 seed=seed,
-                funnel=Funnel.parse(self._funnels[name].funnel),
-                rows=len(self),
+                funnel=Funnel.parse(stored.funnel),
+                rows=self._count(connection),
             )
-            rows = connection.execute(
+            rows = fetch_all(
+                connection,
                 statement("measure_recall"),
                 {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
-            ).fetchall()
+            )
         *_, queries, funnel_ms, exact_ms = rows[-1]
         return RecallReport(
             k=k,
@@ -241,24 +266,19 @@ class PostgresTable:
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
         """Fit relevance in the database; the judgments go there in a temporary table."""
-        if judgments.queries.shape[1] != self._dims:
-            raise InvalidInput(
-                f"the judged queries have {judgments.queries.shape[1]} dimensions, the column has "
-                f"{self._dims}; embed them with the model that made the column"
-            )
-        with self._engine.connection() as connection, connection.transaction():
-            name = self._known_funnel(connection, funnel)
-            load.copy_judgments(
-                connection, self._identifier, judgments,
-                known=load.columns(connection, self._regclass), key=self._key, vector=self._vector,
+        with self._engine._calling() as connection, atomic(connection):
+            name, stored = self._known_funnel(connection, funnel)
+            judged = load.prepare_judgments(
+                judgments, copy.read_columns(connection, self._regclass),
+                key=self._key, vector=self._vector, dims=self._dims,
             )  # fmt: skip
-            row = connection.execute(
-                statement("calibrate"), {"funnel": quoted(self._schema, name)}
-            ).fetchone()
-            connection.execute("drop table pg_temp.funnelvec_judgments")
+            copy.copy_judgments(connection, self._identifier, judged)
+            row = fetch_one(
+                connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
+            )
+            cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
         assert row is not None  # calibrate returns one row or raises
         _, slope, offset, queries, pairs, relevant, _, sha256 = row
-        stored = self._funnels[name]
         return PlattCalibration(
             slope=slope,
             offset=offset,
@@ -274,10 +294,10 @@ class PostgresTable:
 
     def status(self) -> list[ResolutionStatus]:
         """Report every stored resolution of this vector column."""
-        with self._engine.connection() as connection:
-            rows = connection.execute(
-                statement("status"), {"table": self._regclass, "vector": self._vector}
-            ).fetchall()
+        with self._engine._calling() as connection:
+            rows = fetch_all(
+                connection, statement("status"), {"table": self._regclass, "vector": self._vector}
+            )
         return [ResolutionStatus(*row) for row in rows]
 
     @property
@@ -292,23 +312,29 @@ class PostgresTable:
         return quoted(self._schema, checks.check_name(name, "the name of a funnel"))
 
     def _call(self, what: str, /, **arguments: Any) -> None:
-        with self._engine.connection() as connection, connection.transaction():
-            connection.execute(
+        with self._engine._calling() as connection, atomic(connection):
+            cursor(connection).execute(
                 statement(what), {"table": self._regclass, "vector": self._vector, **arguments}
             )
 
-    def _known_funnel(self, connection: Connection, name: str | None) -> str:
-        """Return the name of a funnel that the registry knows, asking it once per name."""
+    def _count(self, connection: Connection) -> int:
+        query = sql.SQL("select count(*) from {}").format(self._identifier)
+        row = fetch_one(connection, query)
+        return int(row[0]) if row else 0
+
+    def _known_funnel(self, connection: Connection, name: str | None) -> tuple[str, StoredFunnel]:
+        """Return a funnel that the registry knows, asking it once per name."""
         wanted = default_funnel(self._name) if name is None else checks.check_name(name, "funnel")
-        if wanted not in self._funnels:
-            rows = connection.execute(
-                statement("funnels"), {"table": self._regclass, "vector": self._vector}
-            ).fetchall()
-            self._funnels = {row[0]: _Funnel(row[1], row[2]) for row in rows}
-        if wanted not in self._funnels:
-            others = ", ".join(sorted(self._funnels)) or "none"
+        known = self._funnels  # replaced and never changed, so other threads may do so meanwhile
+        if wanted not in known:
+            rows = fetch_all(
+                connection, statement("funnels"), {"table": self._regclass, "vector": self._vector}
+            )
+            known = self._funnels = {row[0]: StoredFunnel(row[1], row[2]) for row in rows}
+        if wanted not in known:
+            others = ", ".join(sorted(known)) or "none"
             raise NotFound(
                 f"table {self._name!r} has no funnel {wanted!r}; make it with create_funnel() or "
                 f"name another with funnel= (there are: {others})"
             )
-        return wanted
+        return wanted, known[wanted]

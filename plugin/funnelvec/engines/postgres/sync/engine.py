@@ -1,8 +1,13 @@
-"""The Postgres engine: `connect`, `wrap`, `connect_embedded` and what they return.
+# Made from aio/engine.py by tools/write_sync.py: change that file, then `make sync`.
+
+"""The synchronous Postgres engine: `connect`, `wrap`, `connect_embedded` and what they return.
 
 An engine either owns its connection (autocommit), borrows the application's, or borrows one from
 a pool for each call. On a borrowed connection work happens inside the application's transaction
-where one is open; nothing is ever committed that was not begun here.
+where one is open, and without autocommit the application commits.
+
+Calls on one connection wait for each other, whichever engine or table they come from; calls on a
+pool run side by side. A call that is cancelled stops its statement in the server.
 """
 
 from __future__ import annotations
@@ -10,25 +15,37 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.postgres.adapt import (
+    CAPABILITIES,
     COLUMN_TYPES,
     SQL_NAME,
+    milliseconds,
     register,
     statement,
     translated,
 )
-from funnelvec.engines.postgres.table import PostgresTable
+from funnelvec.engines.postgres.sync.connection import (
+    IDLE,
+    INERROR,
+    Connection,
+    Pool,
+    cursor,
+    fetch_all,
+    fetch_one,
+)
+from funnelvec.engines.postgres.sync.table import PostgresTable
+from funnelvec.engines.postgres.twins import in_place, is_pool, thread_lock
 from funnelvec.errors import InvalidInput, NotFound
-from funnelvec.install.apply import check_compatible, find_installed, install
+from funnelvec.install.apply import check_compatible
 from funnelvec.types import ColumnKind
 
 if TYPE_CHECKING:
@@ -36,26 +53,16 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresEngine", "connect", "connect_embedded", "wrap"]
 
-Connection: TypeAlias = psycopg.Connection[TupleRow]
 
-CAPABILITIES = Capabilities(
-    name="postgres", codes=("f32", "f16", "bit"), metrics=("cosine",), filters=True, persistent=True
-)
-
-
-class _Pool(Protocol):
-    """The one method of ``psycopg_pool.ConnectionPool`` that is needed."""
-
-    def connection(self) -> contextlib.AbstractContextManager[Connection]: ...
-
-
-def connect(url: str, **options: Any) -> PostgresEngine:
+def connect(url: str, *, statement_timeout: float | None = None, **options: Any) -> PostgresEngine:
     """Open a connection of our own (autocommit).
 
     Parameters
     ----------
     url
         A libpq connection URL.
+    statement_timeout
+        Seconds after which the server stops a statement, which raises `Timeout`.
     options
         Further libpq parameters, such as ``connect_timeout=5``.
 
@@ -66,48 +73,49 @@ def connect(url: str, **options: Any) -> PostgresEngine:
     InstallError, VersionMismatch
         If the database has no funnelvec, or one that this client cannot work with.
     """
+    limit = milliseconds(statement_timeout)
     with translated():
-        connection = psycopg.connect(url, autocommit=True, **options)
-    return _checked(PostgresEngine(connection, owned=True))
+        connection = psycopg.Connection.connect(url, autocommit=True, **options)
+    return _checked(PostgresEngine(connection, owned=True), limit)
 
 
 def wrap(obj: object) -> PostgresEngine:
-    """Use a ``psycopg.Connection`` or a ``psycopg_pool.ConnectionPool`` of the application."""
+    """Use an ``Connection`` or an ``ConnectionPool`` of the application."""
     if isinstance(obj, psycopg.Connection):
         return _checked(PostgresEngine(cast("Connection", obj), owned=False))
-    if hasattr(obj, "connection") and hasattr(obj, "getconn"):
-        return _checked(PostgresEngine(cast("_Pool", obj), owned=False))
+    if is_pool(obj):
+        return _checked(PostgresEngine(cast("Pool", obj), owned=False))
     raise InvalidInput(
-        f"wrap takes a synchronous psycopg connection or pool, not {type(obj).__qualname__}"
+        "wrap takes a psycopg.Connection or a psycopg_pool.ConnectionPool, not "
+        f"{type(obj).__qualname__}"
     )
 
 
-def connect_embedded(directory: str | os.PathLike[str], **options: Any) -> PostgresEngine:
+def connect_embedded(
+    directory: str | os.PathLike[str], *, statement_timeout: float | None = None, **options: Any
+) -> PostgresEngine:
     """Start (or join) the embedded server of a folder, with pgvector and funnelvec in place.
 
     `options` go to `EmbeddedServer.start`. The server stops with the last engine that uses it.
     """
-    from funnelvec.engines.postgres.embedded import EmbeddedServer
+    from funnelvec.engines.postgres.embedded import start_prepared, stop
 
-    server = EmbeddedServer.start(directory, **options)
+    limit = milliseconds(statement_timeout)
+    server = in_place(partial(start_prepared, directory, **options), undo=stop)
     try:
         with translated():
-            connection = psycopg.connect(server.url(), autocommit=True)
-            connection.execute("create extension if not exists vector")
-        # This database is ours from the first byte on, so installing here surprises nobody; what
-        # was put in as an extension stays one.
-        found = find_installed(connection)
-        if found is None or found.mode == "plain":
-            install(connection, mode="plain")
-        return _checked(PostgresEngine(connection, owned=True, server=server))
+            connection = psycopg.Connection.connect(server.url(), autocommit=True)
     except BaseException:
-        server.stop()
+        in_place(server.stop)
         raise
+    return _checked(PostgresEngine(connection, owned=True, server=server), limit)
 
 
-def _checked(engine: PostgresEngine) -> PostgresEngine:
+def _checked(engine: PostgresEngine, limit: str | None = None) -> PostgresEngine:
     try:
-        with engine.connection() as connection:
+        with engine._calling() as connection:
+            if limit is not None:
+                fetch_all(connection, statement("set_timeout"), {"limit": limit})
             check_compatible(connection)
     except BaseException:
         engine.close()
@@ -119,7 +127,7 @@ class PostgresEngine:
     """Postgres with pgvector and funnelvec; see `funnelvec.engines.base.Engine`."""
 
     def __init__(
-        self, source: Connection | _Pool, *, owned: bool, server: EmbeddedServer | None = None
+        self, source: Connection | Pool, *, owned: bool, server: EmbeddedServer | None = None
     ) -> None:
         self._source = source
         self._owned = owned
@@ -147,13 +155,27 @@ class PostgresEngine:
                     register(connection)
                     yield connection
 
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[Connection]:
+        """Hold the connection for one call; other calls on it wait. Not re-entrant."""
+        # Lending to the application holds no lock: whoever calls us in there would wait for ever.
+        with self.connection() as connection, thread_lock(connection):
+            idle = connection.pgconn.transaction_status == IDLE
+            try:
+                yield connection
+            except BaseException:
+                # What our own statement has opened and broken is ours to roll back.
+                if idle and connection.pgconn.transaction_status == INERROR:
+                    connection.rollback()
+                raise
+
     def table(self, name: str, *, vector: str | None = None) -> PostgresTable:
         """Open a table, by its plain name or as SQL writes it (``shop.products``)."""
         checks.check_name(name, "the name of a table")
-        with self.connection() as connection:
-            found = connection.execute(
-                statement("find_table"), {"name": name, "sql_name": SQL_NAME}
-            ).fetchone()
+        with self._calling() as connection:
+            found = fetch_one(
+                connection, statement("find_table"), {"name": name, "sql_name": SQL_NAME}
+            )
             if found is None:
                 raise NotFound(
                     f"table {name!r} does not exist or is not on the search_path; write "
@@ -162,9 +184,9 @@ class PostgresEngine:
             regclass, schema, relation = found
             if vector is None:
                 vector = _only_vector(connection, regclass, name)
-            row = connection.execute(
-                statement("describe"), {"table": regclass, "vector": vector}
-            ).fetchone()
+            row = fetch_one(
+                connection, statement("describe"), {"table": regclass, "vector": vector}
+            )
         assert row is not None  # the functions behind it raise where they have nothing to return
         return PostgresTable(self, schema, relation, vector=vector, dims=row[0], key=row[1])
 
@@ -183,8 +205,8 @@ class PostgresEngine:
         others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
         width = checks.check_dims(dims)
         identifier = sql.Identifier(*name.split(".", 1))
-        with self.connection() as connection:
-            home = connection.execute(statement("vector_type")).fetchone()
+        with self._calling() as connection:
+            home = fetch_one(connection, statement("vector_type"))
             assert home is not None
             definitions = [
                 sql.SQL("{} {} primary key").format(
@@ -198,7 +220,7 @@ class PostgresEngine:
                     for other, kind in others.items()
                 ),
             ]
-            connection.execute(
+            cursor(connection).execute(
                 sql.SQL("create table {} ({})").format(identifier, sql.SQL(", ").join(definitions))
             )
         return self.table(name, vector=vector)
@@ -208,7 +230,7 @@ class PostgresEngine:
         if self._owned and isinstance(self._source, psycopg.Connection):
             self._source.close()
         if self._server is not None:
-            self._server.stop()
+            in_place(self._server.stop)
 
     def __enter__(self) -> PostgresEngine:
         return self
@@ -223,7 +245,7 @@ class PostgresEngine:
 
 
 def _only_vector(connection: Connection, regclass: str, name: str) -> str:
-    rows = connection.execute(statement("vector_columns"), {"table": regclass}).fetchall()
+    rows = fetch_all(connection, statement("vector_columns"), {"table": regclass})
     vectors = [str(row[0]) for row in rows]
     if len(vectors) == 1:
         return vectors[0]

@@ -1,0 +1,93 @@
+"""Sending rows by binary COPY: rows of a table, and judgments for a calibration."""
+
+from __future__ import annotations
+
+import asyncio  # async only
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from funnelvec.engines.base import Progress
+from funnelvec.engines.postgres.adapt import VectorParameter, statement, vector_dumper
+from funnelvec.engines.postgres.aio.connection import Connection, cursor, fetch_all
+from funnelvec.engines.postgres.load import Column, JudgedRows, Rows
+from funnelvec.engines.progress import reporting
+
+__all__ = ["copy_judgments", "copy_rows", "read_columns"]
+
+_REPORT_EVERY = 1000
+_CANCEL_TIMEOUT = 5.0  # seconds, as psycopg has it for other statements
+
+
+async def read_columns(connection: Connection, table: str) -> dict[str, Column]:
+    """Read the columns that a row can be written with."""
+    rows = await fetch_all(connection, statement("columns"), {"table": table})
+    return {row[0]: Column(*row) for row in rows}
+
+
+async def copy_rows(
+    connection: Connection, table: sql.Identifier, rows: Rows, progress: Progress
+) -> None:
+    """Send the rows in one COPY, inside the transaction of the caller."""
+    title = f"loading {table.as_string(None)}"
+    with reporting(progress, len(rows.ids), title) as advance:
+        await _send(connection, table, rows, advance)
+
+
+async def _send(
+    connection: Connection, table: sql.Identifier, rows: Rows, advance: Callable[[int], None]
+) -> None:
+    command = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+        table, sql.SQL(", ").join(sql.Identifier(column.name) for column in rows.targets)
+    )
+    types = [column.oid for column in rows.targets]
+    async with _copying(connection, command, types, vector=rows.targets[1]) as copy:
+        for row, (key, vector) in enumerate(zip(rows.ids, rows.vectors, strict=True)):
+            values = (column[row] for column in rows.values)
+            await copy.write_row((key, VectorParameter(vector), *values))
+            if row % _REPORT_EVERY == _REPORT_EVERY - 1:
+                advance(row + 1)
+                # async only: a socket that is never full never waits; let other tasks run
+                await asyncio.sleep(0)  # async only
+    advance(len(rows.ids))
+
+
+@contextlib.asynccontextmanager
+async def _copying(
+    connection: Connection, command: sql.Composed, types: list[int], *, vector: Column
+) -> AsyncIterator[psycopg.AsyncCopy]:
+    async with cursor(connection) as sending:
+        sending.adapters.register_dumper(VectorParameter, vector_dumper(vector.oid))
+        async with sending.copy(command) as copy:
+            copy.set_types(types)
+            try:
+                yield copy
+            except BaseException:
+                # psycopg would tell the server at the end of what was sent, and wait for it to get
+                # there: for ever, where a row waits for a lock.
+                if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                    with contextlib.suppress(psycopg.Error):
+                        await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+                raise
+
+
+async def copy_judgments(connection: Connection, table: sql.Identifier, judged: JudgedRows) -> None:
+    """Put judgments into the temporary table ``funnelvec_judgments``, gone with the transaction."""
+    key, vector = judged.key, judged.vector
+    await cursor(connection).execute(
+        sql.SQL(
+            "create temporary table funnelvec_judgments on commit drop as "
+            "select t.{} as query, t.{}, false as relevant from {} as t limit 0"
+        ).format(sql.Identifier(vector.name), sql.Identifier(key.name), table)
+    )
+    command = sql.SQL(
+        "copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)"
+    ).format(sql.Identifier(key.name))
+    boolean = connection.adapters.types["bool"].oid
+    types = [vector.oid, key.oid, boolean]
+    async with _copying(connection, command, types, vector=vector) as copy:
+        for query, id, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
+            await copy.write_row((VectorParameter(query), id, label))
