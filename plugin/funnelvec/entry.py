@@ -62,7 +62,7 @@ def connect(url: str, **options: Any) -> Engine:
     if scheme == "pg-embedded":
         if not rest:
             raise InvalidInput("pg-embedded: needs a folder for its data, as in pg-embedded:./data")
-        return _call(_POSTGRES, "connect_embedded", rest, **options)
+        return _call(_POSTGRES, "connect_embedded", rest, extra="embedded", **options)
     if scheme == "memory":
         if rest:
             raise InvalidInput(f"memory: takes nothing after the colon, not {rest!r}")
@@ -98,12 +98,14 @@ def wrap(obj: object) -> Engine:
     )
 
 
-def _call(module: str, function: str, *arguments: Any, **options: Any) -> Engine:
+def _call(
+    module: str, function: str, *arguments: Any, extra: str = "postgres", **options: Any
+) -> Engine:
     try:
         opener = cast("Callable[..., Engine]", getattr(import_module(module), function))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("numpy", "pgvector", "psycopg", "psycopg_pool"):
             raise
-        raise MissingDependency.of(missing, extra="postgres") from error
+        raise MissingDependency.of(missing, extra=extra) from error
     return opener(*arguments, **options)
