@@ -26,7 +26,7 @@ def test_the_image_has_the_extension_of_this_checkout(postgres_url: str) -> None
     with psycopg.connect(f"{postgres_url.rpartition('/')[0]}/fresh", autocommit=True) as conn:
         conn.execute("create extension vector; create extension funnelvec")
         query = (
-            "select md5(string_agg(pg_get_functiondef(p.oid), '' order by p.oid::regprocedure::text))"
+            "select md5(string_agg(pg_get_functiondef(p.oid), '' order by p.proname))"
             "  from pg_proc as p where p.pronamespace = 'funnelvec'::regnamespace"
         )
         before = conn.execute(query).fetchone()

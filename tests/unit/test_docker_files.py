@@ -1,4 +1,4 @@
-"""What can be said of docker/ without a Docker: what it copies is there, and nothing is floating."""
+"""What can be said of docker/ without a Docker: what it copies is there, no version floats."""
 
 from __future__ import annotations
 
