@@ -162,6 +162,9 @@ exception when others then
     return coalesce(
         (select format('column %I was renamed to %I: select funnelvec.repair();', m.column_name, m.new_name)
          from funnelvec._moved_columns() as m where m.table_name = f.table_name and m.column_name = f.column_name),
+        (select format('what holds %s was renamed to %I: select funnelvec.repair();', m.resolution, m.new_name)
+         from funnelvec._moved_codes() as m where m.table_name = f.table_name and m.column_name = f.column_name
+         limit 1),
         format('can''t be written: %s', sqlerrm));
 end
 $body$;
