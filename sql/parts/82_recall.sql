@@ -125,7 +125,7 @@ begin
         execute exact_statement into truth using q.vector, q.key, k;
         exact_ms := 1000 * extract(epoch from clock_timestamp() - started);
         perform funnelvec._scan_settings(greatest(saved[1]::integer, least(first_keep, 1000)),
-            case when first_keep > 1000 then 'relaxed_order' else saved[2] end, 'off');
+            case when first_keep > 1000 or row_security_active(f.table_name) then 'relaxed_order' else saved[2] end, 'off');
         kept := '{}';
         for i in 1 .. stages - 1 loop
             execute statements[i] into answer using q.vector, k + 1;
