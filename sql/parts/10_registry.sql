@@ -79,7 +79,8 @@ comment on table funnelvec.funnels is 'funnels: one row per generated search fun
 comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
 
 -- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
--- them. Rows whose table is gone belong to nobody and may be removed by anybody.
+-- them. A row can't be written before its table exists, or it would wait for a table of somebody else's to get that number. Rows
+-- whose table is gone belong to nobody and may be removed by anybody.
 create or replace function funnelvec._owns(table_name regclass)
 returns boolean
 language sql stable parallel safe
@@ -88,9 +89,15 @@ return coalesce(
         select pg_catalog.pg_has_role(c.relowner, 'usage')
         from pg_catalog.pg_class as c
         where c.oid operator(pg_catalog.=) table_name
+            and c.relkind operator(pg_catalog.=) any (array['r'::"char", 'p'::"char"])
     ),
-    true
+    false
 );
+
+create or replace function funnelvec._gone(table_name regclass)
+returns boolean
+language sql stable parallel safe
+return not exists (select from pg_catalog.pg_class as c where c.oid operator(pg_catalog.=) table_name);
 
 create or replace function funnelvec._reads(table_name regclass)
 returns boolean
@@ -109,14 +116,24 @@ begin
         execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
         execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);
+        execute pg_catalog.format('drop policy if exists anybody on funnelvec.%I', registry);
         execute pg_catalog.format(
             'create policy readers on funnelvec.%I for select using (funnelvec._reads(table_name))', registry);
         execute pg_catalog.format(
             'create policy owners on funnelvec.%I using (funnelvec._owns(table_name)) '
             'with check (funnelvec._owns(table_name))', registry);
+        execute pg_catalog.format(
+            'create policy anybody on funnelvec.%I for delete using (funnelvec._gone(table_name))', registry);
         execute pg_catalog.format('grant select, insert, update, delete on funnelvec.%I to public', registry);
         -- pg_dump skips the rows of an extension's tables unless it is told; outside an extension script this call is an error.
-        if exists (select from pg_catalog.pg_extension as e where e.extname = 'funnelvec') then
+        -- It is told only where the owner of the database has the rights of whoever installs: for any other owner row-level
+        -- security would make every pg_dump of the database stop. There repair() reads the rows back from the functions.
+        if exists (
+            select
+            from pg_catalog.pg_extension as e, pg_catalog.pg_database as d
+            where e.extname = 'funnelvec' and d.datname = pg_catalog.current_database()
+                and pg_catalog.pg_has_role(d.datdba, current_user, 'usage')
+        ) then
             perform pg_catalog.pg_extension_config_dump(('funnelvec.' || registry)::regclass, '');
         end if;
     end loop;

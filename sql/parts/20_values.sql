@@ -183,7 +183,7 @@ begin
             when m.needs_direction then format('%s.l2_normalize(%s)::%s', home, prefix, type)
             when base_code = 'f16' then format('%s::%s', prefix, type)
             else format(
-                '(case when %1$s.vector_norm(%2$s) <= 65504 then %2$s else %1$s.l2_normalize(%2$s) operator(%1$s.*) '
+                '(case when %1$s.vector_norm(%2$s) <= 65504::double precision then %2$s else %1$s.l2_normalize(%2$s) operator(%1$s.*) '
                 'array_fill(''65504''::real, array[%3$s])::%1$s.vector(%3$s) end)::%4$s', home, prefix, dims, type)
         end;
         opclass := format('%s.halfvec_%s', home, m.opclass_suffix);

@@ -264,6 +264,18 @@ begin
         from funnelvec.resolutions as r
         join pg_attribute as a on a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
         where r.table_name = $1 and r.column_name = $2 and r.resolution = $3
+            and a.attgenerated = 's'
+            -- Computed from this column, and not from one that had its name before. Versions differ in whether it is the column or
+            -- its expression that depends.
+            and exists (
+                select
+                from pg_depend as d
+                join pg_attribute as b on b.attrelid = d.refobjid and b.attnum = d.refobjsubid
+                where d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and b.attname = $2
+                    and (d.classid = 'pg_class'::regclass and d.objid = a.attrelid and d.objsubid = a.attnum
+                        or d.classid = 'pg_attrdef'::regclass and d.objid = (
+                            select e.oid from pg_attrdef as e where e.adrelid = a.attrelid and e.adnum = a.attnum)))
+            and format_type(a.atttypid, a.atttypmod) = (funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, base.code)).type
     );
 end
 $body$;

@@ -25,31 +25,63 @@ begin
 end
 $body$;
 
--- A generated column that is just what we would make, but that the registry does not know: after `drop extension`, or a restore
--- without the registry's rows. It is taken over as it is.
-create or replace function funnelvec._orphan_column(table_name regclass, column_name text, resolution text, metric text)
-returns text
-language plpgsql stable
+-- Every generated column of a table that holds what add_resolution would make, whether or not the registry knows it: the catalogue
+-- says which column it is computed from, and its expression what it computes. f16 codes look different under cosine. A column that
+-- does not have the end of our names may be the user's own and is never taken over.
+create or replace function funnelvec._made_columns(table_name regclass)
+returns table (code_column text, column_name text, resolution text, metrics text[], named_by_us boolean)
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-declare
-    wanted record := funnelvec._parse_resolution(resolution);
-    base record := funnelvec._base(table_name, column_name);
-    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name), metric, base.code);
-begin
-    return (
-        select a.attname
+    select c.code_column, c.column_name, c.resolution, array_agg(m.metric order by m.ordinality),
+        right(c.code_column, length(c.ending)) = c.ending
+    from (
+        select
+            a.attname::text as code_column, b.attname::text as column_name, a.atttypmod as dims, k.code,
+            format('%s:%s', a.atttypmod, k.code) as resolution, format('_%s_%s', a.atttypmod, k.code) as ending,
+            case bt.typname when 'vector' then 'f32' else 'f16' end as base_code,
+            format_type(a.atttypid, a.atttypmod) as type, pg_get_expr(d.adbin, d.adrelid) as expression
         from pg_attribute as a
         join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        join pg_type as at on at.oid = a.atttypid
+        join (values ('vector', 'f32'), ('halfvec', 'f16'), ('bit', 'bit')) as k (type, code) on k.type = at.typname
+        -- Versions differ in whether the column or its expression depends on the columns that it reads.
+        join pg_depend as p
+            on p.refclassid = 'pg_class'::regclass and p.refobjid = a.attrelid and p.refobjsubid <> a.attnum
+            and (p.classid = 'pg_attrdef'::regclass and p.objid = d.oid
+                or p.classid = 'pg_class'::regclass and p.objid = a.attrelid and p.objsubid = a.attnum)
+        join pg_attribute as b on b.attrelid = a.attrelid and b.attnum = p.refobjsubid
+        join pg_type as bt on bt.oid = b.atttypid
         where a.attrelid = table_name
-            and a.attname = funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code)
             and a.attgenerated = 's'
-            and format_type(a.atttypid, a.atttypmod) = stored.type
-            -- Postgres prints the expression in a way of its own: brackets, line ends, capitals.
-            and lower(translate(pg_get_expr(d.adbin, d.adrelid), E'() \n', ''))
-                = lower(translate(stored.expression, E'() \n', ''))
-    );
-end
+            and not a.attisdropped
+            and a.atttypmod between 1 and 16000
+            and bt.typname in ('vector', 'halfvec') and b.attgenerated = ''
+        group by a.attname, b.attname, a.atttypid, a.atttypmod, k.code, bt.typname, d.adbin, d.adrelid
+    ) as c
+    cross join unnest(array['cosine', 'dot', 'euclidean']) with ordinality as m (metric, ordinality)
+    cross join lateral funnelvec._code(c.dims, c.code, quote_ident(c.column_name), m.metric, c.base_code) as s
+    where c.type = s.type
+        -- Postgres prints the expression in a way of its own: brackets, line ends, capitals.
+        and lower(translate(c.expression, E'() \n', '')) = lower(translate(s.expression, E'() \n', ''))
+    group by c.code_column, c.column_name, c.resolution, c.ending
+$body$;
+
+-- A column that is just what we would make, but that the registry does not know: after `drop extension`, or a restore without the
+-- registry's rows. It is taken over as it is.
+create or replace function funnelvec._orphan_column(table_name regclass, column_name text, resolution text, metric text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select m.code_column
+    from funnelvec._made_columns($1) as m
+    where m.column_name = $2 and m.resolution = $3 and $4 = any (m.metrics)
+        and m.named_by_us
+        and not exists (
+            select from funnelvec.resolutions as r where r.table_name = $1 and r.code_column = m.code_column)
+    order by m.code_column
+    limit 1
 $body$;
 
 -- Refuse what can't be stored before anything is touched.
@@ -223,6 +255,7 @@ as $body$
 declare
     stored funnelvec.resolutions;
     users text;
+    made regclass;
 begin
     perform funnelvec._parse_resolution(resolution);
     perform funnelvec._check_owner(table_name);
@@ -250,11 +283,18 @@ begin
     delete from funnelvec.resolutions as r
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
     if stored.code_column <> stored.column_name then
-        execute format('alter table %s drop column if exists %I', table_name, stored.code_column);
+        -- A column that the row names and that holds no code is data of somebody's.
+        if exists (select from funnelvec._made_columns($1) as m where m.code_column = stored.code_column and m.resolution = $3) then
+            execute format('alter table %s drop column %I', table_name, stored.code_column);
+        end if;
     elsif stored.index_name is not null then
-        execute format('drop index if exists %I.%I', (
-            select n.nspname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = $1
-        ), stored.index_name);
+        made := (
+            select i.indexrelid
+            from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as m on m.oid = c.relam
+            where i.indrelid = $1 and c.relname = stored.index_name and m.amname = 'hnsw');
+        if made is not null then
+            execute format('drop index %s', made);
+        end if;
         perform funnelvec._write_function(f) from funnelvec.funnels as f where f.table_name = $1 and f.column_name = $2;
     end if;
 end

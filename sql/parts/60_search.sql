@@ -11,6 +11,56 @@
 -- toast pointer and is read for the rows of the last shortlist alone; the cutoff stands outside, because inside the first stage it
 -- would drive an iterative scan to its limit; materialized CTEs give explain a node per stage.
 
+-- What every row of the registry has to hold before a word of it becomes SQL. Whoever owns a table may write its rows by hand.
+create or replace function funnelvec._check_row(
+    table_name regclass,
+    metric text,
+    funnel text,
+    name text default null,
+    family text default null,
+    parameters jsonb default null
+)
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    number text;
+begin
+    perform funnelvec._check_table(table_name);
+    perform funnelvec._metric(metric);
+    perform funnelvec._parse_funnel(funnel);
+    if octet_length(name) not between 1 and 63 then
+        raise exception using
+            errcode = 'FV004',
+            message = format('a funnel needs a name of 1 to 63 bytes; %L has %s', left(name, 100), octet_length(name)),
+            hint = 'The name becomes the name of a function.';
+    end if;
+    if parameters is null then
+        return;
+    end if;
+    if family is distinct from 'platt' then
+        raise exception using
+            errcode = 'FV004',
+            message = format('the calibration of %s is of the unknown family %L', table_name, left(family, 100)),
+            hint = 'This version knows platt. Calibrate again.';
+    end if;
+    foreach number in array array['slope', 'offset'] loop
+        -- Further out a number may be none in double precision.
+        if jsonb_typeof(parameters -> number) is distinct from 'number'
+            or abs((parameters ->> number)::numeric) not between 1e-300 and 1e300 and (parameters ->> number)::numeric <> 0
+            or number = 'slope' and (parameters ->> number)::numeric <= 0
+        then
+            raise exception using
+                errcode = 'FV004',
+                message = format('the calibration of %s has the %s %s', table_name, number,
+                    coalesce(left(parameters ->> number, 100), 'null')),
+                hint = 'Calibrate again.';
+        end if;
+    end loop;
+end
+$body$;
+
 -- The stages of a stored funnel with all that SQL needs to know of them. The base column may stand at any stage.
 create or replace function funnelvec._stages(f funnelvec.funnels)
 returns table (
@@ -35,6 +85,7 @@ declare
     parsed record;
     stored record;
 begin
+    perform funnelvec._check_row(f.table_name, f.metric, f.funnel, f.name);
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
         stored := funnelvec._code(parsed.dims, parsed.code, '{query}', f.metric, base.code);
         stage := parsed.stage;
@@ -165,6 +216,14 @@ begin
     join pg_namespace as n on n.oid = c.relnamespace
     where f.name in (parts[cardinality(parts)], $1)
         and (cardinality(parts) = 1 or f.name = $1 or n.nspname = parts[cardinality(parts) - 1]);
+    if cardinality(found_ones) > 1 then
+        -- Somebody else's table may have a funnel of the same name: one's own comes first.
+        found_ones := coalesce((
+            select array_agg(f)
+            from unnest(found_ones) as f
+            join pg_class as c on c.oid = f.table_name
+            where pg_get_userbyid(c.relowner) = current_user), found_ones);
+    end if;
     if found_ones is null then
         raise exception using
             errcode = 'FV005',

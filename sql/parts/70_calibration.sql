@@ -1,16 +1,36 @@
 -- Relevance: from a raw score to the probability that the row answers the query, and back to a cutoff on the score.
 -- Platt scaling (Platt 1999, with his smoothed targets): relevance = sigmoid(slope * score + offset).
 
--- The calibration in force for a funnel, as {"family", "slope", "offset"}; null where there is none.
+-- The calibration in force for a funnel.
+create or replace function funnelvec._calibration_row(f funnelvec.funnels)
+returns funnelvec.calibrations
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    found_one funnelvec.calibrations;
+begin
+    select c.* into found_one
+    from funnelvec.calibrations as c
+    where (c.table_name, c.column_name, c.model, c.metric, c.last_stage, c.version)
+        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), f.calibration);
+    if found_one.table_name is not null then
+        perform funnelvec._check_row(
+            found_one.table_name, found_one.metric, found_one.last_stage, null, found_one.family, found_one.parameters);
+    end if;
+    return found_one;
+end
+$body$;
+
+-- Its map, as {"family", "slope", "offset"}; null where there is none.
 create or replace function funnelvec._calibration(f funnelvec.funnels)
 returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select c.parameters || jsonb_build_object('family', c.family)
-    from funnelvec.calibrations as c
-    where (c.table_name, c.column_name, c.model, c.metric, c.last_stage, c.version)
-        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), f.calibration)
+    from funnelvec._calibration_row(f) as c
+    where c.version is not null
 $body$;
 
 -- A double precision literal that reads back as the same number.

@@ -1,6 +1,7 @@
--- status: the stored resolutions and how well they cover the table.
+-- status: the stored resolutions and how well they cover the table, and whatever is out of step with the registry.
 
--- The stored resolutions, how much of the table their index can see, and whether sign codes are balanced.
+-- What each row is about stands in `object`. Rows of stored resolutions have `resolution`; rows without it are about something that
+-- repair() looks after: a function, a column, or what a dropped table left behind.
 create or replace function funnelvec.status(table_name regclass default null)
 returns table (
     "table" regclass,
@@ -13,7 +14,8 @@ returns table (
     bit_balance double precision,
     index_name regclass,
     index_bytes bigint,
-    advice text
+    advice text,
+    object text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -21,35 +23,35 @@ as $body$
 declare
     r funnelvec.resolutions;
     stored record;
+    fault text;
 begin
     for r in
         select s.*
         from funnelvec.resolutions as s
         where (status.table_name is null or s.table_name = status.table_name)
             and exists (select from pg_class as c where c.oid = s.table_name)
-        order by s.table_name::text, s.column_name, funnelvec._width(s.resolution), s.resolution
+        order by s.table_name::text, s.column_name, substring(s.resolution, '^[0-9]{1,5}')::integer, s.resolution
     loop
         "table" := r.table_name;
         column_name := r.column_name;
         resolution := r.resolution;
         code_column := r.code_column;
-        select c.* into stored
-        from funnelvec._parse_resolution(r.resolution) as p
-        cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as c;
-        if not exists (
-            select from pg_attribute as a
-            where a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
-        ) then
-            rows := 0;
-            filled := 0;
-            coverage := 0;
-            bit_balance := null;
-            index_name := null;
-            index_bytes := null;
-            advice := format('column %s is gone or renamed', r.code_column);
+        object := format('column %s.%I', r.table_name, r.code_column);
+        rows := 0;
+        filled := 0;
+        coverage := 0;
+        bit_balance := null;
+        index_name := null;
+        index_bytes := null;
+        fault := coalesce(funnelvec._resolution_fault(r), funnelvec._measure_fault(r, status.table_name is not null));
+        if fault is not null then
+            advice := fault;
             return next;
             continue;
         end if;
+        select c.* into stored
+        from funnelvec._parse_resolution(r.resolution) as p
+        cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as c;
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         coverage := filled::double precision / nullif(rows, 0);
         index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);
@@ -59,15 +61,59 @@ begin
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end);
         return next;
     end loop;
+    return query
+    select p."table", null::text, null::text, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
+        null::regclass, null::bigint, p.advice, p.object
+    from funnelvec._problems() as p
+    where status.table_name is null or p."table" = status.table_name
+    order by p."table"::text, p.object;
 end
 $body$;
 
-create or replace function funnelvec._width(resolution text)
-returns integer
-language sql immutable
+-- Why a row does not describe a stored resolution, with the way out; null where it does.
+create or replace function funnelvec._resolution_fault(r funnelvec.resolutions)
+returns text
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select p.dims from funnelvec._parse_resolution(resolution) as p
+begin
+    if exists (select from funnelvec._moved_columns() as m where m.table_name = r.table_name and m.column_name = r.column_name) then
+        return (
+            select format('column %I was renamed to %I: select funnelvec.repair();', m.column_name, m.new_name)
+            from funnelvec._moved_columns() as m
+            where m.table_name = r.table_name and m.column_name = r.column_name);
+    end if;
+    perform funnelvec._check_row(r.table_name, r.metric, r.resolution);
+    if funnelvec._code_column(r.table_name, r.column_name, r.resolution) is not distinct from r.code_column then
+        return null;
+    end if;
+    return coalesce(
+        (select format('column %I was renamed to %I: select funnelvec.repair();', r.code_column, m.new_name)
+         from funnelvec._moved_codes() as m
+         where m.table_name = r.table_name and m.column_name = r.column_name and m.resolution = r.resolution),
+        format('column %I is gone, or is not what holds %s: select funnelvec.repair(); then funnelvec.add_resolution',
+            r.code_column, r.resolution));
+exception when others then
+    -- Our own refusals say what is wrong with the row; anything else is no finding.
+    if sqlstate not like 'FV%' then
+        raise;
+    end if;
+    return format('%s: select funnelvec.repair();', sqlerrm);
+end
+$body$;
+
+-- Why a column is not counted. Reading a table of somebody else's runs his row-level security policies with one's own rights:
+-- that is left to whoever names the table.
+create or replace function funnelvec._measure_fault(r funnelvec.resolutions, named boolean)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case
+        when not has_column_privilege(r.table_name, r.code_column, 'select') then 'not counted: you may not read the column'
+        when not named and row_security_active(r.table_name)
+            then format('not counted, because it has row-level security: select * from funnelvec.status(%L);', r.table_name::text)
+    end
 $body$;
 
 -- Rows, and rows whose code an HNSW index can see: not null and, under cosine, not zero. Tables of more than 200,000 rows are
@@ -112,4 +158,4 @@ end
 $body$;
 
 comment on function funnelvec.status(regclass)
-    is 'stored resolutions: coverage, balance of sign codes, index and its size, advice';
+    is 'stored resolutions: coverage, balance of sign codes, index and its size, advice; and what repair() would mend';

@@ -166,4 +166,5 @@ def test_status_flags_a_column_that_is_gone_and_shows_the_others(owner_conn: Con
     rows = owner_conn.execute(
         'select "table"::text, rows, advice from funnelvec.status() order by 1'
     ).fetchall()
-    assert rows == [("one", 0, "column embedding is gone or renamed"), ("two", 20, "")]
+    advice = "column embedding was renamed to renamed: select funnelvec.repair();"
+    assert rows == [("one", 0, advice), ("two", 20, "")]
