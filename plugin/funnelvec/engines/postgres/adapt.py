@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from pgvector import Vector
+from pgvector import HalfVector, Vector
 from psycopg import pq, sql
 from psycopg.adapt import Dumper
 
 from funnelvec import errors
-from funnelvec.types import ColumnKind
+from funnelvec.types import BaseCode, ColumnKind
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
 __all__ = [
     "COLUMN_TYPES",
+    "DTYPES",
     "SQL_NAME",
     "VectorParameter",
     "quoted",
@@ -51,6 +52,9 @@ COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
     "timestamp": "timestamptz",
     "uuid": "uuid",
 }
+
+#: What the vectors of a column are on the wire, by the code of the column.
+DTYPES: dict[BaseCode, type[np.float32] | type[np.float16]] = {"f32": np.float32, "f16": np.float16}
 
 _BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
     "FV001": errors.SpecError,
@@ -89,11 +93,11 @@ def statement(name: str) -> LiteralString:
 
 
 class VectorParameter:
-    """A (d,) float32 array on its way to Postgres."""
+    """A (d,) array on its way to Postgres: float32 as ``vector``, float16 as ``halfvec``."""
 
     __slots__ = ("array",)
 
-    def __init__(self, array: npt.NDArray[np.float32]) -> None:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
 
 
@@ -104,7 +108,8 @@ class _VectorDumper(Dumper):
     format = pq.Format.BINARY
 
     def dump(self, obj: VectorParameter) -> bytes:
-        return Vector(obj.array).to_binary()
+        wire = HalfVector if obj.array.dtype == np.float16 else Vector
+        return wire(obj.array).to_binary()
 
 
 def vector_dumper(oid: int) -> type[Dumper]:

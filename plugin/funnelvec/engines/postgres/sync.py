@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Capabilities
+from funnelvec.engines.keys import key_name
 from funnelvec.engines.postgres.adapt import (
     COLUMN_TYPES,
     SQL_NAME,
@@ -29,7 +30,8 @@ from funnelvec.engines.postgres.adapt import (
 from funnelvec.engines.postgres.table import PostgresTable
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible, find_installed, install
-from funnelvec.types import ColumnKind
+from funnelvec.resolution import CODES, Resolution
+from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer
@@ -39,7 +41,7 @@ __all__ = ["PostgresEngine", "connect", "connect_embedded", "wrap"]
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
 CAPABILITIES = Capabilities(
-    name="postgres", codes=("f32", "f16", "bit"), metrics=("cosine",), filters=True, persistent=True
+    name="postgres", codes=CODES, metrics=METRICS, filters=True, persistent=True
 )
 
 
@@ -166,7 +168,11 @@ class PostgresEngine:
                 statement("describe"), {"table": regclass, "vector": vector}
             ).fetchone()
         assert row is not None  # the functions behind it raise where they have nothing to return
-        return PostgresTable(self, schema, relation, vector=vector, dims=row[0], key=row[1])
+        dims, code, metric, key = row
+        return PostgresTable(
+            self, schema, relation,
+            vector=vector, dims=dims, code=code, metric=metric, key=key_name(key),
+        )  # fmt: skip
 
     def create(
         self,
@@ -174,33 +180,45 @@ class PostgresEngine:
         *,
         dims: int,
         vector: str = "embedding",
-        id: str = "id",
-        id_kind: ColumnKind = "integer",
+        dtype: BaseCode = "f32",
+        metric: Metric = "cosine",
+        id: str | Sequence[str] = "id",
+        id_kind: ColumnKind | Sequence[ColumnKind] = "integer",
         columns: Mapping[str, ColumnKind] | None = None,
     ) -> PostgresTable:
         """Create an empty table; ``schema.table`` puts it into a schema."""
         checks.check_name(name, "the name of a table")
-        others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
-        width = checks.check_dims(dims)
+        key, others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
+        base = Resolution(checks.check_dims(dims), checks.check_dtype(dtype))
+        chosen = checks.check_metric(metric)
         identifier = sql.Identifier(*name.split(".", 1))
-        with self.connection() as connection:
-            home = connection.execute(statement("vector_type")).fetchone()
+        with self.connection() as connection, connection.transaction():
+            home = connection.execute(statement("vector_type"), {"code": base.code}).fetchone()
             assert home is not None
             definitions = [
-                sql.SQL("{} {} primary key").format(
-                    sql.Identifier(id), sql.SQL(COLUMN_TYPES[id_kind])
-                ),
+                *_definitions(key),
                 sql.SQL("{} {}({}) not null").format(
-                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(width)
+                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(base.dims)
                 ),
-                *(
-                    sql.SQL("{} {}").format(sql.Identifier(other), sql.SQL(COLUMN_TYPES[kind]))
-                    for other, kind in others.items()
-                ),
+                *_definitions(others),
+                sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))),
             ]
             connection.execute(
                 sql.SQL("create table {} ({})").format(identifier, sql.SQL(", ").join(definitions))
             )
+            if chosen not in (None, "cosine"):
+                # The column itself as a resolution: whoever opens the table finds the metric.
+                connection.execute(
+                    statement("add_resolution"),
+                    {
+                        "table": identifier.as_string(None),
+                        "vector": vector,
+                        "resolution": str(base),
+                        "index": False,
+                        "allow_rewrite": False,
+                        "metric": chosen,
+                    },
+                )
         return self.table(name, vector=vector)
 
     def close(self) -> None:
@@ -222,13 +240,20 @@ class PostgresEngine:
         self.close()
 
 
+def _definitions(columns: Mapping[str, ColumnKind]) -> list[sql.Composed]:
+    return [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(COLUMN_TYPES[kind]))
+        for name, kind in columns.items()
+    ]
+
+
 def _only_vector(connection: Connection, regclass: str, name: str) -> str:
     rows = connection.execute(statement("vector_columns"), {"table": regclass}).fetchall()
     vectors = [str(row[0]) for row in rows]
     if len(vectors) == 1:
         return vectors[0]
     if not vectors:
-        raise NotFound(f"table {name!r} has no column of type vector")
+        raise NotFound(f"table {name!r} has no column of type vector or halfvec")
     raise InvalidInput(
         f"table {name!r} has several vector columns ({', '.join(vectors)}); say which with vector="
     )

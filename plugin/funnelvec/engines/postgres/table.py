@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
@@ -12,21 +13,25 @@ from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
 from funnelvec.engines.progress import reporting
-from funnelvec.errors import InvalidInput, NotFound
+from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
+    BaseCode,
     Explanation,
     Hit,
     Judgments,
     Key,
+    Metric,
     RecallReport,
     ResolutionStatus,
     StageRecall,
     StageReport,
+    needs_direction,
 )
 
 if TYPE_CHECKING:
@@ -38,19 +43,31 @@ __all__ = ["PostgresTable"]
 class _Funnel(NamedTuple):
     funnel: str
     model: str
+    metric: Metric
 
 
 class PostgresTable:
     """A table of the user's, seen through one vector column."""
 
     def __init__(
-        self, engine: PostgresEngine, schema: str, name: str, *, vector: str, dims: int, key: str
+        self,
+        engine: PostgresEngine,
+        schema: str,
+        name: str,
+        *,
+        vector: str,
+        dims: int,
+        code: BaseCode,
+        metric: Metric,
+        key: KeyName,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._name = name
         self._vector = vector
         self._dims = dims
+        self._code: BaseCode = code
+        self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, _Funnel] = {}
 
@@ -75,8 +92,18 @@ class PostgresTable:
         return self._dims
 
     @property
-    def key(self) -> str:
-        """Name of the key column."""
+    def code(self) -> BaseCode:
+        """Code of the vector column: ``f32`` for ``vector``, ``f16`` for ``halfvec``."""
+        return self._code
+
+    @property
+    def metric(self) -> Metric:
+        """What the column is compared by, as this handle last saw it."""
+        return self._metric
+
+    @property
+    def key(self) -> KeyName:
+        """Name of the key column, or the names of its columns."""
         return self._key
 
     def __len__(self) -> int:
@@ -86,7 +113,8 @@ class PostgresTable:
         return int(row[0]) if row else 0
 
     def __repr__(self) -> str:
-        return f"<PostgresTable {self._regclass}, {self._vector} vector({self._dims})>"
+        column = f"{self._vector} {self._dims}:{self._code} {self._metric}"
+        return f"<PostgresTable {self._regclass}, {column}>"
 
     def add(
         self,
@@ -100,8 +128,8 @@ class PostgresTable:
         with self._engine.connection() as connection:
             known = load.columns(connection, self._regclass)
             rows = load.prepare(
-                known, key=self._key, vector=self._vector, dims=self._dims,
-                ids=ids, vectors=vectors, columns=columns,
+                known, key=self._key, vector=self._vector, dims=self._dims, code=self._code,
+                directed=needs_direction(self._metric), ids=ids, vectors=vectors, columns=columns,
             )  # fmt: skip
             with (
                 reporting(progress, len(rows.ids), f"loading {self._name}") as advance,
@@ -111,15 +139,21 @@ class PostgresTable:
         return len(rows.ids)
 
     def add_resolution(
-        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+        self,
+        resolution: Resolution | str,
+        *,
+        index: bool = False,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
     ) -> None:
         """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
-        text = str(checks.check_resolution(resolution, dims=self._dims))
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
         self._call(
             "add_resolution",
             resolution=text,
             index=bool(index),
             allow_rewrite=bool(allow_rewrite),
+            metric=checks.check_metric(metric),
         )
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
@@ -136,11 +170,12 @@ class PostgresTable:
         approximate: bool = False,
         replace: bool = False,
         model: str | None = None,
+        metric: Metric | None = None,
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
-        parsed.check(dims=self._dims, code="f32", approximate=approximate)
+        parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         self._call(
             "create_funnel",
             name=name,
@@ -148,6 +183,7 @@ class PostgresTable:
             approximate=bool(approximate),
             replace=bool(replace),
             model=model,
+            metric=checks.check_metric(metric),
         )
         self._funnels.clear()
 
@@ -166,7 +202,8 @@ class PostgresTable:
         funnel: str | None = None,
     ) -> list[Hit]:
         """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        # The function takes what the column holds; what has no direction it refuses itself.
+        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
@@ -179,7 +216,9 @@ class PostgresTable:
                 command,
                 (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
             ).fetchall()
-        return [Hit(*row) for row in rows]
+        if isinstance(self._key, str):
+            return [Hit(*row) for row in rows]
+        return [Hit(tuple(key), score, relevance) for *key, score, relevance in rows]
 
     def explain(
         self,
@@ -191,7 +230,7 @@ class PostgresTable:
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        vector = VectorParameter(self._query(query))
         checks.check_k(k)
         parsed = filters.parse(filter)
         with self._engine.connection() as connection:
@@ -241,16 +280,13 @@ class PostgresTable:
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
         """Fit relevance in the database; the judgments go there in a temporary table."""
-        if judgments.queries.shape[1] != self._dims:
-            raise InvalidInput(
-                f"the judged queries have {judgments.queries.shape[1]} dimensions, the column has "
-                f"{self._dims}; embed them with the model that made the column"
-            )
         with self._engine.connection() as connection, connection.transaction():
             name = self._known_funnel(connection, funnel)
+            stored = self._funnels[name]
             load.copy_judgments(
                 connection, self._identifier, judgments,
                 known=load.columns(connection, self._regclass), key=self._key, vector=self._vector,
+                dims=self._dims, code=self._code, directed=needs_direction(stored.metric),
             )  # fmt: skip
             row = connection.execute(
                 statement("calibrate"), {"funnel": quoted(self._schema, name)}
@@ -258,13 +294,12 @@ class PostgresTable:
             connection.execute("drop table pg_temp.funnelvec_judgments")
         assert row is not None  # calibrate returns one row or raises
         _, slope, offset, queries, pairs, relevant, _, sha256 = row
-        stored = self._funnels[name]
         return PlattCalibration(
             slope=slope,
             offset=offset,
             model=stored.model or None,
             vector=self._vector,
-            metric="cosine",
+            metric=stored.metric,
             last_stage=str(Funnel.parse(stored.funnel).last.resolution),
             judgments_sha256=sha256,
             n_pairs=pairs,
@@ -280,6 +315,9 @@ class PostgresTable:
             ).fetchall()
         return [ResolutionStatus(*row) for row in rows]
 
+    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
+
     @property
     def _identifier(self) -> sql.Identifier:
         return sql.Identifier(self._schema, self._name)
@@ -293,9 +331,11 @@ class PostgresTable:
 
     def _call(self, what: str, /, **arguments: Any) -> None:
         with self._engine.connection() as connection, connection.transaction():
-            connection.execute(
-                statement(what), {"table": self._regclass, "vector": self._vector, **arguments}
-            )
+            column = {"table": self._regclass, "vector": self._vector}
+            connection.execute(statement(what), {**column, **arguments})
+            row = connection.execute(statement("metric"), column).fetchone()
+        if row is not None:
+            self._metric = row[0]
 
     def _known_funnel(self, connection: Connection, name: str | None) -> str:
         """Return the name of a funnel that the registry knows, asking it once per name."""
@@ -304,7 +344,7 @@ class PostgresTable:
             rows = connection.execute(
                 statement("funnels"), {"table": self._regclass, "vector": self._vector}
             ).fetchall()
-            self._funnels = {row[0]: _Funnel(row[1], row[2]) for row in rows}
+            self._funnels = {row[0]: _Funnel(*row[1:]) for row in rows}
         if wanted not in self._funnels:
             others = ", ".join(sorted(self._funnels)) or "none"
             raise NotFound(
