@@ -78,7 +78,9 @@ def _norms(prefix: npt.NDArray[np.float32]) -> _Wide:
 
 
 def _directions(prefix: npt.NDArray[np.float32], norms: _Wide) -> npt.NDArray[np.float32]:
-    return (prefix.astype(np.float64) / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
+    directions = prefix.astype(np.float64) / np.where(norms == 0.0, 1.0, norms)
+    directions[norms[:, 0] == 0.0] = 0.0  # of either sign, as in Postgres
+    return directions.astype(np.float32)
 
 
 def _by_blocks(codes: npt.NDArray[Any], score: Callable[[_Wide], _Wide]) -> _Wide:
