@@ -106,14 +106,16 @@ as $body$
 declare
     columns smallint[];
 begin
-    select i.indkey::smallint[] into columns
+    select k.columns into columns
     from pg_index as i
+    -- Columns that the index only includes say nothing about which row it is. Arrays made from an int2vector begin at 0.
+    cross join lateral (select (i.indkey::smallint[])[0:i.indnkeyatts - 1]) as k (columns)
     where i.indrelid = table_name
         and i.indisunique and i.indisvalid and i.indimmediate
         and i.indpred is null and i.indexprs is null
         and not exists (
             select from pg_attribute as a
-            where a.attrelid = table_name and a.attnum = any (i.indkey) and not a.attnotnull)
+            where a.attrelid = table_name and a.attnum = any (k.columns) and not a.attnotnull)
     order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
     limit 1;
     if columns is null then
@@ -127,7 +129,6 @@ begin
         case when a.attcollation = 0 then '' else ' collate "C"' end
     from unnest(columns) with ordinality as k (attnum, ordinality)
     join pg_attribute as a on a.attrelid = table_name and a.attnum = k.attnum
-    where k.ordinality <= (select i.indnkeyatts from pg_index as i where i.indrelid = table_name and i.indkey::smallint[] = columns limit 1)
     order by k.ordinality;
 end
 $body$;

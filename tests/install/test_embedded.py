@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -316,3 +317,13 @@ def test_root_opens_the_way_in_without_listing_it(folder: Path) -> None:
         assert ask(server, "select 1") == 1
         assert closed.stat().st_mode & 0o777 == 0o701
         assert (closed / "db" / "data").stat().st_uid != 0
+
+
+def test_the_link_for_an_awkward_path_goes_with_the_server(stopped: Path) -> None:
+    awkward = stopped.rename(stopped.with_name("a b"))
+    with EmbeddedServer.start(awkward, settings=FAST) as server:
+        socket = Path(parse_qs(urlsplit(server.url()).query)["host"][0])
+        link = socket.parent
+        assert link.is_symlink() and " " not in str(link)
+    assert not link.is_symlink()
+    assert (awkward / "data" / "PG_VERSION").is_file()

@@ -142,8 +142,8 @@ def test_changed_text_replaces_functions_and_keeps_rows(
     apply.install(owner, mode="plain")
     owner.execute("create table items (id integer primary key, embedding vector(3))")
     owner.execute(
-        "insert into funnelvec.resolutions (table_name, column_name, resolution, code_column)"
-        " values ('items', 'embedding', '2:f16', 'embedding_2_f16')"
+        "insert into funnelvec.resolutions (table_name, column_name, resolution, metric, code_column)"
+        " values ('items', 'embedding', '2:f16', 'cosine', 'embedding_2_f16')"
     )
     body = render.load_source().body + (
         "create or replace function funnelvec._probe() returns integer language sql return 7;\n"

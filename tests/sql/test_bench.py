@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from funnelvec import cli
-from funnelvec.bench import compare, generate
+from funnelvec.bench import compare, generate, stage
 from funnelvec.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import psycopg
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -55,7 +55,10 @@ def test_a_run_measures_all_contestants_and_leaves_nothing(
         assert 0 < each.index_bytes < each.total_bytes
         assert len(each.build_seconds) == 2
         assert [len(times) for times in each.times] == [20, 20, 20]
-    assert [len(times) for times in exact.times] == [2, 2, 2]
+    assert [len(times) for times in exact.times] == [1, 1, 1]
+    assert report.exact is exact
+    assert report.full[0] is report.standings[1]
+    assert report.full[-1].recall >= ours.recall or report.notes
 
     assert [each.same for each in report.overheads] == [True, True]
     assert {each.ratio.repeats for each in report.overheads} == {3}
@@ -91,6 +94,52 @@ def test_three_stages_and_an_approximate_end(owner_url: str) -> None:
     assert 0 < report.ours.recall <= 1
     report = compare(owner_url, dataset, funnel="16:f16", rounds=1, with_overhead=False)
     assert 0 < report.ours.recall < 1
+
+
+def test_builds_use_every_core_and_searches_are_planned_as_ever(
+    owner_url: str, owner_conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_tables: list[Any] = []
+    build_one = stage._run
+
+    def options() -> list[Any]:
+        return owner_conn.execute(
+            "select reloptions from pg_class"
+            " where relname in ('plain', 'funneled') and relkind = 'r' order by relname"
+        ).fetchall()
+
+    def building(*arguments: Any) -> float:
+        on_tables.append(options())
+        return build_one(*arguments)
+
+    def measured(lanes: Any, *_: object, **__: object) -> Any:
+        on_tables.append(options())
+        return [[{0: 1.0}] for _ in lanes]
+
+    monkeypatch.setattr(stage, "_run", building)
+    monkeypatch.setattr("funnelvec.bench.run.take_turns", measured)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    compare(owner_url, generate(100, 5, dims=8), rounds=1, with_overhead=False)
+    *builds, searching = on_tables
+    assert len(builds) == 2
+    for found in builds:
+        assert found[0] == found[1]
+        assert found[0][0][0].startswith("parallel_workers=")
+    assert searching == [(None,), (None,)]
+
+
+def test_small_shared_memory_builds_without_workers(
+    owner_url: str, owner_conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = owner_conn.execute("select inet_server_addr() is null").fetchone()
+    if row != (True,) or not Path("/dev/shm").is_dir():
+        pytest.skip("the server's shared memory is not here to be looked at")
+    usage = shutil.disk_usage("/")._replace(free=64 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    report = compare(owner_url, generate(100, 5, dims=8), rounds=1, with_overhead=False)
+    assert report.server["max_parallel_maintenance_workers"] == "0"
+    assert any("shared memory is small" in note for note in report.notes)
 
 
 def test_a_wide_vector_is_indexed_as_halfvec(owner_url: str) -> None:

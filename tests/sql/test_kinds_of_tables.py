@@ -189,6 +189,26 @@ def test_a_key_of_several_columns(owner_conn: Connection) -> None:
     assert search(owner_conn, "f", text(Q))[0][3] is not None
 
 
+def test_a_unique_index_serves_as_the_key(owner_conn: Connection) -> None:
+    fill(owner_conn, vectors(60))
+    owner_conn.execute(
+        """
+        alter table products drop constraint products_pkey;
+        create unique index by_name on products (name);
+        """
+    )
+    create = "select funnelvec.create_funnel('f', 'products', 'embedding', '32:f32')"
+    with pytest.raises(psycopg.Error, match="no key"):
+        owner_conn.execute(create)  # names may be null
+    owner_conn.execute("alter table products alter column name set not null")
+    owner_conn.execute("create unique index covering on products (id) include (price, embedding)")
+    owner_conn.execute("alter table products alter column id set not null")
+    owner_conn.execute(create)
+    cursor = owner_conn.execute("select * from f(%s)", (text(Q),))
+    assert cursor.description is not None
+    assert [column.name for column in cursor.description] == ["name", "score", "relevance"]
+
+
 PARTITIONED = {
     "range": ("range (id)", ["from (0) to (150)", "from (150) to (10000)"]),
     "list": ("list (part)", ["in ('a')", "in ('b', 'c')"]),

@@ -68,6 +68,26 @@ def test_generated_vectors_have_the_stated_spectrum() -> None:
     np.testing.assert_array_equal(dataset.rows, again.rows)
     other = generate(4000, 10, dims=64, seed=4)
     assert not np.array_equal(dataset.rows, other.rows)
+    assert (dataset.queries @ dataset.rows.T).max() < 0.999  # queries are draws of their own
+
+
+def test_the_spectrum_is_the_stated_one() -> None:
+    variance = spectrum(1536)
+    assert variance.sum() == pytest.approx(1)
+    # The ratio of two dimensions follows from the formula alone.
+    assert variance[99] / variance[3] == pytest.approx((4 / 100) ** 0.5 * np.exp(-96 / 170))
+    shares = np.cumsum(variance)[[63, 127, 255, 511]]
+    np.testing.assert_allclose(shares, [0.59, 0.77, 0.91, 0.98], atol=0.006)
+
+
+def test_a_prefix_of_generated_vectors_finds_what_the_whole_vector_finds() -> None:
+    """What makes the set worth searching by funnel: a twelfth of the width keeps the top 10."""
+    sample = generate(4000, 40)
+    exact = np.argsort(-(sample.queries @ sample.rows.T), axis=1)[:, :10]
+    prefix = sample.rows[:, :128] / np.linalg.norm(sample.rows[:, :128], axis=1, keepdims=True)
+    near = np.argsort(-(sample.queries[:, :128] @ prefix.T), axis=1)[:, :100]
+    kept = np.mean([np.isin(e, n).mean() for e, n in zip(exact, near, strict=True)])
+    assert kept > 0.99
 
 
 def test_held_out_queries_are_not_in_the_table(tmp_path: Path) -> None:
@@ -210,6 +230,7 @@ def test_different_rows_are_a_miss_however_fast() -> None:
 def _standing(name: str, times: list[dict[int, float]], **changes: object) -> Standing:
     standing = Standing(
         name=name,
+        label=name,
         ours=False,
         settings="",
         statement="select",

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from rich.console import Console
 
 import funnelvec as fv
 from funnelvec.cli import main
-from funnelvec.demo import plan, run, show
+from funnelvec.demo import plan, run, show, story
 from funnelvec.demo.corpus import Limits
+from funnelvec.demo.encoder import Encoder
 from funnelvec.demo.results import DemoReport
 from funnelvec.errors import Conflict, NotFound
 
@@ -37,24 +39,32 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A place for servers. Not tmp_path: pytest closes its parents to the server's user again."""
+    with tempfile.TemporaryDirectory(prefix="funnelvec-test-demo-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
 def small() -> Iterator[None]:
     """Sizes that take seconds; every other setting is the demo's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "CORPUS", Limits(documents=1_500, documents_per_package=200))
-        patch.setattr(plan, "LEAST_DOCUMENTS", 1_000)
+        patch.setattr(plan, "CORPUS", Limits(documents=800, documents_per_package=200))
+        patch.setattr(plan, "LEAST_DOCUMENTS", 300)
         patch.setattr(plan, "WIDE_ROWS", 400)
         patch.setattr(plan, "WIDE_DIMS", 200)
-        patch.setattr(plan, "WIDE_FUNNEL", "128:f16@100 > 200:f32")
+        patch.setattr(plan, "WIDE_FUNNEL", "64:f16@100 > 128:f16@20 > 200:f32")
         patch.setattr(plan, "COMPARED_QUERIES", 5)
+        patch.setattr(plan, "COMPARED_ROUNDS", 1)
         patch.setattr(plan, "RECALL_SAMPLE", 20)
-        patch.setattr(plan, "SHARED_BUFFERS_MB", 64)
-        patch.setattr(plan, "MAINTENANCE_MB", 32)
+        patch.setattr(plan, "SERVER", {"fsync": False, "full_page_writes": False})
         yield
 
 
 @pytest.fixture(scope="module")
-def tour(small: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("demo") / "a kept one"
+def tour(small: None, place: Path) -> Run:
+    folder = place / "a kept one"
     out = io.StringIO()
     report = run.run(folder, console=Console(file=out, width=80))
     return Run(folder, report, out.getvalue())
@@ -74,13 +84,13 @@ def cli(*arguments: str, sql: str = "") -> subprocess.CompletedProcess[str]:
 def test_every_step_has_a_result(tour: Run) -> None:
     built = tour.report.built
     assert built is not None
-    assert built.documents == 1_500
+    assert built.documents == 800
     assert built.status.coverage == 1.0
     assert built.recall.queries == 20
     assert built.recall.recall > 0.9
     assert (len(tour.report.answers), len(tour.report.unanswerable)) == (5, 20)
     assert tour.report.explanation is not None
-    assert [stage.rows_in for stage in tour.report.explanation.stages] == [1_500, 100]
+    assert [stage.rows_in for stage in tour.report.explanation.stages] == [800, 100]
     assert tour.report.explanation.stages[0].access.startswith("index docs_")
 
 
@@ -107,17 +117,17 @@ def test_hits_carry_the_fitted_relevance_and_the_threshold_holds(tour: Run) -> N
 
 def test_the_comparison_measures_all_three_in_both_cases(tour: Run) -> None:
     corpus_case, wide_case = tour.report.comparisons
-    assert (corpus_case.rows, corpus_case.dims) == (1_500, 256)
+    assert (corpus_case.rows, corpus_case.dims) == (800, 256)
     assert (wide_case.rows, wide_case.dims) == (400, 200)
     for case in tour.report.comparisons:
-        assert [row.name for row in case.results] == ["full HNSW", "funnel", "exact"]
-        assert case.result("exact").recall == 1.0
-        assert all(0.5 < row.recall <= 1.0 for row in case.results)
-        assert all(row.median_ms > 0 for row in case.results)
-        assert 0 < case.result("funnel").index_bytes < case.result("full HNSW").index_bytes
-        assert case.result("exact").index_bytes == 0
-        # 128 halves and pgvector's header of 8 bytes.
-        assert case.code_bytes == case.rows * (2 * 128 + 8)
+        assert case.full[0].label == "full HNSW, ef 40"
+        assert case.exact.recall == 1.0
+        assert all(0.5 < each.recall <= 1.0 for each in case.standings)
+        assert 0 < case.ours.index_bytes < case.full[-1].index_bytes
+        for each in case.standings:
+            assert f"  {each.label} " in tour.printed
+    written = json.loads(json.dumps(tour.report.as_json(), default=str))
+    assert [case["data"]["dims"] for case in written["comparisons"]] == [256, 200]
 
 
 def test_it_prints_plain_text_that_fits(tour: Run) -> None:
@@ -151,34 +161,30 @@ def test_ask_uses_the_kept_database_again(tour: Run, capsys: pytest.CaptureFixtu
     assert values["server"]["directory"] == str(tour.folder)
 
 
-def test_a_table_that_is_not_the_demo_s_own_is_left_alone(tour: Run) -> None:
-    with fv.connect(f"pg-embedded:{tour.folder}") as engine, engine.connection() as connection:  # type: ignore[attr-defined]
-        connection.execute("comment on table wide is 'mine'")
-    with pytest.raises(Conflict, match="'wide'"):
-        run.run(tour.folder, console=Console(quiet=True))
+def test_what_is_there_is_left_alone_when_a_run_cannot_go_on(
+    tour: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with fv.connect(f"pg-embedded:{tour.folder}") as engine:
-        assert len(engine.table("wide")) == 400
-        assert len(engine.table("docs")) == 1_500
+        with engine.connection() as connection:  # type: ignore[attr-defined]
+            connection.execute("comment on table judgments is 'mine'")
+            stage = story.Stage(engine, Encoder.installed(), show.Screen(Console(quiet=True)))  # type: ignore[arg-type]
+        with pytest.raises(Conflict, match="'judgments'"):
+            story.build(stage, keep=True)
+        monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=10))
+        with pytest.raises(NotFound, match="only 10 docstrings"):
+            story.build(stage, keep=True)
+        assert len(engine.table("docs")) == 800
 
 
 def test_without_keep_nothing_is_left(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: None, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=400))
     report = run.run(ask=["How do I read a CSV file?"], console=Console(quiet=True))
     assert report.built is not None
     assert report.unanswerable == () == report.comparisons
-    assert list(tmp_path.glob("funnelvec-demo-*")) == []
-
-
-def test_too_few_documents_are_refused_before_anything_is_made(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "CORPUS", replace(plan.CORPUS, documents=10))
-    with pytest.raises(NotFound, match="only 10 docstrings"):
-        run.run(tmp_path, console=Console(quiet=True))
-    with fv.connect(f"pg-embedded:{tmp_path}") as engine, pytest.raises(NotFound):
-        engine.table("docs")
+    assert list(place.glob("funnelvec-demo-*")) == []
 
 
 def test_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

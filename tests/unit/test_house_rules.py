@@ -76,7 +76,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     # Programs that use what users use: the package's own names and the plain values, no engine.
     "demo": ("", *VALUES, "entry", "demo", "bench"),
     # The benchmark also runs SQL of its own beside ours, on the connection of a Postgres engine.
-    "bench": ("", *VALUES, "entry", "engines.checks", "engines.postgres", "bench", "demo"),
+    "bench": ("", *VALUES, "entry", "engines.checks", "engines.postgres", "bench"),
     "entry": ("errors",),  # engines are imported when a URL asks for them
     "": ("errors",),  # the package itself
     # The shell: the outermost layer, which nothing else imports.
@@ -103,7 +103,6 @@ MAY_IMPORT_A_DRIVER = (
     "commands.install",  # connects where no engine can open yet: funnelvec is not installed there
     "commands.asking",
     "bench",
-    "demo",
 )
 
 

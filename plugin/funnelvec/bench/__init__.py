@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
-from funnelvec.bench.report import BenchReport
+from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.stats import Ratio
 
-__all__ = ["BenchReport", "Dataset", "Ratio", "compare", "generate", "load"]
+__all__ = ["BenchReport", "Dataset", "Ratio", "Standing", "compare", "generate", "load"]

@@ -40,8 +40,8 @@ class Contestant:
 
     Attributes
     ----------
-    name
-        As printed.
+    name, label
+        As printed: in full, and where there is little room.
     table
         Table in the benchmark's schema that it searches.
     statement
@@ -61,6 +61,7 @@ class Contestant:
     """
 
     name: str
+    label: str
     table: str
     statement: str
     build: tuple[str, ...] = ()
@@ -78,7 +79,10 @@ def default_funnel(dims: int) -> Funnel:
 
 
 def our_funnel(schema: str, funnel: Funnel, *, dims: int) -> Contestant:
-    """A funnel, built by the calls that the manual shows."""
+    """A funnel, built by the calls that the manual shows.
+
+    Its index comes last: adding a column rewrites the table, and every index on it again.
+    """
     table = f"{schema}.{FUNNEL_TABLE}"
     first, *others = dict.fromkeys(str(stage.resolution) for stage in funnel.stages)
     stored = [other for other in others if other != f"{dims}:f32"]
@@ -86,6 +90,7 @@ def our_funnel(schema: str, funnel: Funnel, *, dims: int) -> Contestant:
     approximate = str(funnel.last.resolution) != f"{dims}:f32"
     return Contestant(
         name=f"funnel {funnel}",
+        label="funnel",
         table=FUNNEL_TABLE,
         statement=f"select * from {schema}.{FUNNEL_NAME}(%(query)s, %(k)s)",
         build=(
@@ -114,8 +119,10 @@ def full_hnsw(schema: str, *, dims: int, ef_search: int, note: str = "") -> Cont
     cast = f"::halfvec({dims})" if dims > 2000 else ""
     expression = f"(embedding{cast})" if cast else "embedding"
     opclass = "halfvec_cosine_ops" if cast else "vector_cosine_ops"
+    kind = "full HNSW (halfvec)" if cast else "full HNSW"
     return Contestant(
-        name=f"full HNSW{' (halfvec)' if cast else ''}, ef_search {ef_search}{note}",
+        name=f"{kind}, ef_search {ef_search}{note}",
+        label=f"{kind}, ef {ef_search}",
         table=PLAIN_TABLE,
         statement=f"select id, 1 - (embedding <=> %(query)s) as score from {table} "
         f"order by {expression} <=> %(query)s{cast} limit %(k)s",
@@ -135,6 +142,7 @@ def exact_scan(schema: str, *, every: int) -> Contestant:
     distance = "embedding <=> %(query)s"
     return Contestant(
         name="exact scan",
+        label="exact",
         table=PLAIN_TABLE,
         statement=f"select id, 1 - ({distance}) as score from {schema}.{PLAIN_TABLE} "
         f"order by ({distance}) + 0, id limit %(k)s",

@@ -30,6 +30,7 @@ class Standing:
     """One contestant's figures; `times` per round, `build_seconds` per build."""
 
     name: str
+    label: str
     ours: bool
     settings: str
     statement: str
@@ -44,10 +45,26 @@ class Standing:
         """The times of all searches of all rounds."""
         return [time for each in self.times for time in each.values()]
 
+    def over(self, other: Standing) -> Versus:
+        """These figures divided by another's."""
+        mine, theirs = [], []
+        for a, b in zip(self.times, other.times, strict=True):
+            # The same queries on both sides, as some contestants do not answer all of them.
+            common = a.keys() & b.keys()
+            mine.append(median(a[query] for query in common))
+            theirs.append(median(b[query] for query in common))
+        return Versus(
+            name=other.name,
+            latency=ratio(mine, theirs),
+            index=ratio([self.index_bytes], [other.index_bytes]),
+            total=ratio([self.total_bytes], [other.total_bytes]),
+            build=ratio(self.build_seconds, other.build_seconds),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """Ours divided by another's: below 1, ours is smaller or faster."""
+    """One contestant's figures divided by those of `name`: below 1, smaller or faster."""
 
     name: str
     latency: Ratio | None
@@ -79,6 +96,16 @@ class BenchReport:
         return next(standing for standing in self.standings if standing.ours)
 
     @property
+    def full(self) -> tuple[Standing, ...]:
+        """Full HNSW: at its default, and last as good as ours, where that is another setting."""
+        return tuple(each for each in self.standings if not each.ours and each.index_bytes)
+
+    @property
+    def exact(self) -> Standing:
+        """The one without an index."""
+        return next(each for each in self.standings if not each.index_bytes)
+
+    @property
     def builds(self) -> int:
         """How often each index was built."""
         return len(self.ours.build_seconds)
@@ -86,7 +113,7 @@ class BenchReport:
     @property
     def versus(self) -> tuple[Versus, ...]:
         """Ratios of ours to each of the others."""
-        return tuple(_versus(self.ours, other) for other in self.standings if not other.ours)
+        return tuple(self.ours.over(other) for other in self.standings if not other.ours)
 
     def sections(self) -> list[Section]:
         """The tables, in the order to be read."""
@@ -164,22 +191,6 @@ class BenchReport:
             for each in self.overheads
         )
         return Section("Overhead of the function over the SQL in it", head, rows)
-
-
-def _versus(ours: Standing, other: Standing) -> Versus:
-    mine, theirs = [], []
-    for a, b in zip(ours.times, other.times, strict=True):
-        # The same queries on both sides, as some contestants do not answer all of them.
-        common = a.keys() & b.keys()
-        mine.append(median(a[query] for query in common))
-        theirs.append(median(b[query] for query in common))
-    return Versus(
-        name=other.name,
-        latency=ratio(mine, theirs),
-        index=ratio([ours.index_bytes], [other.index_bytes]),
-        total=ratio([ours.total_bytes], [other.total_bytes]),
-        build=ratio(ours.build_seconds, other.build_seconds),
-    )
 
 
 def _shown(value: Ratio | None) -> str:

@@ -32,8 +32,9 @@ from funnelvec.funnel import Funnel
 
 __all__ = ["compare", "take_turns"]
 
-# Exact search takes long and its recall is known: it answers every tenth query of a round.
-_EXACT_EVERY = 10
+# Exact search takes long, as long for any query, and its recall is known: it answers every
+# twentieth query of a round.
+_EXACT_EVERY = 20
 # Pairs differ little from query to query, so that these are enough.
 _OVERHEAD_QUERIES = 50
 
@@ -293,6 +294,7 @@ def _standing(
     sizes = lane.sizes(schema)
     return Standing(
         name=contestant.name,
+        label=contestant.label,
         ours=contestant.ours,
         settings=", ".join(
             [*(f"{name} {value}" for name, value in contestant.settings), contestant.remark]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from funnelvec import entry
@@ -32,6 +34,7 @@ Say = Callable[[str], None]
 _MB = 1 << 20
 # What a vector of the base column, its index entry and its neighbours take, times its numbers.
 _CACHE_FACTOR, _BUILD_FACTOR = 6, 1.5
+_SERIAL = "shared memory is small here, so indexes are built without parallel workers"
 
 
 @contextlib.contextmanager
@@ -132,10 +135,17 @@ def build(
     builds: int,
     say: Say,
 ) -> tuple[dict[tuple[str, ...], tuple[float, ...]], list[str]]:
-    """Make every index, one after the other; seconds per distinct build, and notes on them."""
-    memory = f"{_capped(64 * _MB + _BUILD_FACTOR * dataset.rows.nbytes, 0.25)}MB"
-    connection.execute("select set_config('maintenance_work_mem', %s, false)", [memory])
+    """Make every index, one after the other; seconds per distinct build, and notes on them.
+
+    Every core builds, for all alike. Left alone, Postgres counts the pages of the table itself,
+    and wide vectors are not in there, so that it would build over them with one core.
+    """
+    memory = _capped(64 * _MB + _BUILD_FACTOR * dataset.rows.nbytes, 0.25)
+    connection.execute("select set_config('maintenance_work_mem', %s, false)", [f"{memory}MB"])
     notes: list[str] = []
+    workers = _workers(connection, memory, notes)
+    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+        connection.execute(f"alter table {schema}.{name} set (parallel_workers = {workers})")
 
     def noticed(diagnostic: Any) -> None:
         if diagnostic.severity_nonlocalized in ("NOTICE", "WARNING"):
@@ -157,7 +167,32 @@ def build(
             seconds[contestant.build] = tuple(each)
     finally:
         connection.remove_notice_handler(noticed)
+    # Workers were for the builds; how searches are planned is up to Postgres.
+    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+        connection.execute(f"alter table {schema}.{name} reset (parallel_workers)")
     return seconds, list(dict.fromkeys(notes))
+
+
+def _workers(connection: Connection, memory: int, notes: list[str]) -> int:
+    """How many workers a build gets beside the leader: the other cores, where this can be known.
+
+    They share their memory (this many megabytes) in /dev/shm, and containers often have 64 MB of
+    it: then nobody gets any.
+    """
+    row = connection.execute(
+        "select inet_server_addr() is null,"
+        "       current_setting('max_parallel_maintenance_workers')::integer"
+    ).fetchone()
+    assert row is not None  # no table is asked
+    on_this_machine, workers = bool(row[0]), int(row[1])
+    if on_this_machine:
+        workers = min(workers, (os.cpu_count() or 1) - 1)
+        shared = Path("/dev/shm")
+        if workers and shared.is_dir() and shutil.disk_usage(shared).free < (memory + 32) * _MB:
+            workers = 0
+            notes.append(_SERIAL)
+    connection.execute(f"set max_parallel_maintenance_workers = {workers}")
+    return workers
 
 
 def _run(connection: Connection, statements: Sequence[str], notes: list[str]) -> float:
@@ -167,15 +202,13 @@ def _run(connection: Connection, statements: Sequence[str], notes: list[str]) ->
         try:
             connection.execute(statement)
         except Exception as error:
-            # disk_full: a parallel build wants its memory in /dev/shm, which containers keep small.
+            # disk_full: /dev/shm is too small, on a machine where we could not look.
             if getattr(error, "sqlstate", None) != "53100":
                 raise
             connection.execute("set max_parallel_maintenance_workers = 0")
             started += time.perf_counter() - began
             connection.execute(statement)
-            notes.append(
-                "shared memory is small here, so indexes are built without parallel workers"
-            )
+            notes.append(_SERIAL)
     return time.perf_counter() - started
 
 

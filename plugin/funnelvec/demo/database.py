@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,28 +18,15 @@ if TYPE_CHECKING:
 # Written as a comment on our tables, so that a later run knows them from the user's own.
 MARK = "made by funnelvec demo"
 READY = f"{MARK}, complete"
-_TABLES = (plan.TABLE, plan.WIDE_TABLE, "questions", "judgments")
+_TABLES = (plan.TABLE, "questions", "judgments")
 
 
 @contextmanager
 def opened(directory: Path, *, tuned: bool) -> Iterator[PostgresEngine]:
     """Open the embedded Postgres of a folder; `tuned` gives it the comparison's settings."""
-    options = {"settings": _server_settings()} if tuned else {}
+    options = {"settings": plan.SERVER} if tuned else {}
     with cast("PostgresEngine", fv.connect(f"pg-embedded:{directory}", **options)) as engine:
         yield engine
-
-
-def _server_settings() -> dict[str, str | int | float | bool]:
-    settings: dict[str, str | int | float | bool] = {
-        "shared_buffers": f"{plan.SHARED_BUFFERS_MB}MB",
-        "maintenance_work_mem": f"{plan.MAINTENANCE_MB}MB",
-        "max_wal_size": "4GB",
-    }
-    # A parallel build shares its memory there, and containers often have 64 MB of it.
-    shared = Path("/dev/shm")
-    if shared.is_dir() and shutil.disk_usage(shared).free < (plan.MAINTENANCE_MB + 32) << 20:
-        settings["max_parallel_maintenance_workers"] = 0
-    return settings
 
 
 def describe_server(engine: PostgresEngine) -> Server:
@@ -78,7 +64,7 @@ def clear(engine: PostgresEngine) -> None:
                 "folder with --keep, or rename that table"
             )
     for name in present:
-        if name in (plan.TABLE, plan.WIDE_TABLE):
+        if name == plan.TABLE:
             table = engine.table(name, vector="embedding")
             # An earlier run may have been interrupted before it came that far.
             with suppress(NotFound):
@@ -102,12 +88,3 @@ def mark(engine: PostgresEngine, table: str, text: str = MARK) -> None:
     """Write on a table that it is the demo's own; `READY` says that it is complete too."""
     with engine.connection() as connection:
         connection.execute(f"comment on table {table} is '{text}'")
-
-
-def build_in_parallel(engine: PostgresEngine, table: str) -> None:
-    """Let both contestants' index builds use the second core.
-
-    Left alone, Postgres counts the pages of the table itself, and wide vectors are not in there.
-    """
-    with engine.connection() as connection:
-        connection.execute(f"alter table {table} set (parallel_workers = {plan.BUILD_WORKERS})")

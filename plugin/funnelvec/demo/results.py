@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from funnelvec.demo.compare import Comparison
+from funnelvec.bench import BenchReport
 from funnelvec.types import Explanation, Hit, RecallReport, ResolutionStatus
 
 
@@ -74,7 +75,7 @@ class DemoReport:
     answers: tuple[Answer, ...] = ()
     unanswerable: tuple[Answer, ...] = ()
     explanation: Explanation | None = None
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[BenchReport, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -83,3 +84,11 @@ class DemoReport:
         if not self.unanswerable:
             return None
         return sum(not answer.hits for answer in self.unanswerable) / len(self.unanswerable)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            **asdict(replace(self, comparisons=())),
+            "comparisons": [each.as_json() for each in self.comparisons],
+            "empty_share": self.empty_share,
+        }

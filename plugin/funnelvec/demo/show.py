@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from funnelvec.demo import plan
-from funnelvec.demo.compare import EXACT, FULL, FUNNEL, Comparison
+from funnelvec.bench import BenchReport
+from funnelvec.demo import comparison, plan
 from funnelvec.demo.corpus import Corpus
 from funnelvec.demo.results import Answer, DemoReport, Fit, Server
 from funnelvec.types import Explanation, RecallReport, ResolutionStatus
@@ -80,13 +80,13 @@ class Screen:
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
     @contextmanager
-    def working(self, title: str) -> Iterator[None]:
-        """Show that something is going on, where a person is watching."""
-        if self.interactive:
-            with self._console.status(f"  {title} ..."):
-                yield
-        else:
-            yield
+    def working(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show that something is going on, where a person is watching; lends what says more."""
+        if not self.interactive:
+            yield lambda text: None
+            return
+        with self._console.status(f"  {escape(title)} ...") as status:
+            yield lambda text: status.update(f"  {escape(title)}: {escape(text)} ...")
 
     def gathered(self, found: Corpus, seconds: float) -> None:
         """Say what the walk found."""
@@ -209,26 +209,19 @@ class Screen:
         for note in explanation.notes:
             self.say(f"note: {note}")
 
-    def comparison(self, case: Comparison, remark: str) -> None:
+    def comparison(self, case: BenchReport) -> None:
         """Print one table of contestants, with ratios to the full-vector index."""
-        self.heading(case.title)
-        table = _table(*("", f"recall@{case.k}", "index", "x", "build", "x", "median", "x"))
-        full = case.result(FULL)
-        for row in case.results:
-            indexed = row.index_bytes > 0
-            table.add_row(
-                row.name,
-                f"{row.recall:.3f}",
-                _size(row.index_bytes) if indexed else "none",
-                f"{row.index_bytes / full.index_bytes:.2f}" if indexed else "",
-                f"{row.build_seconds:.1f} s" if indexed else "none",
-                f"{row.build_seconds / full.build_seconds:.2f}" if indexed else "",
-                f"{row.median_ms:.2f} ms",
-                f"{row.median_ms / full.median_ms:.2f}",
-            )
+        self.heading(f"{case.dataset}: {case.rows:,} x {case.dims:,}")
+        self.say(f"({case.note})")
+        table = _table(*comparison.head(case))
+        table.padding = (0, 1, 0, 0)
+        for row in comparison.rows(case):
+            table.add_row(*row)
         self._print(table)
-        self.say(_verdict(case))
-        self.say(remark)
+        for text in (comparison.legend(case), comparison.verdict(case), comparison.remark(case)):
+            self.say(text)
+        for note in case.notes:
+            self.say(f"note: {note}")
 
     def kept(self, server: Server, command: Sequence[str]) -> None:
         """Say how to open the database again."""
@@ -269,18 +262,6 @@ SAMPLE_SQL = (
     """select funnelvec.search_sql('docs_search', '{"kind": "function"}');""",
     "select * from funnelvec.status();",
 )
-
-
-def _verdict(case: Comparison) -> str:
-    full, funnel, exact = (case.result(name) for name in (FULL, FUNNEL, EXACT))
-    return (
-        f"x: relative to full HNSW. {case.queries} queries in turns; {case.funnel}; candidate "
-        f"lists of {case.ef_search} in both indexes. The funnel's index is "
-        f"{full.index_bytes / funnel.index_bytes:.1f} times smaller; its build counts storing the "
-        f"codes too, which take {_size(case.code_bytes)} in the table. A search takes "
-        f"{funnel.median_ms / full.median_ms:.2f} of the time of full HNSW and "
-        f"{funnel.median_ms / exact.median_ms:.3f} of that of exact search."
-    )
 
 
 def _table(*headers: str, text_columns: int = 0) -> Table:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 import funnelvec as fv
-from funnelvec.demo import corpus, judgments, plan, synthetic
-from funnelvec.demo.compare import Case, Comparison, build_full_index, compare
-from funnelvec.demo.database import READY, build_in_parallel, clear, describe_server, mark
+from funnelvec import bench
+from funnelvec.demo import corpus, judgments, plan
+from funnelvec.demo.database import READY, clear, describe_server, mark
 from funnelvec.demo.encoder import DIMS, MODEL, Encoder
 from funnelvec.demo.results import Answer, Built, Fit, Found
 from funnelvec.errors import NotFound
@@ -61,14 +61,14 @@ class _Stored(NamedTuple):
     status: ResolutionStatus
 
 
-def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
+def build(stage: Stage, *, keep: bool) -> tuple[Built, bench.Dataset]:
     """Gather, embed, load, add a resolution, create a funnel, measure it, calibrate it.
 
     Returns
     -------
-    Built, ndarray
-        What was measured, and (m, 256) float32 queries that the comparison may use: sentences of
-        the corpus that were sampled for the judgments.
+    Built, Dataset
+        What was measured; the corpus as vectors, with the sentences that were sampled for the
+        judgments as queries.
     """
     stage.screen.step("Real text, without a download")
     text = _gather_and_embed(stage)
@@ -95,7 +95,13 @@ def build(stage: Stage, *, keep: bool) -> tuple[Built, npt.NDArray[np.float32]]:
         recall=recall,
         fit=fit,
     )
-    return built, judged.queries[:: judgments.DEPTH]
+    dataset = bench.Dataset(
+        name="this corpus",
+        rows=text.vectors,
+        queries=judged.queries[:: judgments.DEPTH],
+        note="first sentences of docstrings as queries",
+    )
+    return built, dataset
 
 
 def _gather_and_embed(stage: Stage) -> _Text:
@@ -117,8 +123,6 @@ def _store(stage: Stage, text: _Text) -> _Stored:
     table = _load(stage, text.found.documents, text.vectors)
     loaded = clock.lap()
     screen.call(f"docs.add(ids, vectors, columns=...)  # {len(text.vectors):,} rows", loaded)
-    build_in_parallel(stage.engine, plan.TABLE)
-    clock.lap()
     with screen.working(f"storing {plan.RESOLUTION}"):
         table.add_resolution(plan.RESOLUTION, index=True)
     stored = clock.lap()
@@ -245,64 +249,28 @@ def explain(stage: Stage, question: str) -> fv.Explanation:
     return table.explain(vector, k=plan.K, min_relevance=plan.MIN_RELEVANCE)
 
 
-def compare_corpus(stage: Stage, built: Built, queries: npt.NDArray[np.float32]) -> Comparison:
-    """Compare on the corpus, with sentences of it as queries."""
-    case = Case(
-        title=f"this corpus: {built.documents:,} x {DIMS}",
-        table=plan.TABLE,
-        vector="embedding",
-        key="id",
-        function=f"{plan.TABLE}_search",
-        funnel=plan.FUNNEL,
-        code_column=built.status.column,
-        funnel_index=str(built.status.index),
-        funnel_seconds=built.resolution_seconds,
-        ef_search=plan.EF_SEARCH,
-    )
+def compare(stage: Stage, dataset: bench.Dataset) -> Iterator[bench.BenchReport]:
+    """Compare on the corpus, then on wide generated vectors; the bench's tables, not `docs`."""
     # Spread over the corpus: they come in its order.
-    step = max(1, len(queries) // plan.COMPARED_QUERIES)
-    return _run(stage, case, queries[::step][: plan.COMPARED_QUERIES])
-
-
-def compare_wide(stage: Stage) -> Comparison:
-    """Generate the wide case, load it, give it a funnel, and compare."""
-    generated = synthetic.generate(
+    step = max(1, len(dataset.queries) // plan.COMPARED_QUERIES)
+    queries = dataset.queries[::step][: plan.COMPARED_QUERIES]
+    yield _compare(stage, replace(dataset, queries=queries), plan.FUNNEL)
+    wide = bench.generate(
         plan.WIDE_ROWS, plan.COMPARED_QUERIES, dims=plan.WIDE_DIMS, seed=plan.SEED
     )
-    table = stage.engine.create(plan.WIDE_TABLE, dims=plan.WIDE_DIMS)
-    mark(stage.engine, plan.WIDE_TABLE)
-    table.add(range(1, plan.WIDE_ROWS + 1), generated.rows, progress=stage.screen.interactive)
-    build_in_parallel(stage.engine, plan.WIDE_TABLE)
-    clock = Clock()
-    with stage.screen.working(f"storing {plan.RESOLUTION} of {plan.WIDE_TABLE}"):
-        table.add_resolution(plan.RESOLUTION, index=True)
-    seconds = clock.lap()
-    table.create_funnel(f"{plan.WIDE_TABLE}_search", plan.WIDE_FUNNEL)
-    status = table.status()[0]
-    case = Case(
-        title=f"generated: {plan.WIDE_ROWS:,} x {plan.WIDE_DIMS:,}, {synthetic.FORMULA}",
-        table=plan.WIDE_TABLE,
-        vector="embedding",
-        key="id",
-        function=f"{plan.WIDE_TABLE}_search",
-        funnel=plan.WIDE_FUNNEL,
-        code_column=status.column,
-        funnel_index=str(status.index),
-        funnel_seconds=seconds,
-        ef_search=plan.EF_SEARCH,
-    )
-    return _run(stage, case, generated.queries)
+    yield _compare(stage, replace(wide, name="generated vectors"), plan.WIDE_FUNNEL)
 
 
-def _run(stage: Stage, case: Case, queries: npt.NDArray[np.float32]) -> Comparison:
-    screen = stage.screen
-    with stage.engine.connection() as connection:
-        with screen.working(f"building the full-vector index of {case.table}"):
-            full_index = build_full_index(connection, case)
-        # Workers were for the builds; how searches are planned is up to Postgres.
-        connection.execute(f"alter table {case.table} reset (parallel_workers)")
-        connection.execute(f"vacuum analyze {case.table}")
-        with screen.bar(f"searching {case.table} in turns") as advance:
-            return compare(
-                connection, case, queries, full_index=full_index, k=plan.K, progress=advance
-            )
+def _compare(stage: Stage, dataset: bench.Dataset, funnel: str) -> bench.BenchReport:
+    server = stage.engine.server
+    assert server is not None  # `database` opens embedded servers only
+    with stage.screen.working(dataset.name) as say:
+        return bench.compare(
+            server.url(),
+            dataset,
+            funnel=funnel,
+            k=plan.K,
+            rounds=plan.COMPARED_ROUNDS,
+            with_overhead=False,
+            say=say,
+        )

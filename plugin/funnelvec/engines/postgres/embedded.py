@@ -263,6 +263,10 @@ def _leave(cluster: _Cluster) -> None:
             write_handles(cluster.directory, left)
             if not left and postmaster(cluster.data) is not None:
                 control(cluster.base, cluster.bin_dir, "stop")
+            if not left and cluster.base != cluster.directory:
+                cluster.base.unlink(
+                    missing_ok=True
+                )  # the link of short_path; the next start makes it
 
 
 def _leave_all() -> None:
