@@ -43,7 +43,7 @@ _FOLDER = "FUNNELVEC_TEST_FOLDER"
 # so it requires the database (and then the import error shows).
 _REQUIRED = "postgres" in os.environ.get("FUNNELVEC_REQUIRE", "")
 if importlib.util.find_spec("psycopg") is None and not _REQUIRED:
-    collect_ignore = ["agreement", "install", "sql"]
+    collect_ignore = ["agreement", "docker", "install", "sql"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

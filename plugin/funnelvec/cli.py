@@ -21,6 +21,9 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "see it work: real text, an embedded Postgres, a funnel, calibrated relevance",
     "install": "put funnelvec into a database",
+    "upgrade": "bring a database to this version of funnelvec",
+    "uninstall": "take funnelvec out of a database; your data stays",
+    "render": "print the SQL of an installation, for psql or pg_tle",
     "status": "what a database has: version, resolutions, funnels",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",

@@ -221,4 +221,5 @@ def _opener(module: str, function: str) -> Callable[..., Any]:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("numpy", "pgvector", "psycopg", "psycopg_pool"):
             raise
-        raise MissingDependency.of(missing, extra="postgres") from error
+        extra = "embedded" if function == "connect_embedded" else "postgres"
+        raise MissingDependency.of(missing, extra=extra) from error

@@ -10,6 +10,8 @@ declare
     );
     home record;
     me record;
+    -- An upgrade names the version that it starts from; an install names none.
+    start constant text := nullif('@from@', '');
     recorded text;
 begin
     -- Two installers at once would each see an empty schema.
@@ -22,7 +24,8 @@ begin
                 'funnelvec %s is already installed as an extension in database "%s"',
                 extension_version, current_database()
             ),
-            hint = 'A plain install beside it is not needed; a newer version comes with: alter extension funnelvec update';
+            hint = 'A newer version comes with: alter extension funnelvec update. To turn it into a plain install: '
+                'funnelvec install URL --mode plain --move';
     end if;
 
     select r.oid, r.rolsuper into me from pg_catalog.pg_roles as r where r.rolname = current_user;
@@ -31,7 +34,7 @@ begin
       from pg_catalog.pg_namespace as n
       left join pg_catalog.pg_roles as r on r.oid = n.nspowner
      where n.nspname = 'funnelvec';
-    if not found then
+    if not found and start is null then
         -- Not "if not exists": that would ask for the right to create a schema where none is created.
         create schema funnelvec;
     elsif home.owner <> me.oid and not (
@@ -58,15 +61,25 @@ begin
          where n.nspname = 'funnelvec' and c.relname = '_install'
     ) then
         select i.version into recorded from funnelvec._install as i order by i.applied_at desc limit 1;
-        if recorded <> '@version@' then
+    end if;
+    if start is not null then
+        if recorded is distinct from start then
             raise exception using
                 errcode = 'FV010',
                 message = pg_catalog.format(
-                    'funnelvec %s is installed in database "%s"; this is the text of version @version@',
-                    recorded, current_database()
+                    'this text brings funnelvec %s to @version@; database "%s" has %s',
+                    start, current_database(), coalesce(recorded, 'none')
                 ),
-                hint = 'Run "funnelvec upgrade URL" with the newer of the two Python packages.';
+                hint = 'The text for what is installed comes from: funnelvec upgrade URL --dry-run';
         end if;
+    elsif recorded <> '@version@' then
+        raise exception using
+            errcode = 'FV010',
+            message = pg_catalog.format(
+                'funnelvec %s is installed in database "%s"; this is the text of version @version@',
+                recorded, current_database()
+            ),
+            hint = 'Run "funnelvec upgrade URL" with the newer of the two Python packages.';
     end if;
 
     -- Unqualified names in the body mean what they mean under create extension: ours, then pgvector's.

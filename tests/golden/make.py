@@ -56,7 +56,10 @@ def f16(number: float) -> float:
 
 def bell(rng: random.Random) -> float:
     """A nearly Gaussian number; unlike random.gauss the same to the last bit on every machine."""
-    return sum(rng.random() for _ in range(12)) - 6.0
+    total = 0.0
+    for _ in range(12):
+        total += rng.random()  # not sum(): from Python 3.12 on it rounds in another way
+    return total - 6.0
 
 
 def norm(vector: list[float]) -> float:

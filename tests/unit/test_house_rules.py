@@ -100,7 +100,9 @@ MAY_IMPORT_A_DRIVER = (
     "engines.postgres",
     "engines.qdrant",
     "install.apply",
-    "commands.install",  # connects where no engine can open yet: funnelvec is not installed there
+    "install.remove",
+    "install.state",
+    "commands.connecting",  # where no engine can open: funnelvec is not installed there
     "commands.asking",
     "bench",
 )

@@ -1,4 +1,4 @@
-"""Put the SQL side into a database, and find out what is there.
+"""Put the SQL side into a database, bring it up to date, move it between the two modes.
 
 Connecting never installs anything: engines call `check_compatible`, which only reads. Every
 function takes a psycopg connection that the caller opened, because the right role is the caller's
@@ -7,24 +7,38 @@ choice: it becomes the owner of what is installed.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from funnelvec.errors import InstallError, InvalidInput, VersionMismatch
-from funnelvec.install.render import SqlSource, load_source, render
+from funnelvec.errors import InstallError, InvalidInput
+from funnelvec.install.render import (
+    SqlSource,
+    load_source,
+    render,
+    render_move,
+    render_upgrade,
+)
+from funnelvec.install.state import (
+    Installed,
+    can_update,
+    check_compatible,
+    check_compatible_async,
+    find_installed,
+    first_row,
+    installed_version,
+    is_newer,
+    mismatch,
+    not_installed,
+    require_idle,
+    translated,
+)
 
 if TYPE_CHECKING:
     import psycopg
-    from typing_extensions import LiteralString
 
     Connection = psycopg.Connection[Any]
-    AsyncConnection = psycopg.AsyncConnection[Any]
-    Info = psycopg.ConnectionInfo
-    Row: TypeAlias = tuple[Any, ...] | None
-    # Statements go out, the first row of each comes in: what is asked does not depend on how.
-    Reading: TypeAlias = Generator[LiteralString, Row, "Installed | None"]
 
 __all__ = [
     "InstallResult",
@@ -34,38 +48,32 @@ __all__ = [
     "find_installed",
     "install",
     "installed_version",
+    "upgrade",
 ]
 
 Mode = Literal["auto", "extension", "plain"]
-Action = Literal["installed", "replaced", "unchanged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """What a database has: `sha256` is the hash of the SQL text, kept by plain installs only."""
-
-    mode: Literal["extension", "plain"]
-    version: str
-    sha256: str | None = None
+Action = Literal["installed", "replaced", "upgraded", "moved", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
 class InstallResult:
-    """What `install` did, or would do.
+    """What `install` or `upgrade` did, or would do.
 
     Attributes
     ----------
     database, mode, version
         Where, how and what.
     action
-        ``"installed"``; ``"replaced"`` when the same version was there with another text; and
-        ``"unchanged"``.
+        ``"installed"``; ``"replaced"`` when the same version was there with another text;
+        ``"upgraded"``; ``"moved"`` from the other mode; and ``"unchanged"``.
     dry_run
         Whether nothing was written.
     sql
         The text that was run, or would be; empty when nothing is to be done.
     warnings
         What the server remarked, one line each.
+    previous
+        The version that was there before; None if there was none.
     """
 
     database: str
@@ -75,9 +83,12 @@ class InstallResult:
     dry_run: bool
     sql: str
     warnings: tuple[str, ...] = ()
+    previous: str | None = None
 
 
-def install(conn: Connection, *, mode: Mode = "auto", dry_run: bool = False) -> InstallResult:
+def install(
+    conn: Connection, *, mode: Mode = "auto", move: bool = False, dry_run: bool = False
+) -> InstallResult:
     """Install funnelvec into the database of a connection; repeatable.
 
     Parameters
@@ -89,6 +100,9 @@ def install(conn: Connection, *, mode: Mode = "auto", dry_run: bool = False) -> 
         ``"extension"`` runs ``create extension`` (the server must have the files), ``"plain"``
         runs the same SQL as a tracked script. ``"auto"`` keeps to what is there; in a new database
         it takes the extension if the server offers this version, else the script.
+    move
+        Where funnelvec is installed in the other mode, change over to `mode`. Everything stays:
+        registry, calibrations, grants, search functions, columns.
     dry_run
         Find out what would be done, and write nothing.
 
@@ -100,156 +114,118 @@ def install(conn: Connection, *, mode: Mode = "auto", dry_run: bool = False) -> 
     VersionMismatch
         If another version is installed; the message says what to run.
     """
-    from psycopg.pq import TransactionStatus
-
     if mode not in get_args(Mode):
         raise InvalidInput(f"mode={mode!r}: choose one of {', '.join(get_args(Mode))}")
-    if conn.info.transaction_status != TransactionStatus.IDLE:
-        raise InvalidInput(
-            "install needs a connection without an open transaction: commit or roll back first"
-        )
+    if move and mode == "auto":
+        raise InvalidInput("move goes with mode='extension' or mode='plain': where to?")
+    require_idle(conn, "install")
+    return _carry_out(
+        conn, lambda source: _plan(conn, source, mode, move), "installing into", dry_run=dry_run
+    )
+
+
+def upgrade(conn: Connection, *, dry_run: bool = False) -> InstallResult:
+    """Bring what is installed to the version of this package, in the mode it is in; repeatable.
+
+    A plain install runs the migrations from its version on in one transaction, an extension runs
+    ``alter extension funnelvec update``: the same text. Registry and calibrations stay.
+
+    Parameters
+    ----------
+    conn
+        A connection without an open transaction, as the role that owns the install.
+    dry_run
+        Find out what would be done, and write nothing.
+
+    Raises
+    ------
+    InstallError
+        If nothing is installed, no migration leads here, or the server lacks the files.
+    VersionMismatch
+        If the database is ahead of this package; the message says what to run.
+    """
+    require_idle(conn, "upgrade")
+    return _carry_out(
+        conn, lambda source: _plan_upgrade(conn, source), "upgrading funnelvec in", dry_run=dry_run
+    )
+
+
+def _carry_out(
+    conn: Connection,
+    plan: Callable[[SqlSource], InstallResult],
+    doing: str,
+    *,
+    dry_run: bool,
+) -> InstallResult:
     source = load_source()
     warnings: list[str] = []
-    with _errors(conn), _notices(conn, warnings):
-        if dry_run:
-            with conn.transaction(force_rollback=True):
-                result = _plan(conn, source, mode)
-        else:
-            with conn.transaction():
-                result = _plan(conn, source, mode)
-                if result.sql:
-                    _run_script(conn, result.sql)
-    return InstallResult(
-        database=result.database,
-        mode=result.mode,
-        version=result.version,
-        action=result.action,
-        dry_run=dry_run,
-        sql=result.sql,
-        warnings=tuple(warnings),
-    )
+    with (
+        translated(conn, doing),
+        _notices(conn, warnings),
+        conn.transaction(force_rollback=dry_run),
+    ):
+        result = plan(source)
+        if result.sql and not dry_run:
+            # Our own files, and no parameters: psycopg then sends the whole text as it is.
+            conn.execute(result.sql)
+    return replace(result, dry_run=dry_run, warnings=tuple(warnings))
 
 
-def find_installed(conn: Connection) -> Installed | None:
-    """Read which version is installed and how; None if there is none. Writes nothing.
-
-    Raises
-    ------
-    InstallError
-        If a plain install is there that the connection's role may not read.
-    """
-    from psycopg import Cursor
-    from psycopg.rows import tuple_row
-
-    reading = _reading(conn.info)
-    # A savepoint where a transaction is open, so that no failure of ours can break it.
-    with conn.transaction(), Cursor(conn, row_factory=tuple_row) as cursor:
-        try:
-            query = next(reading)
-            while True:
-                query = reading.send(cursor.execute(query).fetchone())
-        except StopIteration as done:
-            return cast("Installed | None", done.value)
-
-
-def _reading(info: Info) -> Reading:
-    """Find out what is installed, whoever sends the statements."""
-    row = yield "select extversion from pg_catalog.pg_extension where extname = 'funnelvec'"
-    if row is not None:
-        return Installed("extension", row[0])
-    row = yield (
-        "select pg_catalog.has_schema_privilege(n.oid, 'usage')"
-        "       and pg_catalog.has_table_privilege(c.oid, 'select')"
-        "  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
-        " where n.nspname = 'funnelvec' and c.relname = '_install'"
-    )
-    if row is None:
-        return None
-    if not row[0]:
-        raise InstallError(
-            f'role "{info.user}" may not use funnelvec in database "{info.dbname}": '
-            f'as its owner run `grant usage on schema funnelvec to "{info.user}"`'
-        )
-    row = yield "select version, sha256 from funnelvec._install order by applied_at desc limit 1"
-    return None if row is None else Installed("plain", row[0], row[1])
-
-
-def installed_version(conn: Connection) -> str | None:
-    """Version of the SQL side in the database of a connection; None if it is not installed."""
-    found = find_installed(conn)
-    return None if found is None else found.version
-
-
-def check_compatible(conn: Connection) -> Installed:
-    """Make sure that this package and the database's SQL side work together; only reads.
-
-    They do when their versions agree in the first two numbers: a patch release changes no
-    signature.
-
-    Raises
-    ------
-    InstallError
-        If funnelvec is not installed in the database.
-    VersionMismatch
-        If it is of a version that this package does not work with.
-    """
-    return _compatible(conn.info, find_installed(conn))
-
-
-async def check_compatible_async(conn: AsyncConnection) -> Installed:
-    """Make sure of the same on an asynchronous connection; see `check_compatible`."""
-    from psycopg import AsyncCursor
-    from psycopg.rows import tuple_row
-
-    reading = _reading(conn.info)
-    async with conn.transaction(), AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        try:
-            query = next(reading)
-            while True:
-                await cursor.execute(query)
-                query = reading.send(await cursor.fetchone())
-        except StopIteration as done:
-            return _compatible(conn.info, cast("Installed | None", done.value))
-
-
-def _compatible(info: Info, found: Installed | None) -> Installed:
-    if found is None:
-        raise InstallError(
-            f'funnelvec is not installed in database "{info.dbname}": '
-            "run `funnelvec install URL` or `create extension funnelvec`"
-        )
-    ours = load_source().version
-    if _series(found.version) != _series(ours):
-        raise _mismatch(info, found, ours)
-    return found
-
-
-def _plan(conn: Connection, source: SqlSource, mode: Mode) -> InstallResult:
+def _plan(conn: Connection, source: SqlSource, mode: Mode, move: bool) -> InstallResult:
     """Decide what is to be run, from the catalog alone."""
     found = find_installed(conn)
     if found is not None:
-        if mode not in ("auto", found.mode):
-            raise _other_mode(conn, found)
         if found.version != source.version:
-            raise _mismatch(conn.info, found, source.version)
-        if found.mode == "extension" or found.sha256 == source.sha256:
-            return _result(conn, source, found.mode, "unchanged")
-        return _result(conn, source, found.mode, "replaced")
+            raise mismatch(conn, found, source)
+        if mode not in ("auto", found.mode):
+            if not move:
+                raise _other_mode(conn, found)
+            return _plan_move(conn, source, found)
+        return _plan_same(conn, source, found)
     _require_pgvector(conn)
-    offered = _row(
-        conn,
-        "select version from pg_catalog.pg_available_extension_versions"
-        " where name = 'funnelvec' and version = %s",
-        source.version,
-    )
     if mode == "auto":
-        mode = "plain" if offered is None else "extension"
-    if mode == "extension" and offered is None:
+        mode = "extension" if _offers(conn, source.version) else "plain"
+    if mode == "extension":
+        _require_files(conn, source.version)
+        return _result(conn, source, mode, "installed", _create_extension(source))
+    text = render(source, "plain", transaction=False)
+    return _result(conn, source, mode, "installed", text)
+
+
+def _plan_same(conn: Connection, source: SqlSource, found: Installed) -> InstallResult:
+    if found.mode == "extension" or found.sha256 == source.sha256:
+        return _result(conn, source, found.mode, "unchanged", "", found)
+    text = render(source, "plain", transaction=False)
+    return _result(conn, source, found.mode, "replaced", text, found)
+
+
+def _plan_move(conn: Connection, source: SqlSource, found: Installed) -> InstallResult:
+    if found.mode == "extension":
+        text = render_move(source, transaction=False)
+        return _result(conn, source, "plain", "moved", text, found)
+    _require_files(conn, source.version)
+    # The script itself takes over a plain install of its own version (sql/parts/05_adopt.sql).
+    return _result(conn, source, "extension", "moved", _create_extension(source), found)
+
+
+def _plan_upgrade(conn: Connection, source: SqlSource) -> InstallResult:
+    found = find_installed(conn)
+    if found is None:
+        raise not_installed(conn.info)
+    if found.version == source.version:
+        return _plan_same(conn, source, found)
+    if is_newer(found, source):
+        raise mismatch(conn, found, source)
+    if found.mode == "plain":
+        text = render_upgrade(source, found.version, transaction=False)
+    elif can_update(conn, found.version, source.version):
+        text = f"alter extension funnelvec update to '{source.version}'"
+    else:
         raise InstallError(
-            f"the server does not have the files of the extension funnelvec {source.version}: "
-            "put them there with `make -C sql install`, or use the plain mode, which needs none"
+            f"the server does not have the files that take the extension funnelvec from "
+            f"{found.version} to {source.version}: put them there with `make -C sql install`"
         )
-    return _result(conn, source, mode, "installed")
+    return _result(conn, source, found.mode, "upgraded", text, found)
 
 
 def _result(
@@ -257,25 +233,47 @@ def _result(
     source: SqlSource,
     mode: Literal["extension", "plain"],
     action: Action,
+    sql: str,
+    found: Installed | None = None,
 ) -> InstallResult:
-    text = ""
-    if action != "unchanged":
-        text = f"create extension funnelvec version '{source.version}'"
-        if mode == "plain":
-            text = render(source, "plain", transaction=False)
     return InstallResult(
         database=conn.info.dbname,
         mode=mode,
         version=source.version,
         action=action,
         dry_run=False,
-        sql=text,
+        sql=sql,
+        previous=None if found is None else found.version,
     )
+
+
+def _create_extension(source: SqlSource) -> str:
+    return f"create extension funnelvec version '{source.version}'"
+
+
+def _offers(conn: Connection, version: str) -> bool:
+    return (
+        first_row(
+            conn,
+            "select from pg_catalog.pg_available_extension_versions"
+            " where name = 'funnelvec' and version = %s",
+            version,
+        )
+        is not None
+    )
+
+
+def _require_files(conn: Connection, version: str) -> None:
+    if not _offers(conn, version):
+        raise InstallError(
+            f"the server does not have the files of the extension funnelvec {version}: "
+            "put them there with `make -C sql install`, or use the plain mode, which needs none"
+        )
 
 
 def _require_pgvector(conn: Connection) -> None:
     # The SQL text checks its version; asked here, since create extension has no advice to give.
-    if _row(conn, "select from pg_catalog.pg_extension where extname = 'vector'") is None:
+    if first_row(conn, "select from pg_catalog.pg_extension where extname = 'vector'") is None:
         raise InstallError(
             f'pgvector is not installed in database "{conn.info.dbname}": run `create extension '
             "vector` there first (an administrator's job on most servers)"
@@ -283,47 +281,14 @@ def _require_pgvector(conn: Connection) -> None:
 
 
 def _other_mode(conn: Connection, found: Installed) -> InstallError:
+    kind, other = ("a plain install", "extension")
     if found.mode == "extension":
-        return InstallError(
-            f'funnelvec {found.version} is an extension in database "{conn.info.dbname}": '
-            "a plain install beside it is refused, and not needed"
-        )
+        kind, other = ("an extension", "plain")
     return InstallError(
-        f'funnelvec {found.version} is a plain install in database "{conn.info.dbname}": '
-        "the extension cannot be created over it; keep to `funnelvec install --mode plain`"
+        f'funnelvec {found.version} is {kind} in database "{conn.info.dbname}", and there can be '
+        f"only one: keep to it, or change over with `funnelvec install URL --mode {other} --move` "
+        "(nothing is lost)"
     )
-
-
-def _mismatch(info: Info, found: Installed, ours: str) -> VersionMismatch:
-    what = (
-        f'database "{info.dbname}" has funnelvec {found.version} ({found.mode}), '
-        f"the Python package is {ours}"
-    )
-    if _numbers(found.version) > _numbers(ours):
-        return VersionMismatch(f"{what}: run `pip install 'funnelvec=={found.version}'`")
-    if found.mode == "extension":
-        return VersionMismatch(f"{what}: run `alter extension funnelvec update to '{ours}'`")
-    return VersionMismatch(f"{what}: run `funnelvec upgrade URL`")
-
-
-def _series(version: str) -> tuple[int, ...]:
-    return _numbers(version)[:2]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-
-def _row(conn: Connection, query: LiteralString, *values: object) -> tuple[Any, ...] | None:
-    from psycopg.rows import tuple_row
-
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(query, values or None).fetchone()
-
-
-def _run_script(conn: Connection, text: str) -> None:
-    # Our own files, and no parameters: psycopg then sends the whole text as it is.
-    conn.execute(text)
 
 
 @contextmanager
@@ -338,24 +303,3 @@ def _notices(conn: Connection, collected: list[str]) -> Iterator[None]:
         yield
     finally:
         conn.remove_notice_handler(collect)
-
-
-@contextmanager
-def _errors(conn: Connection) -> Iterator[None]:
-    """Turn the driver's errors into ours, with what to do next."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise InstallError(
-            f'role "{conn.info.user}" may not install into database "{conn.info.dbname}" '
-            f"({error.diag.message_primary}): as the database's owner run "
-            f'`grant create on database "{conn.info.dbname}" to "{conn.info.user}"`'
-        ) from error
-    except psycopg.Error as error:
-        said = [error.diag.message_primary or str(error), error.diag.message_hint]
-        text = "; ".join(filter(None, said))
-        if error.sqlstate != "FV010":
-            text = f'installing into database "{conn.info.dbname}" failed, nothing was kept: {text}'
-        raise InstallError(text) from error
