@@ -14,7 +14,7 @@ from typing import Any
 
 from funnelvec.errors import SpecError
 from funnelvec.resolution import Resolution
-from funnelvec.types import Code
+from funnelvec.types import BaseCode
 
 __all__ = ["MAX_KEEP", "Funnel", "Stage"]
 
@@ -137,7 +137,7 @@ class Funnel:
         """How many rows can reach the last stage; None for a funnel of a single stage."""
         return self.stages[-2].keep if len(self.stages) > 1 else None
 
-    def check(self, *, dims: int, code: Code = "f32", approximate: bool = False) -> None:
+    def check(self, *, dims: int, code: BaseCode = "f32", approximate: bool = False) -> None:
         """Check the funnel against the base column.
 
         Parameters
@@ -150,13 +150,19 @@ class Funnel:
         Raises
         ------
         SpecError
-            If a stage is wider than the base, or the ending is not exact and does not say so.
+            If a stage is wider than the base or holds more digits, or the ending is not exact
+            and does not say so.
         """
         for stage in self.stages:
             if stage.resolution.dims > dims:
                 raise SpecError(
                     f"funnel '{self}': stage {stage} is wider than the column, which has {dims} "
                     f"dimensions; write {dims} or less"
+                )
+            if code == "f16" and stage.resolution.code == "f32":
+                raise SpecError(
+                    f"funnel '{self}': stage {stage} would hold more digits than the column of "
+                    f"16-bit floats; write {stage.resolution.dims}:f16"
                 )
         base = Resolution(dims, code)
         if self.last.resolution != base and not approximate:

@@ -33,7 +33,7 @@ class Resolution:
     dims
         How many leading numbers are kept, 1 to 16,000.
     code
-        ``f32`` (32-bit floats), ``f16`` (16-bit floats, normalised first) or ``bit`` (signs).
+        ``f32`` (32-bit floats), ``f16`` (16-bit floats) or ``bit`` (signs).
     rotation
         Name of the stored linear map applied before the cut, or None.
 

@@ -12,7 +12,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from funnelvec.errors import InvalidInput
 
@@ -21,23 +21,41 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "METRICS",
+    "BaseCode",
     "Code",
     "ColumnKind",
     "Explanation",
     "Hit",
     "Judgments",
     "Key",
+    "KeyPart",
     "Metric",
     "RecallReport",
     "ResolutionStatus",
     "StageRecall",
     "StageReport",
+    "needs_direction",
 ]
 
-Metric: TypeAlias = Literal["cosine"]
+Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 Code: TypeAlias = Literal["f32", "f16", "bit"]
+#: The codes that a vector column itself may have: ``vector`` and ``halfvec`` in Postgres.
+BaseCode: TypeAlias = Literal["f32", "f16"]
 ColumnKind: TypeAlias = Literal["integer", "number", "text", "boolean", "date", "timestamp", "uuid"]
-Key: TypeAlias = int | str | float | decimal.Decimal | uuid.UUID | datetime.date | datetime.datetime
+KeyPart: TypeAlias = (
+    int | str | float | decimal.Decimal | uuid.UUID | datetime.date | datetime.datetime
+)
+#: What says which row it is: one value, or a tuple with one value per column of the key where
+#: that has several (``Table.key`` is then a tuple of names in the same order).
+Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+def needs_direction(metric: Metric) -> bool:
+    """Whether a zero vector means nothing: it has an inner product and a distance, no cosine."""
+    return metric == "cosine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +65,10 @@ class Hit:
     Attributes
     ----------
     id
-        The key of the row.
+        The key of the row; a tuple where the key has several columns.
     score
-        Similarity at the last stage, higher is better; cosine in [-1, 1].
+        Similarity at the last stage, higher is better: the cosine in [-1, 1], the inner product,
+        or the negative Euclidean distance, by the metric of the column.
     relevance
         Calibrated probability in [0, 1] that the row is relevant; None without a calibration.
     """
@@ -181,14 +200,14 @@ class Judgments:
     queries
         (n, d) float32, one query per pair (repeat a query for each of its judged rows).
     ids
-        n keys of the table.
+        n keys of the table; tuples where the key has several columns.
     labels
         (n,) bool; True means relevant. Only the numbers 0 and 1 are accepted besides booleans.
 
     Raises
     ------
     InvalidInput
-        If the lengths differ, a number is not finite, a query is zero, or a label is not boolean.
+        If the lengths differ, a number is not finite, or a label is not boolean.
     """
 
     queries: npt.NDArray[np.float32]
@@ -214,8 +233,8 @@ class Judgments:
                 f"judgments: {len(queries)} queries, {len(ids)} ids and labels of shape "
                 f"{labels.shape}; give one id and one label per query row"
             )
-        for row in np.flatnonzero(~np.isfinite(queries).all(axis=1) | ~queries.any(axis=1))[:1]:
-            raise InvalidInput(f"judgments: query {row} is zero or holds a number not finite")
+        for row in np.flatnonzero(~np.isfinite(queries).all(axis=1))[:1]:
+            raise InvalidInput(f"judgments: query {row} holds a number that is not finite")
         if labels.dtype != np.bool_:
             if labels.dtype.kind not in "iuf" or not np.isin(labels, (0, 1)).all():
                 raise InvalidInput("judgments: labels must be booleans (or the numbers 0 and 1)")

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from funnelvec.engines.base import Engine, Table, default_funnel
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
-from funnelvec.types import ColumnKind, Hit, Judgments, Key
+from funnelvec.types import BaseCode, ColumnKind, Hit, Judgments, Key, Metric
 
 Vectors = npt.NDArray[np.float32]
 
@@ -57,8 +57,10 @@ class Scenario:
     query: Callable[[np.random.Generator, Rows], Vectors]
     seed: int = 0
     vector: str = "embedding"
-    key: str = "id"
-    key_kind: ColumnKind = "integer"
+    dtype: BaseCode = "f32"
+    metric: Metric = "cosine"
+    key: str | tuple[str, ...] = "id"
+    key_kind: ColumnKind | tuple[ColumnKind, ...] = "integer"
     columns: Mapping[str, ColumnKind] = field(default_factory=dict)
     approximate: bool = False
     k: int = 10
@@ -72,6 +74,11 @@ class Scenario:
         rng = np.random.default_rng(self.seed)
         rows = self.rows(rng, self.dims)
         return rows, self.query(rng, rows)
+
+    @property
+    def base(self) -> Resolution:
+        """The resolution of the vector column."""
+        return Resolution(self.dims, self.dtype)
 
     def judge(self) -> Judgments | None:
         """The judgments, or None."""
@@ -88,6 +95,8 @@ def load(engine: Engine, scenario: Scenario) -> Table:
         scenario.name,
         dims=scenario.dims,
         vector=scenario.vector,
+        dtype=scenario.dtype,
+        metric=scenario.metric,
         id=scenario.key,
         id_kind=scenario.key_kind,
         columns=scenario.columns,
@@ -95,7 +104,7 @@ def load(engine: Engine, scenario: Scenario) -> Table:
     table.add(rows.ids, rows.vectors, columns=rows.columns)
     funnel = Funnel.parse(scenario.funnel)
     for resolution in dict.fromkeys(stage.resolution for stage in funnel.stages):
-        if resolution != Resolution(scenario.dims, "f32"):
+        if resolution != scenario.base:
             table.add_resolution(resolution)
     table.create_funnel(
         default_funnel(scenario.name), scenario.funnel, approximate=scenario.approximate
@@ -235,6 +244,55 @@ def catalogue(rng: np.random.Generator, dims: int) -> Rows:
     return Rows(list(range(n)), decaying(rng, n, dims), columns)
 
 
+def long_and_short(n: int) -> Callable[[np.random.Generator, int], Rows]:
+    """`n` rows of lengths from 0.2 to 3 times the ordinary: they order rows by the metric too."""
+
+    def rows(rng: np.random.Generator, dims: int) -> Rows:
+        lengths = np.linspace(0.2, 3, n, dtype=np.float32)[:, np.newaxis]
+        return Rows([int(key) for key in rng.permutation(n)], decaying(rng, n, dims) * lengths)
+
+    return rows
+
+
+def beyond_float16(rng: np.random.Generator, dims: int) -> Rows:
+    """Rows on both sides of the length where 16-bit codes are shortened."""
+    rows = long_and_short(80)(rng, dims)
+    return Rows(rows.ids, rows.vectors * np.float32(40_000))
+
+
+def some_zero(rng: np.random.Generator, dims: int) -> Rows:
+    """Three rows of zeros and two whose first half is zero, among others."""
+    rows = plain(60)(rng, dims)
+    rows.vectors[[7, 30, 31]] = 0
+    rows.vectors[[8, 9], : dims // 2] = 0
+    return rows
+
+
+def repeated(rng: np.random.Generator, dims: int) -> Rows:
+    """12 vectors, each in four rows: ties under every metric."""
+    return Rows([int(key) for key in rng.permutation(48)], np.tile(decaying(rng, 12, dims), (4, 1)))
+
+
+def tenants(rng: np.random.Generator, dims: int) -> Rows:
+    """Keys of text and a number: every word with two numbers, all with one vector, and others."""
+    words = [(word, number) for word in WORDS for number in (-1, 12)]
+    order = rng.permutation(len(words))
+    keys: list[Key] = [words[i] for i in order]
+    keys += [("a", 100 + number) for number in range(30)]
+    same = np.repeat(decaying(rng, 1, dims), len(words), axis=0)
+    return Rows(keys, np.concatenate([same, decaying(rng, 30, dims)]))
+
+
+def diary(rng: np.random.Generator, dims: int) -> Rows:
+    """Keys of a date, a UUID and a number; 40 rows with 10 vectors."""
+    day = datetime.date(2024, 2, 27)
+    keys: list[Key] = [
+        (day + datetime.timedelta(days=i % 4), uuid.UUID(int=2**127 * (i % 2) + i % 3), i / 8)
+        for i in (int(i) for i in rng.permutation(40))
+    ]
+    return Rows(keys, np.tile(decaying(rng, 10, dims), (4, 1)), {"page": list(range(40))})
+
+
 # -- queries and judgments ---------------------------------------------------------------------
 
 
@@ -258,6 +316,11 @@ def beside(row: int) -> Callable[[np.random.Generator, Rows], Vectors]:
 def own(row: int) -> Callable[[np.random.Generator, Rows], Vectors]:
     """A row itself as the query."""
     return lambda rng, rows: rows.vectors[row]
+
+
+def zero(rng: np.random.Generator, rows: Rows) -> Vectors:
+    """The zero vector."""
+    return np.zeros(rows.vectors.shape[1], np.float32)
 
 
 def noisy_copies(rng: np.random.Generator, rows: Rows) -> Judgments:
@@ -290,6 +353,117 @@ _NESTED = {
         {"$not": {"$or": [{"sold out": True}, {"day": {"$lt": "2024-06-01"}}]}},
     ]
 }
+
+
+def under(metric: Metric) -> tuple[Scenario, ...]:
+    """Scenarios of a metric under which lengths and zero vectors count."""
+    many = long_and_short(200)
+    return (
+        Scenario(f"{metric}_exact", 32, "32:f32", many, fresh, metric=metric),
+        Scenario(f"{metric}_itself", 32, "32:f32", many, own(17), metric=metric),
+        Scenario(f"{metric}_f16", 48, "16:f16@40 > 48:f32", many, fresh, metric=metric),
+        Scenario(f"{metric}_f32", 48, "16:f32@40 > 48:f32", many, fresh, metric=metric),
+        Scenario(f"{metric}_of_f16", 48, "24:f16", many, fresh, metric=metric, approximate=True),
+        Scenario(
+            f"{metric}_three_stages",
+            64,
+            "64:bit@40 > 24:f16@20 > 64:f32",
+            flocks(40, 200),
+            beside(0),
+            metric=metric,
+        ),
+        Scenario(
+            f"{metric}_of_bits",
+            64,
+            "64:bit",
+            flocks(25, 60),
+            beside(0),
+            metric=metric,
+            approximate=True,
+            k=60,
+        ),
+        Scenario(f"{metric}_ties", 24, "8:f16@48 > 24:f32", repeated, fresh, metric=metric, k=20),
+        Scenario(f"{metric}_zero_rows", 16, "16:f32", some_zero, fresh, metric=metric, k=60),
+        Scenario(
+            f"{metric}_zero_prefixes",
+            16,
+            "8:f16@60 > 16:f32",
+            some_zero,
+            fresh,
+            metric=metric,
+            k=60,
+        ),
+        Scenario(f"{metric}_zero_query", 16, "16:f32", some_zero, zero, metric=metric, k=60),
+        Scenario(
+            f"{metric}_beyond_float16",
+            16,
+            "8:f16@40 > 16:f32",
+            beyond_float16,
+            lambda r, rows: fresh(r, rows) * np.float32(50_000),
+            metric=metric,
+        ),
+        Scenario(
+            f"{metric}_of_shortened_codes",
+            16,
+            "16:f16",
+            beyond_float16,
+            lambda r, rows: fresh(r, rows) * np.float32(50_000),
+            metric=metric,
+            approximate=True,
+        ),
+        Scenario(
+            f"{metric}_filtered",
+            16,
+            "8:f16@30 > 16:f32",
+            catalogue,
+            fresh,
+            seed=1,
+            metric=metric,
+            columns=KINDS,
+            filter={"stock": {"$gte": 3}},
+        ),
+        Scenario(
+            f"{metric}_relevance",
+            32,
+            "16:f16@60 > 32:f32",
+            plain(200),
+            beside(5),
+            metric=metric,
+            judgments=noisy_copies,
+            min_relevance=0.5,
+            k=40,
+        ),
+    )
+
+
+def of_halves(metric: Metric) -> tuple[Scenario, ...]:
+    """Scenarios of a column of 16-bit floats."""
+    many = long_and_short(200)
+
+    def scenario(name: str, dims: int, funnel: str, *rest: Any, **more: Any) -> Scenario:
+        return Scenario(
+            f"half_{metric}_{name}", dims, funnel, *rest, metric=metric, dtype="f16", **more
+        )
+
+    return (
+        scenario("exact", 32, "32:f16", many, fresh),
+        scenario("itself", 32, "32:f16", many, own(17)),
+        scenario("two_stages", 48, "16:f16@40 > 48:f16", many, fresh),
+        scenario("three_stages", 64, "64:bit@40 > 24:f16@20 > 64:f16", flocks(40, 200), beside(0)),
+        scenario("of_a_prefix", 48, "24:f16", many, fresh, seed=1, approximate=True),
+        scenario("ties", 24, "8:f16@48 > 24:f16", repeated, fresh, k=20),
+        scenario(
+            "relevance",
+            32,
+            "16:f16@60 > 32:f16",
+            plain(200),
+            beside(5),
+            judgments=noisy_copies,
+            min_relevance=0.5,
+            k=40,
+        ),
+    )
+
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("exact", 32, "32:f32", plain(150), fresh),
@@ -465,5 +639,55 @@ SCENARIOS: tuple[Scenario, ...] = (
         approximate=True,
         judgments=noisy_copies,
         min_relevance=0.2,
+    ),
+    *under("dot"),
+    *under("euclidean"),
+    *of_halves("cosine"),
+    *of_halves("dot"),
+    *of_halves("euclidean"),
+    Scenario(
+        "keys_of_text_and_numbers",
+        16,
+        "16:f32",
+        tenants,
+        own(0),
+        key=("tenant", "Doc id"),
+        key_kind=("text", "integer"),
+        k=2 * len(WORDS),
+        expected=tuple((word, number) for word in sorted(WORDS) for number in (-1, 12)),
+    ),
+    Scenario(
+        "keys_filtered_by_a_part",
+        16,
+        "8:f16@40 > 16:f32",
+        tenants,
+        fresh,
+        key=("tenant", "Doc id"),
+        key_kind=("text", "integer"),
+        filter={"tenant": "a", "Doc id": {"$gte": 105}},
+    ),
+    Scenario(
+        "keys_of_three_kinds",
+        24,
+        "8:f16@40 > 24:f32",
+        diary,
+        own(0),
+        metric="euclidean",
+        key=("day", "ref", "part"),
+        key_kind=("date", "uuid", "number"),
+        columns={"page": "integer"},
+        k=40,
+    ),
+    Scenario(
+        "keys_of_one_kind_and_relevance",
+        32,
+        "16:f16@60 > 32:f16",
+        lambda r, d: Rows([(int(n) % 9, -int(n)) for n in r.permutation(200)], decaying(r, 200, d)),
+        beside(5),
+        dtype="f16",
+        key=("b", "a"),
+        judgments=noisy_copies,
+        min_relevance=0.5,
+        k=40,
     ),
 )

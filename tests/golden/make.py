@@ -7,15 +7,19 @@ Both the numpy twins and the SQL are tested against these files. Every float is 
 
 codes.json: a list of cases
     name        what the case is about
-    vector      the base vector: float32 values, one hex text each
+    vector      the base vector: float32 values (float16 where base is f16), one hex text each
     resolution  "dims:code"
+    metric      cosine, dot or euclidean
+    base        code of the base column: f32, or f16 (halfvec); "24:f16" of such a column is the
+                column itself
     code        for f32 and f16 a list of hex texts, the stored numbers; for bit a text of 0 and 1,
                 the first number first
 scores.json: a list of cases
-    name, resolution
+    name, resolution, metric, base
     query, vector   base vectors as above
     hamming         only for bit: the number of bits in which the two codes differ
-    score           hex text: cosine of the two codes (1 - 2 * hamming / dims for bit)
+    score           hex text, of the two codes: cosine, inner product, or negative Euclidean
+                    distance; 1 - 2 * hamming / dims for bit
 calibration.json: an object
     fits     list of {name, scores: [hex], labels: [0 or 1], slope: hex, offset: hex}
     maps     list of {slope, offset, score, relevance: hex}
@@ -34,6 +38,10 @@ from fractions import Fraction
 from pathlib import Path
 
 HERE = Path(__file__).parent
+
+DIMS = 24
+METRICS = ("cosine", "dot", "euclidean")
+LONGEST = 65504.0  # the largest 16-bit float
 
 
 def f32(number: float) -> float:
@@ -59,16 +67,24 @@ def norm(vector: list[float]) -> float:
     return math.sqrt(math.fsum(x * x for x in vector))
 
 
-def encode(resolution: str, vector: list[float]) -> list[float] | str:
+def encode(
+    resolution: str, vector: list[float], metric: str = "cosine", base: str = "f32"
+) -> list[float] | str:
     """Store a base vector at a resolution."""
     dims, code = resolution.split(":")
     prefix = vector[: int(dims)]
+    if code == base and int(dims) == len(vector):
+        return prefix  # the column itself
     if code == "f32":
         return prefix
     if code == "bit":
         return "".join("1" if x > 0 else "0" for x in prefix)
     length = norm(prefix)
-    return [f16(f32(x / length)) if length > 0 else 0.0 for x in prefix]
+    if metric == "cosine":
+        return [f16(f32(x / length)) if length > 0 else 0.0 for x in prefix]
+    if base == "f16" or length <= LONGEST:
+        return [f16(x) for x in prefix]
+    return [f16(f32(f32(x / length) * LONGEST)) for x in prefix]
 
 
 def hamming(a: str, b: str) -> int:
@@ -84,12 +100,31 @@ def cosine(a: list[float], b: list[float]) -> float:
     return math.copysign(math.sqrt(squared), dot)
 
 
+def dot(a: list[float], b: list[float]) -> float:
+    """Exact inner product, rounded once."""
+    return float(sum((Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True)), Fraction(0)))
+
+
+def euclidean(a: list[float], b: list[float]) -> float:
+    """Negative distance, from an exact sum of squares."""
+    squares = sum(
+        ((Fraction(x) - Fraction(y)) ** 2 for x, y in zip(a, b, strict=True)), Fraction(0)
+    )
+    return 0.0 - math.sqrt(squares)
+
+
+SCORES = {"cosine": cosine, "dot": dot, "euclidean": euclidean}
+
+
 def vectors() -> dict[str, list[float]]:
     """Base vectors by name; every number is a 32-bit float."""
     rng = random.Random(20240531)
 
     def gauss(n: int, scale: float = 1.0) -> list[float]:
         return [f32(scale * bell(rng)) for _ in range(n)]
+
+    def axis(number: float) -> list[float]:
+        return [0.0, number, *[0.0] * (DIMS - 2)]
 
     made = {
         "gaussian": gauss(24),
@@ -109,27 +144,62 @@ def vectors() -> dict[str, list[float]]:
     }
     made["gaussian, twice"] = [2.0 * x for x in made["gaussian"]]
     made["gaussian, opposite"] = [-x for x in made["gaussian"]]
+    # Around the length at which 16-bit codes are shortened under dot and euclidean.
+    made["longest"] = axis(LONGEST)
+    made["a little longer"] = axis(65510.0)
+    made["opposite, longer"] = axis(-70000.0)
+    made["long, of small numbers"] = [f32(15000.0 * (1 + 0.1 * x)) for x in gauss(DIMS)]
+    made["1e7"] = gauss(DIMS, 1e7)
+    made["3e38"] = axis(f32(3e38))
     return made
 
 
+def halves() -> dict[str, list[float]]:
+    """Base vectors of a halfvec column: those that fit, rounded."""
+    return {
+        name: [f16(x) for x in vector]
+        for name, vector in vectors().items()
+        if max(map(abs, vector)) <= LONGEST
+    }
+
+
 def code_cases() -> list[dict[str, object]]:
-    """Every vector at resolutions of whole and broken bytes, one dimension, and full width."""
+    """Every vector at resolutions of whole and broken bytes, one dimension, and full width.
+
+    Only 16-bit codes of vectors know the metric; for the others one metric stands for all.
+    """
+    every = ("13:f32", "1:f16", "13:f16", "24:f16", "1:bit", "13:bit", "24:bit")
+    kinds = [
+        ("f32", "cosine", every),
+        ("f32", "dot", ("13:f32", "1:f16", "13:f16", "24:f16", "13:bit")),
+        ("f32", "euclidean", ("13:f16", "24:f16")),
+        ("f16", "cosine", ("1:f16", "13:f16", "24:f16", "13:bit")),
+        ("f16", "dot", ("13:f16", "24:f16", "24:bit")),
+        ("f16", "euclidean", ("13:f16",)),
+    ]
     return [
         {
-            "name": f"{name} at {resolution}",
+            "name": name_of(name, resolution, metric, base),
             "vector": [x.hex() for x in vector],
             "resolution": resolution,
+            "metric": metric,
+            "base": base,
             "code": code if isinstance(code, str) else [x.hex() for x in code],
         }
-        for name, vector in vectors().items()
-        for resolution in ("13:f32", "1:f16", "13:f16", "24:f16", "1:bit", "13:bit", "24:bit")
-        for code in [encode(resolution, vector)]
+        for base, metric, resolutions in kinds
+        for name, vector in (vectors() if base == "f32" else halves()).items()
+        for resolution in resolutions
+        for code in [encode(resolution, vector, metric, base)]
     ]
+
+
+def name_of(what: str, resolution: str, metric: str, base: str) -> str:
+    """The name of a case."""
+    return f"{what} at {resolution}, {metric}" + (", halfvec" if base == "f16" else "")
 
 
 def score_cases() -> list[dict[str, object]]:
     """Pairs of vectors; a tie is a pair of cases with one score."""
-    named = vectors()
     pairs = [
         ("gaussian", "gaussian, small"),
         ("gaussian", "gaussian"),
@@ -145,23 +215,41 @@ def score_cases() -> list[dict[str, object]]:
         ("unit axis", "three four"),
         ("constant", "negative"),
     ]
+    # A zero vector has an inner product and a distance, but no cosine.
+    with_zero = [("gaussian", "zero"), ("zero", "gaussian"), ("zero", "zero")]
+    shortened = [("gaussian", "1e7"), ("1e7", "gaussian"), ("1e7", "long, of small numbers")]
+    every = ("24:f32", "13:f32", "13:f16", "24:f16", "13:bit", "24:bit")
+    few = ("24:f32", "13:f16", "24:f16", "24:bit")
     cases: list[dict[str, object]] = []
-    for a, b in pairs:
-        for resolution in ("24:f32", "13:f32", "13:f16", "24:f16", "13:bit", "24:bit"):
-            x, y = encode(resolution, named[a]), encode(resolution, named[b])
-            case: dict[str, object] = {
-                "name": f"{a} and {b} at {resolution}",
-                "resolution": resolution,
-                "query": [v.hex() for v in named[a]],
-                "vector": [v.hex() for v in named[b]],
-            }
-            if isinstance(x, str) and isinstance(y, str):
-                case["hamming"] = hamming(x, y)
-                case["score"] = float(1 - Fraction(2 * hamming(x, y), len(x))).hex()
-            elif isinstance(x, list) and isinstance(y, list):
-                case["score"] = cosine(x, y).hex()
-            cases.append(case)
+    for metric in METRICS:
+        more = [*with_zero, *shortened] if metric != "cosine" else shortened
+        for a, b in [*pairs, *more]:
+            for resolution in every if metric == "cosine" else few:
+                cases.append(score_case(a, b, resolution, metric, "f32"))
+            if a in halves() and b in halves() and "1e-30" not in (a, b):
+                for resolution in ("13:f16", "24:f16"):
+                    cases.append(score_case(a, b, resolution, metric, "f16"))
     return cases
+
+
+def score_case(a: str, b: str, resolution: str, metric: str, base: str) -> dict[str, object]:
+    """How similar two named vectors are."""
+    named = vectors() if base == "f32" else halves()
+    x, y = (encode(resolution, named[name], metric, base) for name in (a, b))
+    case: dict[str, object] = {
+        "name": name_of(f"{a} and {b}", resolution, metric, base),
+        "resolution": resolution,
+        "metric": metric,
+        "base": base,
+        "query": [v.hex() for v in named[a]],
+        "vector": [v.hex() for v in named[b]],
+    }
+    if isinstance(x, str) and isinstance(y, str):
+        case["hamming"] = hamming(x, y)
+        case["score"] = float(1 - Fraction(2 * hamming(x, y), len(x))).hex()
+    elif isinstance(x, list) and isinstance(y, list):
+        case["score"] = SCORES[metric](x, y).hex()
+    return case
 
 
 def sigmoid(slope: float, offset: float, score: float) -> float:

@@ -30,7 +30,7 @@ def test_awaited_or_entered(owner_url: str) -> None:
         assert isinstance(engine, AsyncPostgresEngine)
         table = await engine.table("docs")
         assert [hit.id for hit in await table.search([1, 2, 3, 4], k=1)] == [1]
-        assert repr(table) == '<AsyncPostgresTable "public"."docs", embedding vector(4)>'
+        assert repr(table) == '<AsyncPostgresTable "public"."docs", embedding 4:f32 cosine>'
         await engine.close()
         with pytest.raises(errors.EngineError, match="closed"):
             await table.count()

@@ -29,21 +29,23 @@ def literal(texts: list[str]) -> str:
     return "[" + ",".join(repr(number) for number in numbers(texts)) + "]"
 
 
-def encoded(connection: Connection, resolution: str, vector: list[str]) -> tuple[str, str, str]:
-    """What SQL stores for a vector, as text, with the type and operator it gives the code."""
-    dims, code = resolution.split(":")
+def encoded(connection: Connection, case: Any, side: str = "vector") -> tuple[str, str]:
+    """SQL for what is stored for a vector, and the operator that compares it."""
+    dims, code = case["resolution"].split(":")
+    vector, base = case[side], case["base"]
+    source = f"'{literal(vector)}'::{'vector' if base == 'f32' else 'halfvec'}"
     row = connection.execute(
-        "select type, replace(expression, '{query}', format('%%L::vector', %s::text)), operator"
-        "  from funnelvec._code(%s, %s, '{query}', 'cosine', 'f32')",
-        (literal(vector), int(dims), code),
+        "select expression, operator from funnelvec._code(%s, %s, %s, %s, %s)",
+        (int(dims), code, source, case["metric"], base),
     ).fetchone()
     assert row is not None
-    return row
+    # The column itself is stored as it is, and compared by the operator of its code.
+    return (source, row[1]) if (int(dims), code) == (len(vector), base) else row
 
 
 def test_codes_equal_the_golden_ones(owner_conn: Connection) -> None:
     for case in load("codes"):
-        _, expression, _ = encoded(owner_conn, case["resolution"], case["vector"])
+        expression, _ = encoded(owner_conn, case)
         row = owner_conn.execute(f"select ({expression})::text").fetchone()  # type: ignore[arg-type]
         assert row is not None
         if case["resolution"].endswith(":bit"):
@@ -57,13 +59,25 @@ def test_codes_equal_the_golden_ones(owner_conn: Connection) -> None:
             assert wide[0] == numbers(case["code"]), case["name"]
 
 
+def lengths(case: Any) -> list[float]:
+    dims = int(case["resolution"].split(":")[0])
+    return [math.hypot(*numbers(case[side])[:dims]) for side in ("query", "vector")]
+
+
 def in_range(case: Any) -> bool:
-    """pgvector sums squares in float32, so lengths beyond about 1e18 or below 1e-18 mean nothing."""
+    """pgvector sums in float32, so lengths beyond about 1e18 or below 1e-18 mean nothing."""
     if not case["resolution"].endswith(":f32"):
         return True
-    dims = int(case["resolution"].split(":")[0])
-    lengths = [math.hypot(*numbers(case[side])[:dims]) for side in ("query", "vector")]
-    return all(length == 0 or 1e-18 < length < 1e18 for length in lengths)
+    return all(length == 0 or 1e-18 < length < 1e18 for length in lengths(case))
+
+
+def scale(case: Any) -> float:
+    """The size of the numbers that a score is made of; errors of rounding are relative to it."""
+    if case["metric"] == "cosine" or "hamming" in case:
+        return 1.0
+    code = case["resolution"].split(":")[1]
+    sizes = [min(length, 65504) if code == "f16" else length for length in lengths(case)]
+    return max(1.0, math.prod(sizes) if case["metric"] == "dot" else sum(sizes))
 
 
 def test_scores_equal_the_golden_ones(owner_conn: Connection) -> None:
@@ -71,18 +85,18 @@ def test_scores_equal_the_golden_ones(owner_conn: Connection) -> None:
     assert len(cases) > 20
     for case in cases:
         dims, code = case["resolution"].split(":")
-        _, query, operator = encoded(owner_conn, case["resolution"], case["query"])
-        _, row, _ = encoded(owner_conn, case["resolution"], case["vector"])
+        query, operator = encoded(owner_conn, case, "query")
+        row, _ = encoded(owner_conn, case)
         similarity = owner_conn.execute(
-            "select funnelvec._similarity(%s, %s, 'cosine', %s)",
-            (int(dims), code, f"{row} {operator} {query}"),
+            "select funnelvec._similarity(%s, %s, %s, %s)",
+            (int(dims), code, case["metric"], f"{row} {operator} {query}"),
         ).fetchone()
         assert similarity is not None
         found = owner_conn.execute(f"select {similarity[0]}").fetchone()
         assert found is not None
         expected = float.fromhex(case["score"])
         # float16 codes are compared by float32 arithmetic in pgvector, like the others.
-        tolerance = 1e-6 * max(1.0, abs(expected))
+        tolerance = 1e-6 * scale(case)
         assert found[0] == pytest.approx(expected, abs=tolerance, nan_ok=True), case["name"]
 
 

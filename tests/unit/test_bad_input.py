@@ -137,6 +137,28 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("4:int8"), SpecError, "int8"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
     (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.CapabilityError, "rotation"),
+    (lambda e, t: t.add_resolution("4:f16", metric="l3"), InvalidInput, "'l3'; known are cosine"),  # type: ignore[arg-type]
+    (lambda e, t: t.add_resolution("4:f16", metric="dot"), Conflict, "cosine, not dot"),
+    (lambda e, t: t.create_funnel("f", "8:f32", metric="dot"), Conflict, "cosine, not dot"),
+    (lambda e, t: halves(e).add_resolution("4:f32"), SpecError, "write 4:f16"),
+    (lambda e, t: halves(e).create_funnel("f", "8:f32"), SpecError, "write 8:f16"),
+    (lambda e, t: halves(e).add([1], [[65520.0] * 8]), InvalidInput, "float16 .* inf in row 0"),
+    (lambda e, t: halves(e).add([1], [[1e-9] * 8]), InvalidInput, "zero in row 0"),
+    (
+        lambda e, t: pairs(e).add([1], np.ones((1, 8))),
+        InvalidInput,
+        "2 values .integer, text., not 1",
+    ),
+    (lambda e, t: pairs(e).add(["ab"], np.ones((1, 8))), InvalidInput, "not 'ab'"),
+    (lambda e, t: pairs(e).add([(1,)], np.ones((1, 8))), InvalidInput, r"not \(1,\)"),
+    (lambda e, t: pairs(e).add([(1, 2)], np.ones((1, 8))), InvalidInput, "row 0, part 2: .* not 2"),
+    (
+        lambda e, t: pairs(e).add([(None, "a")], np.ones((1, 8))),
+        InvalidInput,
+        "part 1: the key is None",
+    ),  # type: ignore[list-item]
+    (lambda e, t: pairs(e).add([(1, "a")] * 2, np.ones((2, 8))), InvalidInput, "more than once"),
+    (lambda e, t: t.add([(1,)], np.ones((1, 8))), InvalidInput, r"\(1,\)"),
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),
     (lambda e, t: t.drop_resolution("4:bit"), Conflict, "used by docs_search"),
@@ -160,6 +182,19 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: e.create("t", dims=4, columns={"id": "text"}), InvalidInput, "'id'"),
     (lambda e, t: e.create("t", dims=4, columns={"a": "json"}), InvalidInput, "'json'"),  # type: ignore[dict-item]
     (lambda e, t: e.create("t", dims=4, id_kind="serial"), InvalidInput, "'serial'"),  # type: ignore[arg-type]
+    (lambda e, t: e.create("t", dims=4, dtype="f64"), InvalidInput, "'f64'.*f32, f16"),  # type: ignore[arg-type]
+    (lambda e, t: e.create("t", dims=4, metric="l3"), InvalidInput, "'l3'"),  # type: ignore[arg-type]
+    (lambda e, t: e.create("t", dims=4, id=[]), InvalidInput, "id must be"),
+    (lambda e, t: e.create("t", dims=4, id=["a", "a"]), InvalidInput, "'a' is given to 2"),
+    (lambda e, t: e.create("t", dims=4, id=["a", 5]), InvalidInput, "5"),  # type: ignore[list-item]
+    (lambda e, t: e.create("t", dims=4, id=None), InvalidInput, "None"),  # type: ignore[arg-type]
+    (lambda e, t: e.create("t", dims=4, id_kind=3), InvalidInput, "id_kind must be"),  # type: ignore[arg-type]
+    (
+        lambda e, t: e.create("t", dims=4, id=["a", "b"], id_kind=["text"]),
+        InvalidInput,
+        "1 kinds for the 2 columns",
+    ),
+    (lambda e, t: t.calibrate(judged(zero=True)), InvalidInput, "judgments.* zero in row 3"),
     (lambda e, t: t.measure_recall(sample=0), InvalidInput, "sample"),
     (lambda e, t: t.measure_recall(k=5), InvalidInput, "k = 5 needs 6 rows"),
     (lambda e, t: t.measure_recall(k=0), InvalidInput, "k must be"),
@@ -173,9 +208,20 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
 ]
 
 
-def judged(*, pairs: int = 40, dims: int = DIMS, ids: list[Any] | None = None) -> fv.Judgments:
+def halves(engine: MemoryEngine) -> MemoryTable:
+    return engine.create("halves", dims=DIMS, dtype="f16")
+
+
+def pairs(engine: MemoryEngine) -> MemoryTable:
+    return engine.create("pairs", dims=DIMS, id=["a", "b"], id_kind=["integer", "text"])
+
+
+def judged(
+    *, pairs: int = 40, dims: int = DIMS, ids: list[Any] | None = None, zero: bool = False
+) -> fv.Judgments:
     ids = [row % DIMS for row in range(pairs)] if ids is None else ids * pairs
     queries = np.ones((pairs, dims)) + np.arange(pairs)[:, np.newaxis] % 7
+    queries[3] *= not zero
     return fv.Judgments(queries.astype(np.float32), ids, np.arange(pairs) % 2 == 0)
 
 

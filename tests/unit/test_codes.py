@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from funnelvec import codes
 from funnelvec.codes import bits
-from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.resolution import CODES, Resolution
+from funnelvec.types import METRICS, Metric
 
 Matrix = npt.NDArray[np.float32]
 
@@ -35,12 +36,19 @@ def encodings(draw: st.DrawFn) -> tuple[Resolution, Matrix]:
     return Resolution(draw(st.integers(1, x.shape[1])), draw(st.sampled_from(CODES))), x
 
 
-@given(encodings())
-def test_the_input_is_never_changed_nor_shared(case: tuple[Resolution, Matrix]) -> None:
+metrics = st.sampled_from(METRICS)
+
+
+@given(encodings(), metrics)
+def test_the_input_is_never_changed_nor_shared(
+    case: tuple[Resolution, Matrix], metric: Metric
+) -> None:
     resolution, x = case
     before = x.tobytes()
-    code = codes.encode(resolution, x)
-    codes.score(resolution, codes.prepare_query(resolution, x[0]), code)
+    code = codes.encode(resolution, x, metric=metric)
+    codes.score(
+        resolution, codes.prepare_query(resolution, x[0], metric=metric), code, metric=metric
+    )
     assert x.tobytes() == before
     assert not np.shares_memory(code, x)
 
@@ -55,12 +63,14 @@ def test_bits_are_signs(x: Matrix) -> None:
             assert bool(code[i // 8] >> (7 - i % 8) & 1) == (row[i] > 0)
 
 
-@given(encodings())
-def test_prefixes_are_cut_before_they_are_coded(case: tuple[Resolution, Matrix]) -> None:
+@given(encodings(), metrics)
+def test_prefixes_are_cut_before_they_are_coded(
+    case: tuple[Resolution, Matrix], metric: Metric
+) -> None:
     resolution, x = case
     d = resolution.dims
-    whole = codes.encode(resolution, x)
-    assert np.array_equal(whole, codes.encode(resolution, x[:, :d]))
+    whole = codes.encode(resolution, x, metric=metric)
+    assert np.array_equal(whole, codes.encode(resolution, x[:, :d], metric=metric))
     if resolution.code == "f32":
         assert np.array_equal(whole, x[:, :d])
 
@@ -78,6 +88,70 @@ def test_f16_is_within_half_a_step_of_the_direction(x: Matrix) -> None:
         step = np.spacing(np.abs(exact).astype(np.float16)).astype(np.float64)
         # half a float16 step, and the float32 rounding that Postgres makes on the way
         assert (np.abs(stored - exact) <= 0.5 * step + 2.0**-24 * np.abs(exact) + 1e-45).all()
+
+
+@given(matrices, st.sampled_from(["dot", "euclidean"]))
+def test_f16_keeps_lengths_as_far_as_it_can(x: Matrix, metric: Metric) -> None:
+    stored = codes.encode(Resolution(x.shape[1], "f16"), x, metric=metric)
+    assert np.isfinite(stored).all()
+    direction = codes.encode(Resolution(x.shape[1], "f16"), x).astype(np.float64)
+    for row, code, unit in zip(x.astype(np.float64), stored, direction, strict=True):
+        length = math.sqrt(math.fsum(row * row))
+        if length <= 65504:
+            assert np.array_equal(code, row.astype(np.float32).astype(np.float16))
+        else:
+            # as long as it may be, and in the same direction: half a step of either code apart
+            step = 65504 * (2.0**-11 * np.abs(unit) + 2.0**-25) + 2.0**-11 * np.abs(code)
+            assert (np.abs(code.astype(np.float64) - 65504 * unit) <= step + 1e-3).all()
+
+
+halves = hnp.arrays(
+    np.float16,
+    st.tuples(st.integers(1, 5), st.integers(2, 40)),
+    elements=st.floats(-65504, 65504, width=16),
+)
+
+
+@given(halves, metrics, st.data())
+def test_codes_of_a_halfvec_column(
+    x: npt.NDArray[Any], metric: Metric, data: st.DataObject
+) -> None:
+    width = x.shape[1]
+    d = data.draw(st.integers(1, width))
+    blurred = x.astype(np.float64) * (1 + 2.0**-20)  # rounds back to x
+    for given_x in (x, blurred):
+        itself = codes.encode(Resolution(width, "f16"), given_x, metric=metric, base="f16")
+        assert itself.dtype == np.float16 and np.array_equal(itself, x)
+        signs = codes.encode(Resolution(d, "bit"), given_x, metric=metric, base="f16")
+        assert np.array_equal(signs, codes.encode(Resolution(d, "bit"), x))
+        if d < width:
+            half = codes.encode(Resolution(d, "f16"), given_x, metric=metric, base="f16")
+            expected = codes.encode(Resolution(d, "f16"), x) if metric == "cosine" else x[:, :d]
+            assert np.array_equal(half, expected)
+    with pytest.raises(SpecError, match=f"{d}:f16"):
+        codes.encode(Resolution(d, "f32"), x, metric=metric, base="f16")
+
+
+@given(
+    hnp.arrays(np.float32, (4, 12), elements=st.floats(-100, 100, width=32)),
+    st.sampled_from(CODES),
+    metrics,
+)
+def test_scores_follow_the_metric(x: Matrix, code: Any, metric: Metric) -> None:
+    resolution = Resolution(12, code)
+    stored = codes.encode(resolution, x, metric=metric)
+    scores = codes.score(resolution, stored[0], stored, metric=metric)
+    backwards = [codes.score(resolution, row, stored[:1], metric=metric)[0] for row in stored]
+    assert scores == pytest.approx(backwards, nan_ok=True, abs=1e-9)
+    if code == "bit" or metric == "cosine":
+        return
+    wide = stored.astype(np.float64)
+    if metric == "dot":
+        assert scores == pytest.approx(wide @ wide[0], abs=1e-9)
+    else:
+        assert scores[0] == 0.0 and not np.signbit(scores[0])
+        assert (scores <= 0).all()
+        assert scores == pytest.approx(-np.linalg.norm(wide - wide[0], axis=1), abs=1e-9)
 
 
 @given(
@@ -113,12 +187,13 @@ def test_equal_rows_tie_wherever_they_stand() -> None:
         x = rng.normal(size=(5000, d)).astype(np.float32)
         x[rng.integers(0, 5000, 200)] = x[17]
         resolution = Resolution(d, "f32")
-        scores = codes.score(resolution, rng.normal(size=d).astype(np.float32), x)
         same = (x == x[17]).all(axis=1)
         assert same.sum() > 100
-        assert len(set(scores[same].tolist())) == 1
-        alone = codes.score(resolution, x[3], x[17:18])
-        assert alone[0] == codes.score(resolution, x[3], x)[17]
+        for metric in METRICS:
+            scores = codes.score(resolution, x[3] + np.float32(0.1), x, metric=metric)
+            assert len(set(scores[same].tolist())) == 1
+            alone = codes.score(resolution, x[3], x[17:18], metric=metric)
+            assert alone[0] == codes.score(resolution, x[3], x, metric=metric)[17]
 
 
 def test_a_table_larger_than_one_block_is_coded_row_by_row() -> None:
@@ -156,6 +231,15 @@ def test_bit_balance() -> None:
 def test_bad_arrays_are_refused(x: Any) -> None:
     with pytest.raises(InvalidInput):
         codes.encode(Resolution(4, "f16"), x)
+
+
+def test_what_a_halfvec_column_cannot_hold_is_refused() -> None:
+    for number in (65520.0, -1e30):  # 65519 still rounds to 65504
+        with pytest.raises(InvalidInput, match="float16"):
+            codes.encode(Resolution(1, "bit"), [[number, 1.0]], base="f16")
+    assert codes.encode(Resolution(2, "f16"), [[65519.0, 0.0]], base="f16")[0, 0] == 65504
+    with pytest.raises(InvalidInput, match="'manhattan'; known are cosine, dot, euclidean"):
+        codes.encode(Resolution(1, "f16"), [[1.0]], metric="manhattan")  # type: ignore[arg-type]
 
 
 def test_rotations_are_of_a_later_version() -> None:

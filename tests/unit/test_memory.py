@@ -45,6 +45,8 @@ def test_it_keeps_the_contract(engine: MemoryEngine, table: MemoryTable) -> None
     assert isinstance(engine, Engine)
     assert isinstance(table, Table)
     assert engine.capabilities.codes == ("f32", "f16", "bit")
+    assert engine.capabilities.metrics == ("cosine", "dot", "euclidean")
+    assert (table.metric, table.code) == ("cosine", "f32")
     assert (table.name, table.vector, table.dims, table.key) == ("docs", "embedding", DIMS, "id")
     assert len(table) == 100
     assert engine.table("docs", vector="embedding") is engine.table("docs")
@@ -90,6 +92,87 @@ def test_keys_of_every_kind_break_ties(engine: MemoryEngine, kind: Any, keys: li
     table.add(keys, np.repeat(vectors(1), len(keys), axis=0))
     table.create_funnel("t_search", "16:f32")
     assert [hit.id for hit in table.search(vectors(1)[0])] == sorted(keys)
+
+
+def test_keys_of_several_columns(engine: MemoryEngine) -> None:
+    table = engine.create(
+        "t", dims=DIMS, id=["tenant", "n"], id_kind=["text", "integer"], columns={"year": "integer"}
+    )
+    assert table.key == ("tenant", "n")
+    keys = [("b", 1), ("a", 10), ("B", 5), ("a", 9)]
+    table.add(keys, np.repeat(vectors(1), 4, axis=0), columns={"year": [1, 2, 3, 4]})
+    table.add([["c", np.int64(3)]], vectors(1, seed=4))  # type: ignore[list-item]
+    table.create_funnel("t_search", "16:f32")
+    assert [hit.id for hit in table.search(vectors(1)[0], k=4)] == sorted(keys)
+    assert [hit.id for hit in table.search(vectors(1)[0], filter={"tenant": "c"})] == [("c", 3)]
+    with pytest.raises(Conflict, match=r"the key \('a', 9\)"):
+        table.add([("d", 1), ("a", 9)], vectors(2))
+    assert len(table) == 5
+    assert engine.create("one", dims=DIMS, id=["n"]).key == "n"
+    assert engine.create("same", dims=DIMS, id=["a", "b"], id_kind="uuid").key == ("a", "b")
+
+
+def test_a_column_of_16_bit_floats(engine: MemoryEngine) -> None:
+    table = engine.create("t", dims=DIMS, dtype="f16")
+    assert table.code == "f16"
+    table.add(range(50), vectors(50))
+    table.add_resolution("8:f16")
+    table.create_funnel("t_search", "8:f16@20 > 16:f16")
+    rounded = vectors(50).astype(np.float16).astype(np.float64)
+    query = rounded[3]
+    expected = rounded @ query / np.linalg.norm(rounded, axis=1) / np.linalg.norm(query)
+    for hit in table.search(vectors(50)[3]):
+        assert hit.score == pytest.approx(expected[hit.id], abs=1e-12)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_zero_vectors_have_a_score_under_other_metrics(engine: MemoryEngine, metric: Any) -> None:
+    table = engine.create("t", dims=DIMS, metric=metric)
+    x = vectors(20)
+    x[3] = 0
+    table.add(range(20), x)
+    table.add_resolution("8:f16")
+    table.create_funnel("t_search", "8:f16@20 > 16:f32")
+    assert {hit.id for hit in table.search(x[0], k=20)} == set(range(20))
+    hits = table.search(np.zeros(DIMS), k=20)
+    assert len(hits) == 20
+    assert hits[0].score == 0
+    assert hits[0].id == (0 if metric == "dot" else 3)
+    report = table.measure_recall(k=5, sample=50)
+    assert (report.queries, report.recall) == (20, 1.0)
+    judged = fv.Judgments(np.repeat(x[:12], 2, axis=0), list(range(12)) * 2, [True, False] * 12)  # type: ignore[arg-type]
+    with pytest.raises(fv.errors.CalibrationError):  # a zero query is no obstacle, equal scores are
+        table.calibrate(judged)
+
+
+def test_one_metric_per_column(engine: MemoryEngine) -> None:
+    table = engine.create("t", dims=DIMS)
+    table.create_funnel("t_search", "16:f32", metric="dot")
+    assert table.metric == "dot"
+    for refused in (
+        lambda: table.add_resolution("8:f16", metric="cosine"),
+        lambda: table.add_resolution("16:f32", metric="euclidean"),
+        lambda: table.create_funnel("f", "16:f32", metric="cosine"),
+    ):
+        with pytest.raises(Conflict, match="for the metric dot, not"):
+            refused()
+    table.add_resolution("8:f16")
+    table.drop_funnel("t_search")
+    assert table.metric == "dot"
+    table.drop_resolution("8:f16")
+    assert table.metric == "cosine"
+    table.add_resolution("8:f16", metric="euclidean")
+    assert table.metric == "euclidean"
+    made = engine.create("u", dims=DIMS, metric="dot")
+    with pytest.raises(Conflict, match="for the metric dot, not cosine"):
+        made.create_funnel("u_search", "16:f32", metric="cosine")
+
+
+def test_a_calibration_knows_its_metric(engine: MemoryEngine) -> None:
+    table = engine.create("docs", dims=DIMS, metric="dot")
+    table.add(range(100), vectors(100))
+    table.create_funnel("docs_search", "16:f32")
+    assert table.calibrate(judgments(table)).metric == "dot"
 
 
 def test_explain(table: MemoryTable) -> None:

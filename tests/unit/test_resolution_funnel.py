@@ -162,6 +162,15 @@ def test_check_against_the_base_column() -> None:
             Funnel.parse(f"128:f16@200 > {ending}").check(dims=768)
 
 
+def test_check_against_a_column_of_16_bit_floats() -> None:
+    Funnel.parse("128:f16@200 > 768:f16").check(dims=768, code="f16")
+    with pytest.raises(SpecError, match="end it with '> 768:f16'"):
+        Funnel.parse("768:bit").check(dims=768, code="f16")
+    for text in ("768:f32", "128:f32@200 > 768:f16"):
+        with pytest.raises(SpecError, match=r"more digits than the column .*; write [0-9]+:f16"):
+            Funnel.parse(text).check(dims=768, code="f16", approximate=True)
+
+
 def test_names_and_keeps() -> None:
     assert Resolution.parse("128:f16").column_name("embedding") == "embedding_128_f16"
     assert Resolution.parse("512:bit~pca2").column_name("Vec") == "Vec_512_bit_pca2"

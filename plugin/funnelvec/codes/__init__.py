@@ -1,43 +1,67 @@
 """Codes: numpy twins of what the databases store for a resolution, and of how they compare it.
 
-``f32`` is the prefix itself; ``f16`` the prefix divided by its norm, in 16-bit floats; ``bit`` one
-sign per number, packed. Scores are cosines, higher is better. Inputs are never changed.
+``f32`` is the prefix itself and ``bit`` one sign per number, packed. ``f16`` is the prefix in
+16-bit floats: divided by its norm under cosine; under dot and euclidean as it is, shortened to
+the length 65504 where it is longer, since 16 bits hold no larger number. Scores are higher for
+what is more similar. Inputs are never changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from funnelvec.codes import bits, floats
-from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.resolution import Resolution
+from funnelvec.types import METRICS, BaseCode, Metric
 
 __all__ = ["Codes", "encode", "prepare_query", "score"]
 
 #: (n, dims) float32 or float16; (n, ceil(dims / 8)) uint8 for ``bit``.
 Codes: TypeAlias = npt.NDArray[Any]
 
+_SCORES: Mapping[Metric, Callable[[Codes, Codes], npt.NDArray[np.float64]]] = {
+    "cosine": floats.cosine,
+    "dot": floats.dot,
+    "euclidean": floats.euclidean,
+}
 
-def encode(resolution: Resolution, x: npt.ArrayLike) -> Codes:
+
+def encode(
+    resolution: Resolution,
+    x: npt.ArrayLike,
+    *,
+    metric: Metric = "cosine",
+    base: BaseCode = "f32",
+) -> Codes:
     """Encode vectors as the database stores them.
 
     Parameters
     ----------
     x
-        (n, D) numbers, D >= ``resolution.dims``; taken as float32.
+        (n, D) numbers, D >= ``resolution.dims`` the width of the column; taken as float32, and
+        rounded to float16 where that is what the column holds.
+    metric
+        What the column is compared by.
+    base
+        The code of the column itself: ``f32`` or, for ``halfvec``, ``f16``.
 
     Returns
     -------
     (n, dims) float32 for ``f32``, (n, dims) float16 for ``f16``, (n, ceil(dims / 8)) uint8 for
-    ``bit``. Always a new array.
+    ``bit``. Always a new array. The resolution that is the column itself is not changed: not
+    normalised, not shortened.
 
     Raises
     ------
     InvalidInput
-        If the array has another shape, or numbers that float32 cannot hold.
+        If the array has another shape, or numbers that the column cannot hold.
+    SpecError
+        If the resolution holds more digits than the column.
     CapabilityError
         If the resolution has a rotation.
     """
@@ -46,42 +70,63 @@ def encode(resolution: Resolution, x: npt.ArrayLike) -> Codes:
             f"resolution {resolution}: this version stores no rotations; "
             f"write {resolution.dims}:{resolution.code}"
         )
-    prefix = _prefix(resolution, x)
+    if metric not in METRICS:
+        raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
+    if base == "f16" and resolution.code == "f32":
+        raise SpecError(
+            f"resolution {resolution} holds more digits than the column of 16-bit floats; write "
+            f"{resolution.dims}:f16"
+        )
+    prefix = _prefix(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
-    return floats.encode_f16(prefix) if resolution.code == "f16" else prefix
+    if resolution.code == "f32":
+        return prefix
+    is_column = base == "f16" and np.shape(x)[1] == resolution.dims
+    if metric == "cosine" and not is_column:
+        return floats.encode_direction(prefix)
+    return prefix.astype(np.float16) if base == "f16" else floats.encode_saturated(prefix)
 
 
-def prepare_query(resolution: Resolution, query: npt.ArrayLike) -> Codes:
+def prepare_query(
+    resolution: Resolution,
+    query: npt.ArrayLike,
+    *,
+    metric: Metric = "cosine",
+    base: BaseCode = "f32",
+) -> Codes:
     """Encode one query: (D,) numbers become one code, without the leading axis of `encode`.
 
     Raises
     ------
-    InvalidInput, CapabilityError
+    InvalidInput, SpecError, CapabilityError
         As `encode`.
     """
     vector = np.asarray(query)
     if vector.ndim != 1:
         raise InvalidInput(f"a query must have the shape (d,), not {vector.shape}")
-    code: Codes = encode(resolution, vector[np.newaxis, :])[0]
+    code: Codes = encode(resolution, vector[np.newaxis, :], metric=metric, base=base)[0]
     return code
 
 
-def score(resolution: Resolution, query_code: Codes, codes: Codes) -> npt.NDArray[np.float64]:
+def score(
+    resolution: Resolution, query_code: Codes, codes: Codes, *, metric: Metric = "cosine"
+) -> npt.NDArray[np.float64]:
     """Compare one query code with n codes.
 
     Returns
     -------
-    (n,) float64 in [-1, 1]: the cosine for ``f32`` and ``f16``, NaN where one side is zero and
-    there is none; ``1 - 2 * hamming / dims`` for ``bit``, the cosine of the sign vectors. Equal
-    codes get equal scores, wherever they stand.
+    (n,) float64, higher is better. For ``f32`` and ``f16``: the cosine in [-1, 1], NaN where one
+    side is zero and there is none; the inner product; or the negative Euclidean distance. For
+    ``bit``, whatever the metric: ``1 - 2 * hamming / dims``, the cosine of the sign vectors.
+    Equal codes get equal scores, wherever they stand.
     """
     if resolution.code == "bit":
         return bits.score(query_code, codes, dims=resolution.dims)
-    return floats.cosine(query_code, codes)
+    return _SCORES[metric](query_code, codes)
 
 
-def _prefix(resolution: Resolution, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def _prefix(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:
     given = np.asarray(x)
     if given.ndim != 2 or given.dtype.kind not in "iuf":
         raise InvalidInput(
@@ -94,6 +139,8 @@ def _prefix(resolution: Resolution, x: npt.ArrayLike) -> npt.NDArray[np.float32]
         )
     with np.errstate(over="ignore"):
         prefix = np.array(given[:, : resolution.dims], dtype=np.float32, order="C")
+        if base == "f16":
+            prefix = prefix.astype(np.float16).astype(np.float32)
     if not np.isfinite(prefix).all():
-        raise InvalidInput("vectors must hold finite float32 numbers")
+        raise InvalidInput(f"vectors must hold finite float{base[1:]} numbers")
     return prefix

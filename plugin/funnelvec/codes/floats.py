@@ -1,19 +1,25 @@
-"""Float codes: the normalised 16-bit prefix, and cosine in double precision."""
+"""Float codes: 16-bit prefixes, and the three metrics in double precision."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["cosine", "encode_f16"]
+__all__ = ["cosine", "dot", "encode_direction", "encode_saturated", "euclidean"]
 
 #: Numbers converted to double precision at a time, so that a large table needs little memory.
 _BLOCK = 1 << 21
 
+#: The largest float16: a vector of at most this length has no component that overflows.
+_LONGEST = 65504.0
 
-def encode_f16(prefix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+_Wide: TypeAlias = npt.NDArray[np.float64]
+
+
+def encode_direction(prefix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     """Divide (n, d) float32 rows by their norm and round to float16; zero rows stay zero.
 
     The order of roundings is Postgres's for ``l2_normalize(v)::halfvec``: norm in double
@@ -22,27 +28,71 @@ def encode_f16(prefix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     """
     codes = np.empty(prefix.shape, dtype=np.float16)
     for rows in _blocks(prefix):
-        wide = prefix[rows].astype(np.float64)
-        norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-        norms[norms == 0.0] = 1.0
-        codes[rows] = (wide / norms).astype(np.float32).astype(np.float16)
+        codes[rows] = _directions(prefix[rows], _norms(prefix[rows])).astype(np.float16)
     return codes
 
 
-def cosine(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Cosine of a (d,) query with each of (n, d) rows, in double precision; NaN beside zero.
+def encode_saturated(prefix: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Round (n, d) float32 rows to float16; rows longer than 65504 are shortened to that first.
+
+    Lengths count under dot and euclidean, so they are kept while float16 can hold them; beyond
+    that the direction is kept. The roundings are those of Postgres for
+    ``(l2_normalize(v) * 65504)::halfvec``: after the quotient and after the product to float32.
+    """
+    codes = np.empty(prefix.shape, dtype=np.float16)
+    for rows in _blocks(prefix):
+        norms = _norms(prefix[rows])
+        shortened = _directions(prefix[rows], norms) * np.float32(_LONGEST)
+        codes[rows] = np.where(norms <= _LONGEST, prefix[rows], shortened).astype(np.float16)
+    return codes
+
+
+def cosine(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
+    """Cosine of a (d,) query with each of (n, d) rows, in double precision; NaN beside zero."""
+    q = query.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        q = q / np.sqrt((q * q).sum())
+        scores = _by_blocks(
+            codes, lambda wide: (wide * q).sum(axis=1) / np.sqrt((wide * wide).sum(axis=1))
+        )
+    return np.clip(scores, -1.0, 1.0, out=scores)
+
+
+def dot(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
+    """Inner product of a (d,) query with each of (n, d) rows, in double precision."""
+    q = query.astype(np.float64)
+    return _by_blocks(codes, lambda wide: (wide * q).sum(axis=1))
+
+
+def euclidean(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
+    """Negative Euclidean distance of a (d,) query to each of (n, d) rows, in double precision."""
+    q = query.astype(np.float64)
+    # 0 - x and not -x: the score of equal vectors is 0, and prints as that.
+    return _by_blocks(codes, lambda wide: 0.0 - np.sqrt(((wide - q) ** 2).sum(axis=1)))
+
+
+def _norms(prefix: npt.NDArray[np.float32]) -> _Wide:
+    wide = prefix.astype(np.float64)
+    norms: _Wide = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return norms
+
+
+def _directions(prefix: npt.NDArray[np.float32], norms: _Wide) -> npt.NDArray[np.float32]:
+    directions = prefix.astype(np.float64) / np.where(norms == 0.0, 1.0, norms)
+    directions[norms[:, 0] == 0.0] = 0.0  # of either sign, as in Postgres
+    return directions.astype(np.float32)
+
+
+def _by_blocks(codes: npt.NDArray[Any], score: Callable[[_Wide], _Wide]) -> _Wide:
+    """Score rows of codes, some at a time.
 
     Each row is summed by itself instead of through a matrix product: BLAS rounds a row
     differently depending on where in the matrix it stands, and equal rows must tie.
     """
-    q = query.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        q = q / np.sqrt((q * q).sum())
-        scores = np.empty(len(codes), dtype=np.float64)
-        for rows in _blocks(codes):
-            wide = codes[rows].astype(np.float64)
-            scores[rows] = (wide * q).sum(axis=1) / np.sqrt((wide * wide).sum(axis=1))
-    return np.clip(scores, -1.0, 1.0, out=scores)
+    scores = np.empty(len(codes), dtype=np.float64)
+    for rows in _blocks(codes):
+        scores[rows] = score(codes[rows].astype(np.float64))
+    return scores
 
 
 def _blocks(array: npt.NDArray[Any]) -> list[slice]:

@@ -29,7 +29,10 @@ examples:
     query.add_argument("--query", metavar="JSON", help="the query vector, a list of numbers")
     query.add_argument("--query-file", metavar="FILE", help="the query vector in an .npy file")
     query.add_argument(
-        "--like", metavar="KEY", help="the vector of the row with this key, itself left out"
+        "--like",
+        metavar="KEY",
+        help="the vector of the row with this key, itself left out; "
+        "a JSON list where the key has several columns",
     )
     parser.add_argument("-k", type=_count, default=10, help="how many rows at most (default 10)")
     parser.add_argument(
@@ -65,7 +68,7 @@ def asked(args: argparse.Namespace) -> Iterator[Asked]:
     with opened(url) as engine:
         table = engine.table(name, vector=args.vector)
         if query is None:
-            itself, query = _stored(engine, table, args.like)
+            itself, query = _stored(engine, table, _key(args, table))
         options = {
             "k": args.k,
             "min_relevance": args.min_relevance,
@@ -100,16 +103,32 @@ def _json(args: argparse.Namespace, option: str, text: str) -> Any:
         usage_error(args, f"argument {option}: not JSON: {error}")
 
 
-def _stored(engine: PostgresEngine, table: PostgresTable, key: str) -> tuple[Any, Any]:
+def _key(args: argparse.Namespace, table: PostgresTable) -> dict[str, str]:
+    """Read ``--like``: the columns of the key with their values, as text that Postgres reads."""
+    if isinstance(table.key, str):
+        return {table.key: args.like}
+    parts = _json(args, "--like", args.like)
+    if not isinstance(parts, list) or len(parts) != len(table.key):
+        usage_error(
+            args, f"argument --like: the key is ({', '.join(table.key)}), so a JSON list of them"
+        )
+    return {name: str(part) for name, part in zip(table.key, parts, strict=True)}
+
+
+def _stored(engine: PostgresEngine, table: PostgresTable, key: dict[str, str]) -> tuple[Any, Any]:
     from psycopg import sql
 
-    command = sql.SQL("select {key}, {vector}::text from {table} where {key} = %s").format(
+    columns = list(map(sql.Identifier, key))
+    command = sql.SQL("select {vector}::text, {key} from {table} where {same}").format(
         vector=sql.Identifier(table.vector),
+        key=sql.SQL(", ").join(columns),
         table=sql.Identifier(table.schema, table.name),
-        key=sql.Identifier(table.key),
+        same=sql.SQL(" and ").join(sql.SQL("{} = %s").format(column) for column in columns),
     )
     with engine.connection() as connection:
-        row = connection.execute(command, [key]).fetchone()
-    if row is None or row[1] is None:
-        raise NotFound(f"table {table.name!r} has no row with the key {key!r} and a vector")
-    return row[0], json.loads(row[1])
+        row = connection.execute(command, list(key.values())).fetchone()
+    if row is None or row[0] is None:
+        wanted = ", ".join(map(repr, key.values()))
+        raise NotFound(f"table {table.name!r} has no row with the key {wanted} and a vector")
+    vector, *parts = row
+    return parts[0] if isinstance(table.key, str) else tuple(parts), json.loads(vector)

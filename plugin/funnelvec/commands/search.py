@@ -27,11 +27,16 @@ def run(args: argparse.Namespace) -> int:
     if not hits:
         print("no hits")
         return 0
+    names = (key,) if isinstance(key, str) else key
     rows = [
-        (hit.id, f"{hit.score:.6f}", "-" if hit.relevance is None else f"{hit.relevance:.4f}")
+        (
+            *(hit.id if isinstance(hit.id, tuple) else (hit.id,)),
+            f"{hit.score:.6f}",
+            "-" if hit.relevance is None else f"{hit.relevance:.4f}",
+        )
         for hit in hits
     ]
-    print_table((key, "score", "relevance"), rows)
+    print_table((*names, "score", "relevance"), rows, text=len(names))
     return 0
 
 

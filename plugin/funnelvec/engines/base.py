@@ -17,6 +17,7 @@ from funnelvec.calibration.base import Calibration
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
+    BaseCode,
     Code,
     ColumnKind,
     Explanation,
@@ -77,8 +78,16 @@ class Table(Protocol):
         """Width of the vector column."""
 
     @property
-    def key(self) -> str:
-        """Name of the key column."""
+    def code(self) -> BaseCode:
+        """Code of the vector column: ``f32``, or ``f16`` for a ``halfvec``."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the column is compared by, in all of its resolutions and funnels."""
+
+    @property
+    def key(self) -> str | tuple[str, ...]:
+        """Name of the key column, or the names of its columns where it has several."""
 
     def __len__(self) -> int:
         """Count the rows, as `count` does."""
@@ -99,9 +108,11 @@ class Table(Protocol):
         Parameters
         ----------
         ids
-            n keys: different, none missing, none in the table yet.
+            n keys: different, none missing, none in the table yet. Tuples, in the order of
+            `key`, where it has several columns.
         vectors
-            (n, dims) float32 or what converts to it; finite, no row zero.
+            (n, dims) float32 or what converts to it; finite as the column stores them. Under
+            cosine no row is zero; the other metrics take zero vectors.
         columns
             Values of other columns, n each; None is a missing value.
 
@@ -121,7 +132,12 @@ class Table(Protocol):
         """
 
     def add_resolution(
-        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+        self,
+        resolution: Resolution | str,
+        *,
+        index: bool = False,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
     ) -> None:
         """Store the column at one more resolution, kept in step with every later write.
 
@@ -131,13 +147,17 @@ class Table(Protocol):
             Whether to build an index too; a first stage wants one.
         allow_rewrite
             Whether a large table may be rewritten under a lock (Postgres).
+        metric
+            What the column is compared by; None is the metric that it has, or cosine. The first
+            resolution or funnel decides.
 
         Raises
         ------
         SpecError, InvalidInput
-            If the text is malformed, or the resolution is wider than the column.
+            If the text is malformed, or the resolution is wider than the column or holds more
+            digits.
         Conflict
-            If it exists already.
+            If the name of its column is taken, or the vector column has another metric.
         CapabilityError
             If the engine cannot store it.
         """
@@ -153,6 +173,7 @@ class Table(Protocol):
         approximate: bool = False,
         replace: bool = False,
         model: str | None = None,
+        metric: Metric | None = None,
     ) -> None:
         """Give a funnel a name to search by.
 
@@ -164,6 +185,8 @@ class Table(Protocol):
             Replace a funnel of that name.
         model
             Name of the embedding model; a calibration belongs to it.
+        metric
+            As for `add_resolution`.
 
         Raises
         ------
@@ -172,7 +195,7 @@ class Table(Protocol):
         NotFound
             If one of its resolutions has not been added.
         Conflict
-            If the name is taken.
+            If the name is taken, or the vector column has another metric.
         """
 
     def drop_funnel(self, name: str) -> None:
@@ -192,7 +215,8 @@ class Table(Protocol):
         Parameters
         ----------
         query
-            (dims,) float32 or what converts to it; finite and not zero.
+            (dims,) float32 or what converts to it; finite, and not zero under cosine. Rounded to
+            what the column stores.
         k
             At least 1 and at most what reaches the last stage. Fewer rows come back when fewer
             match; none is an answer.
@@ -278,16 +302,31 @@ class Engine(Protocol):
         *,
         dims: int,
         vector: str = "embedding",
-        id: str = "id",
-        id_kind: ColumnKind = "integer",
+        dtype: BaseCode = "f32",
+        metric: Metric = "cosine",
+        id: str | Sequence[str] = "id",
+        id_kind: ColumnKind | Sequence[ColumnKind] = "integer",
         columns: Mapping[str, ColumnKind] | None = None,
     ) -> Table:
         """Create an empty table with a key, a vector column and typed further columns.
 
+        Parameters
+        ----------
+        dims, vector, dtype
+            Width, name and type of the vector column; ``f16`` halves its size (``halfvec``).
+        metric
+            What the vectors are compared by. Another than cosine is kept with the table; cosine
+            is what a column has until a resolution or funnel says otherwise.
+        id, id_kind
+            Name and kind of the key column. Several names make a key of several columns, with
+            one kind for all or one for each; such keys are tuples.
+        columns
+            Kinds of further columns, by name.
+
         Raises
         ------
         InvalidInput
-            If a name, kind or width cannot be used.
+            If a name, kind, metric or width cannot be used.
         Conflict
             If the table exists.
         """

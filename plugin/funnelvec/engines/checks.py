@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
-from funnelvec.errors import InvalidInput, NotFound, SpecError
+from funnelvec.engines.keys import plain
+from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
-from funnelvec.types import ColumnKind, Key
+from funnelvec.types import METRICS, BaseCode, ColumnKind, Judgments, Metric
 
 __all__ = [
+    "Schema",
     "check_columns",
     "check_dims",
-    "check_ids",
+    "check_dtype",
+    "check_judgments",
     "check_k",
-    "check_key",
     "check_matrix",
+    "check_metric",
     "check_min_relevance",
     "check_name",
     "check_query",
@@ -37,15 +40,22 @@ __all__ = [
 MAX_NAME_BYTES = 63
 
 
-def check_query(query: npt.ArrayLike, *, dims: int) -> npt.NDArray[np.float32]:
-    """Return the query as (dims,) float32.
+def check_query(
+    query: npt.ArrayLike, *, dims: int, code: BaseCode = "f32", directed: bool = True
+) -> npt.NDArray[np.float32]:
+    """Return the query as (dims,) float32, rounded to what a column of `code` holds.
+
+    Parameters
+    ----------
+    directed
+        Whether a zero vector is refused, because the metric asks for a direction.
 
     Raises
     ------
     InvalidInput
-        If it is not a 1-d array of `dims` finite numbers of which at least one is not zero.
+        If it is not a 1-d array of `dims` finite numbers, or zero.
     """
-    vector = _numbers(query, "the query")
+    vector = _numbers(query, "the query", code)
     if vector.ndim != 1:
         raise InvalidInput(
             f"the query must have the shape ({dims},), not {vector.shape}; search one query a call"
@@ -55,19 +65,27 @@ def check_query(query: npt.ArrayLike, *, dims: int) -> npt.NDArray[np.float32]:
             f"the query has {vector.shape[0]} dimensions, the column has {dims}; embed it with the "
             "model that made the column"
         )
-    _check_values(vector[np.newaxis, :], "the query", one=True)
+    _check_values(vector[np.newaxis, :], "the query", code=code, directed=directed, one=True)
     return vector
 
 
-def check_matrix(vectors: npt.ArrayLike, *, dims: int, rows: int) -> npt.NDArray[np.float32]:
-    """Return the vectors as (rows, dims) float32.
+def check_matrix(
+    vectors: npt.ArrayLike,
+    *,
+    dims: int,
+    rows: int,
+    code: BaseCode = "f32",
+    directed: bool = True,
+) -> npt.NDArray[np.float32]:
+    """Return the vectors as (rows, dims) float32, rounded to what a column of `code` holds.
 
     Raises
     ------
     InvalidInput
-        If the shape differs, or a row is zero or holds a number that is not finite.
+        If the shape differs, a number is not finite there, or, where vectors are to be
+        `directed`, a row is zero.
     """
-    matrix = _numbers(vectors, "vectors")
+    matrix = _numbers(vectors, "vectors", code)
     if rows == 0 and matrix.size == 0:
         return np.empty((0, dims), np.float32)
     if matrix.ndim != 2 or matrix.shape[1] != dims:
@@ -76,74 +94,67 @@ def check_matrix(vectors: npt.ArrayLike, *, dims: int, rows: int) -> npt.NDArray
         )
     if len(matrix) != rows:
         raise InvalidInput(f"{rows} ids but {len(matrix)} vectors; give one vector per id")
-    _check_values(matrix, "vectors", one=False)
+    _check_values(matrix, "vectors", code=code, directed=directed)
     return matrix
 
 
-def _numbers(given: Any, what: str) -> npt.NDArray[np.float32]:
+def check_judgments(
+    judgments: Judgments, *, dims: int, code: BaseCode = "f32", directed: bool = True
+) -> npt.NDArray[np.float32]:
+    """Return the judged queries as (n, dims) float32, rounded to what a column of `code` holds.
+
+    Raises
+    ------
+    InvalidInput
+        If they have another width than the column, a number is not finite there, or, where
+        vectors are to be `directed`, a query is zero.
+    """
+    width = judgments.queries.shape[1]
+    if width != dims:
+        raise InvalidInput(
+            f"judgments: queries have {width} dimensions, the column has {dims}; embed them with "
+            "the model that made the column"
+        )
+    queries = _numbers(judgments.queries, "judgments: queries", code)
+    _check_values(queries, "judgments: queries", code=code, directed=directed)
+    return queries
+
+
+def _numbers(given: Any, what: str, code: BaseCode) -> npt.NDArray[np.float32]:
     try:
         array = np.asarray(given)
         if array.dtype.kind not in "iuf":  # float("1") would pass for text, and True for 1
             # An empty list or a ragged one lands here too, as float64 or object.
             raise InvalidInput(f"{what} must hold real numbers, not {array.dtype}")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
-            return np.array(array, dtype=np.float32, order="C")
+            numbers = np.array(array, dtype=np.float32, order="C")
+            return numbers if code == "f32" else numbers.astype(np.float16).astype(np.float32)
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(f"{what} cannot be read as an array of numbers: {error}") from None
 
 
-def _check_values(matrix: npt.NDArray[np.float32], what: str, *, one: bool) -> None:
+def _check_values(
+    matrix: npt.NDArray[np.float32],
+    what: str,
+    *,
+    code: BaseCode,
+    directed: bool,
+    one: bool = False,
+) -> None:
     finite = np.isfinite(matrix)
     for row in np.flatnonzero(~finite.all(axis=1))[:1]:
         column = int(np.flatnonzero(~finite[row])[0])
         place = f"at position {column}" if one else f"in row {row}, position {column}"
         raise InvalidInput(
-            f"{what} must hold finite float32 numbers; found {matrix[row, column]} {place}"
+            f"{what} must hold finite float{code[1:]} numbers; found {matrix[row, column]} {place}"
         )
-    for row in np.flatnonzero(~matrix.any(axis=1))[:1]:
+    for row in np.flatnonzero(~matrix.any(axis=1))[:1] if directed else ():
         place = "" if one else f" in row {row}"
         raise InvalidInput(
             f"{what} must not be zero{place}: a zero vector has no direction, so no cosine"
         )
-
-
-def check_ids(ids: Sequence[Key], *, kind: ColumnKind) -> list[Key]:
-    """Return the keys as what a key column of `kind` holds.
-
-    Raises
-    ------
-    InvalidInput
-        If one is missing, is not of that kind, is NaN, or occurs twice.
-    """
-    given: Any = ids
-    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
-        raise InvalidInput(f"ids must be a sequence of keys, not {ids!r}")
-    keys = [check_key(key, kind=kind, where=f"ids, row {row}") for row, key in enumerate(ids)]
-    if len(set(keys)) != len(keys):
-        twice = next(key for key, count in Counter(keys).items() if count > 1)
-        raise InvalidInput(f"ids: {twice!r} occurs more than once; keys must differ")
-    return keys
-
-
-def check_key(key: Key | None, *, kind: ColumnKind, where: str = "ids") -> Any:
-    """Return one key as what a key column of `kind` holds; `where` is for the message.
-
-    Raises
-    ------
-    InvalidInput
-        If it is missing, is not of that kind, or is NaN.
-    """
-    if key is None:
-        raise InvalidInput(f"{where}: the key is None; every row needs one")
-    try:
-        converted = _kinds.convert(_plain(key), kind)
-    except ValueError as error:
-        raise InvalidInput(f"{where}: {error}") from None
-    if converted != converted:
-        raise InvalidInput(f"{where}: NaN equals no key, not even itself")
-    return converted
 
 
 def check_columns(
@@ -172,7 +183,7 @@ def check_columns(
         if isinstance(values, (str, bytes)) or len(values) != rows:
             raise InvalidInput(f"column {name!r}: expected a sequence of {rows} values, one per id")
         converted[name] = [
-            None if value is None else _cell(name, kind, row, _plain(value))
+            None if value is None else _cell(name, kind, row, plain(value))
             for row, value in enumerate(values)
         ]
     return converted
@@ -183,11 +194,6 @@ def _cell(name: str, kind: ColumnKind, row: int, value: Any) -> _kinds.Value:
         return _kinds.convert(value, kind)
     except ValueError as error:
         raise InvalidInput(f"column {name!r}, row {row}: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """Turn a numpy scalar into the Python value it stands for."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_k(k: int, *, funnel: Funnel | None = None) -> int:
@@ -209,7 +215,7 @@ def check_k(k: int, *, funnel: Funnel | None = None) -> int:
 
 
 def _positive(value: Any, name: str) -> int:
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
     return value
@@ -225,7 +231,7 @@ def check_min_relevance(min_relevance: float | None) -> float | None:
     """
     if min_relevance is None:
         return None
-    value: Any = _plain(min_relevance)
+    value: Any = plain(min_relevance)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise InvalidInput(f"min_relevance must be a probability from 0 to 1, not {value!r}")
     return float(value)
@@ -241,7 +247,7 @@ def check_recall_arguments(*, sample: int, k: int, seed: int, funnel: Funnel, ro
         fewer than two rows.
     """
     sample, k = _positive(sample, "sample"), _positive(k, "k")
-    start: Any = _plain(seed)
+    start: Any = plain(seed)
     if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < 2**31:
         raise InvalidInput(f"seed must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
     keep = funnel.narrowest_keep
@@ -279,44 +285,103 @@ def check_dims(dims: int) -> int:
     return dims
 
 
+def check_metric(metric: Metric | None) -> Metric | None:
+    """Return the name of a metric, or None where none was named."""
+    if metric is not None and metric not in METRICS:
+        raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
+    return metric
+
+
+def check_dtype(dtype: BaseCode) -> BaseCode:
+    """Return the code of a new vector column."""
+    if dtype not in get_args(BaseCode):
+        raise InvalidInput(
+            f"unknown dtype {dtype!r} of a vector column; known are {', '.join(get_args(BaseCode))}"
+        )
+    return dtype
+
+
+class Schema(NamedTuple):
+    """The columns of a new table but its vector: those of the key, and the others, by name."""
+
+    key: dict[str, ColumnKind]
+    others: dict[str, ColumnKind]
+
+
 def check_schema(
-    *, vector: str, id: str, id_kind: ColumnKind, columns: Mapping[str, ColumnKind] | None
-) -> dict[str, ColumnKind]:
-    """Check names and kinds of the columns of a new table; return the other columns.
+    *,
+    vector: str,
+    id: str | Sequence[str],
+    id_kind: ColumnKind | Sequence[ColumnKind],
+    columns: Mapping[str, ColumnKind] | None,
+) -> Schema:
+    """Check names and kinds of the columns of a new table.
 
     Raises
     ------
     InvalidInput
-        If a name occurs twice or cannot be used, or a kind is unknown.
+        If a name occurs twice or cannot be used, a kind is unknown, or the key has no column or
+        another number of kinds than columns.
     """
     others = dict(columns or {})
-    names = [vector, id, *others]
+    ids = [id] if isinstance(id, str) else _listed(id, "id")
+    kinds = [id_kind] * len(ids) if isinstance(id_kind, str) else _listed(id_kind, "id_kind")
+    if len(kinds) != len(ids):
+        raise InvalidInput(
+            f"id_kind has {len(kinds)} kinds for the {len(ids)} columns of the key; give one for "
+            "all or one for each"
+        )
+    names = [vector, *ids, *others]
     for name in names:
         check_name(name, "the name of a column")
     for name, count in Counter(names).items():
         if count > 1:
             raise InvalidInput(f"the name {name!r} is given to {count} columns; names must differ")
-    for name, kind in {id: id_kind, **others}.items():
+    key = dict(zip(ids, kinds, strict=True))
+    for name, kind in {**key, **others}.items():
         if kind not in get_args(ColumnKind):
             raise InvalidInput(
                 f"column {name!r}: unknown kind {kind!r}; known are "
                 f"{', '.join(get_args(ColumnKind))}"
             )
-    return others
+    return Schema(key, others)
 
 
-def check_resolution(resolution: Resolution | str, *, dims: int) -> Resolution:
-    """Return the resolution as a value that fits a column of `dims` dimensions.
+def _listed(given: Any, what: str) -> list[Any]:
+    if not isinstance(given, Sequence) or isinstance(given, (bytes, bytearray)) or not given:
+        raise InvalidInput(
+            f"{what} must be text, or a list of it with one for each column of the "
+            f"key, not {given!r}"
+        )
+    return list(given)
+
+
+def check_resolution(
+    resolution: Resolution | str, *, dims: int, code: BaseCode = "f32"
+) -> Resolution:
+    """Return the resolution as a value that fits a column of `dims` dimensions and that code.
 
     Raises
     ------
     SpecError
-        If the text is malformed, or it is wider than the column.
+        If the text is malformed, or it is wider than the column or holds more digits.
+    CapabilityError
+        If it has a rotation.
     """
     parsed = resolution if isinstance(resolution, Resolution) else Resolution.parse(resolution)
+    if parsed.rotation is not None:
+        raise CapabilityError(
+            f"resolution {parsed}: this version stores no rotations; write "
+            f"{parsed.dims}:{parsed.code}"
+        )
     if parsed.dims > dims:
         raise SpecError(
             f"resolution {parsed} is wider than the column, which has {dims} dimensions; write "
             f"{dims} or less"
+        )
+    if code == "f16" and parsed.code == "f32":
+        raise SpecError(
+            f"resolution {parsed} holds more digits than the column of 16-bit floats; write "
+            f"{parsed.dims}:f16"
         )
     return parsed

@@ -16,12 +16,22 @@ import numpy.typing as npt
 from funnelvec import codes
 from funnelvec.codes import Codes
 from funnelvec.engines import checks
+from funnelvec.engines.keys import KeyKind, KeyName, check_key, key_kind, key_names
 from funnelvec.engines.masks import mask
 from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.filters import Filter
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
-from funnelvec.types import ColumnKind, Judgments, RecallReport, StageRecall
+from funnelvec.types import (
+    BaseCode,
+    ColumnKind,
+    Judgments,
+    Key,
+    Metric,
+    RecallReport,
+    StageRecall,
+    needs_direction,
+)
 
 __all__ = ["Rows", "Step", "Store", "judge", "measure_recall"]
 
@@ -46,16 +56,27 @@ class Store:
     Parameters
     ----------
     base
-        The resolution of the vector column itself.
+        The resolution of the vector column itself: full width, ``f32`` or ``f16``.
+    metric
+        What rows are compared by; may be set anew while no codes are stored.
     key
-        Name of the key column.
+        Name of the key column, or the names of its columns.
     kinds
         The kind of every column but the vector, the key included.
     """
 
-    def __init__(self, base: Resolution, *, key: str, kinds: Mapping[str, ColumnKind]) -> None:
-        self.base, self.key, self.kinds = base, key, dict(kinds)
-        self.codes: dict[Resolution, Codes] = {base: np.empty((0, base.dims), np.float32)}
+    def __init__(
+        self,
+        base: Resolution,
+        *,
+        metric: Metric,
+        key: KeyName,
+        kinds: Mapping[str, ColumnKind],
+    ) -> None:
+        self.base, self.metric, self.key, self.kinds = base, metric, key, dict(kinds)
+        nothing = np.empty((0, base.dims), np.float32 if base.code == "f32" else np.float16)
+        self.codes: dict[Resolution, Codes] = {base: nothing}
+        self.keys: Sequence[Key] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in kinds}
         self._row_of: dict[Any, int] = {}
         self._rank: Rows = np.empty(0, np.intp)  # of each row in the order of keys
@@ -64,9 +85,25 @@ class Store:
         return len(self._rank)
 
     @property
-    def keys(self) -> Sequence[Any]:
-        """The key of each row."""
-        return self._columns[self.key]
+    def key_kind(self) -> KeyKind:
+        """What keys hold."""
+        return key_kind(self.key, self.kinds)
+
+    @property
+    def other_kinds(self) -> dict[str, ColumnKind]:
+        """The kind of every column but the vector and the key."""
+        names = key_names(self.key)
+        return {name: kind for name, kind in self.kinds.items() if name not in names}
+
+    @property
+    def directed(self) -> bool:
+        """Whether a zero vector means nothing here."""
+        return needs_direction(self.metric)
+
+    @property
+    def base_code(self) -> BaseCode:
+        """The code of the vector column itself."""
+        return "f16" if self.base.code == "f16" else "f32"
 
     def row_of(self, key: Any) -> int | None:
         """Number of the row with that key, or None."""
@@ -83,13 +120,15 @@ class Store:
             resolution: np.concatenate([stored, self._encode(resolution, vectors)])
             for resolution, stored in self.codes.items()
         }
-        all_keys = [*self.keys, *keys]
+        all_keys: list[Any] = [*self.keys, *keys]
+        names = key_names(self.key)
+        parts = zip(*keys, strict=True) if len(names) > 1 else [keys]
         rank = np.empty(len(all_keys), np.intp)
         rank[sorted(range(len(all_keys)), key=all_keys.__getitem__)] = range(len(all_keys))
         # Everything that can fail is done.
         self._row_of.update({key: len(self) + row for row, key in enumerate(keys)})
-        self._columns[self.key] = all_keys
-        for name, added in columns.items():
+        self.keys = all_keys
+        for name, added in (*zip(names, parts, strict=False), *columns.items()):
             self._columns[name].extend(added)
         self.codes, self._rank = grown, rank
 
@@ -98,7 +137,7 @@ class Store:
         self.codes[resolution] = self._encode(resolution, self.codes[self.base])
 
     def _encode(self, resolution: Resolution, vectors: npt.NDArray[np.float32]) -> Codes:
-        return vectors if resolution == self.base else codes.encode(resolution, vectors)
+        return codes.encode(resolution, vectors, metric=self.metric, base=self.base_code)
 
     def matching(self, filter: Filter | None) -> Rows:
         """Rows that match a filter bound by `funnelvec.filters.check`; all rows for None."""
@@ -107,30 +146,30 @@ class Store:
         return np.flatnonzero(mask(filter, self._columns, self.kinds, rows=len(self)))
 
     def comparable(self, funnel: Funnel) -> Rows:
-        """Rows that are not zero at any stage that needs a direction."""
+        """Rows that are not zero at any stage, nor in the column, where that has no score."""
         found = np.ones(len(self), np.bool_)
-        for resolution in {stage.resolution for stage in funnel.stages}:
-            if resolution.code != "bit":
+        for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
+            if self.directed and resolution.code != "bit":
                 found &= self.codes[resolution].any(axis=1)
         return np.flatnonzero(found)
 
     def scores(
         self, resolution: Resolution, query: npt.NDArray[np.float32], rows: Rows
     ) -> npt.NDArray[np.float64]:
-        """Score rows against a query at one resolution; NaN where the row is zero there.
+        """Score rows against a query at one resolution; NaN where the row has no direction there.
 
         Raises
         ------
         InvalidInput
-            If the query is zero there.
+            If the query needs a direction there and is zero.
         """
-        wanted = codes.prepare_query(resolution, query)
-        if resolution.code != "bit" and not wanted.any():
+        wanted = codes.prepare_query(resolution, query, metric=self.metric, base=self.base_code)
+        if self.directed and resolution.code != "bit" and not wanted.any():
             raise InvalidInput(
                 f"the first {resolution.dims} numbers of the query are zero at {resolution}, which "
                 "leaves no direction to compare; use a funnel without that stage"
             )
-        return codes.score(resolution, wanted, self.codes[resolution][rows])
+        return codes.score(resolution, wanted, self.codes[resolution][rows], metric=self.metric)
 
     def descend(
         self, query: npt.NDArray[np.float32], funnel: Funnel, rows: Rows
@@ -202,29 +241,26 @@ def judge(
     Raises
     ------
     InvalidInput
-        If the judgments have another width than the store, or a key is of the wrong kind.
+        If a query cannot be asked of the store, or a key is of the wrong kind.
     CalibrationError
         If the store has none of the rows, or one that is zero at the resolution.
     """
-    dims = judgments.queries.shape[1]
-    if dims != store.base.dims:
-        raise InvalidInput(
-            f"judgments: queries have {dims} dimensions, the column has {store.base.dims}"
-        )
-    kind = store.kinds[store.key]
-    rows = [store.row_of(checks.check_key(key, kind=kind)) for key in judgments.ids]
+    queries = checks.check_judgments(
+        judgments, dims=store.base.dims, code=store.base_code, directed=store.directed
+    )
+    rows = [store.row_of(check_key(key, kind=store.key_kind)) for key in judgments.ids]
     kept = [pair for pair, row in enumerate(rows) if row is not None]
     if not kept:
         raise CalibrationError(
             f"none of the {len(judgments)} judged rows is in the table; judge rows that it has"
         )
     present = Judgments(
-        judgments.queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
+        queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
     )
     scores = np.empty(len(kept))
     for place, pair in enumerate(kept):
         row = np.array([rows[pair]], dtype=np.intp)
-        scores[place] = store.scores(resolution, judgments.queries[pair], row)[0]
+        scores[place] = store.scores(resolution, queries[pair], row)[0]
         if np.isnan(scores[place]):
             raise CalibrationError(f"judgments: pair {pair} is zero at {resolution}: no score")
     return present, scores

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from pgvector import Vector
+from pgvector import HalfVector, Vector
 from psycopg import pq, sql
 from psycopg.adapt import Dumper
 
 from funnelvec import errors
 from funnelvec.engines.base import Capabilities
-from funnelvec.types import ColumnKind
+from funnelvec.resolution import CODES
+from funnelvec.types import METRICS, BaseCode, ColumnKind
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CAPABILITIES",
     "COLUMN_TYPES",
+    "DTYPES",
     "SQL_NAME",
     "VectorParameter",
     "milliseconds",
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 CAPABILITIES = Capabilities(
-    name="postgres", codes=("f32", "f16", "bit"), metrics=("cosine",), filters=True, persistent=True
+    name="postgres", codes=CODES, metrics=METRICS, filters=True, persistent=True
 )
 
 _IDENTIFIER = r"([[:alpha:]_][[:alnum:]_$]*|\"([^\"]|\"\")+\")"
@@ -58,6 +60,9 @@ COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
     "timestamp": "timestamptz",
     "uuid": "uuid",
 }
+
+#: What the vectors of a column are on the wire, by the code of the column.
+DTYPES: dict[BaseCode, type[np.float32] | type[np.float16]] = {"f32": np.float32, "f16": np.float16}
 
 _BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
     "FV001": errors.SpecError,
@@ -97,11 +102,11 @@ def statement(name: str) -> LiteralString:
 
 
 class VectorParameter:
-    """A (d,) float32 array on its way to Postgres."""
+    """A (d,) array on its way to Postgres: float32 as ``vector``, float16 as ``halfvec``."""
 
     __slots__ = ("array",)
 
-    def __init__(self, array: npt.NDArray[np.float32]) -> None:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
 
 
@@ -112,7 +117,8 @@ class _VectorDumper(Dumper):
     format = pq.Format.BINARY
 
     def dump(self, obj: VectorParameter) -> bytes:
-        return Vector(obj.array).to_binary()
+        wire = HalfVector if obj.array.dtype == np.float16 else Vector
+        return wire(obj.array).to_binary()
 
 
 def vector_dumper(oid: int) -> type[Dumper]:

@@ -18,13 +18,17 @@ select a.attname as name
 from pg_catalog.pg_attribute as a
 join pg_catalog.pg_type as t on t.oid = a.atttypid
 join pg_catalog.pg_extension as e on e.extname = 'vector' and e.extnamespace = t.typnamespace
-where a.attrelid = %(table)s::regclass and t.typname = 'vector' and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+where a.attrelid = %(table)s::regclass and t.typname in ('vector', 'halfvec') and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 order by a.attnum
 
 -- name: describe
--- Width of the vector column and the key, refused by the database where it can't work with them.
-select b.dims, k.name as key
-from funnelvec._base(%(table)s::regclass, %(vector)s) as b, funnelvec._key(%(table)s::regclass) as k
+-- The vector column and the key, refused by the database where it can't work with them.
+select b.dims, b.code, funnelvec._metric_of(%(table)s::regclass, %(vector)s, null) as metric,
+    (select pg_catalog.array_agg(k.name order by k.ordinal) from funnelvec._key(%(table)s::regclass) as k) as key
+from funnelvec._base(%(table)s::regclass, %(vector)s) as b
+
+-- name: metric
+select funnelvec._metric_of(%(table)s::regclass, %(vector)s, null)
 
 -- name: columns
 -- The columns that a row can be written with, and what filters make of their types.
@@ -35,17 +39,18 @@ where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped a
 order by a.attnum
 
 -- name: funnels
-select f.name, f.funnel, f.model
+select f.name, f.funnel, f.model, f.metric
 from funnelvec.funnels as f
 where f.table_name = %(table)s::regclass and f.column_name = %(vector)s
 order by f.name
 
 -- name: vector_type
-select funnelvec._vector_schema() || '.vector'
+select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec' else '.vector' end
 
 -- name: add_resolution
 select funnelvec.add_resolution(
-    %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s)
+    %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
+    metric => %(metric)s)
 
 -- name: drop_resolution
 select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s)
@@ -53,7 +58,7 @@ select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s
 -- name: create_funnel
 select funnelvec.create_funnel(
     %(name)s, %(table)s::regclass, %(vector)s, %(funnel)s,
-    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s)
+    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s, metric => %(metric)s)
 
 -- name: drop_funnel
 select funnelvec.drop_funnel(%(funnel)s)
@@ -71,7 +76,8 @@ select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 
 -- name: status
+-- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
     s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice
 from funnelvec.status(%(table)s::regclass) as s
-where s.column_name = %(vector)s
+where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +22,7 @@ from psycopg import sql
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Capabilities
+from funnelvec.engines.keys import key_name
 from funnelvec.engines.postgres.adapt import (
     CAPABILITIES,
     COLUMN_TYPES,
@@ -36,6 +37,7 @@ from funnelvec.engines.postgres.aio.connection import (
     INERROR,
     Connection,
     Pool,
+    atomic,
     cursor,
     fetch_all,
     fetch_one,
@@ -44,7 +46,8 @@ from funnelvec.engines.postgres.aio.table import AsyncPostgresTable
 from funnelvec.engines.postgres.twins import in_thread, is_async_pool, task_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible_async
-from funnelvec.types import ColumnKind
+from funnelvec.resolution import Resolution
+from funnelvec.types import BaseCode, ColumnKind, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer
@@ -188,7 +191,11 @@ class AsyncPostgresEngine:
                 connection, statement("describe"), {"table": regclass, "vector": vector}
             )
         assert row is not None  # the functions behind it raise where they have nothing to return
-        return AsyncPostgresTable(self, schema, relation, vector=vector, dims=row[0], key=row[1])
+        dims, code, metric, key = row
+        return AsyncPostgresTable(
+            self, schema, relation,
+            vector=vector, dims=dims, code=code, metric=metric, key=key_name(key),
+        )  # fmt: skip
 
     async def create(
         self,
@@ -196,33 +203,45 @@ class AsyncPostgresEngine:
         *,
         dims: int,
         vector: str = "embedding",
-        id: str = "id",
-        id_kind: ColumnKind = "integer",
+        dtype: BaseCode = "f32",
+        metric: Metric = "cosine",
+        id: str | Sequence[str] = "id",
+        id_kind: ColumnKind | Sequence[ColumnKind] = "integer",
         columns: Mapping[str, ColumnKind] | None = None,
     ) -> AsyncPostgresTable:
         """Create an empty table; ``schema.table`` puts it into a schema."""
         checks.check_name(name, "the name of a table")
-        others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
-        width = checks.check_dims(dims)
+        key, others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
+        base = Resolution(checks.check_dims(dims), checks.check_dtype(dtype))
+        chosen = checks.check_metric(metric)
         identifier = sql.Identifier(*name.split(".", 1))
-        async with self._calling() as connection:
-            home = await fetch_one(connection, statement("vector_type"))
+        async with self._calling() as connection, atomic(connection):
+            home = await fetch_one(connection, statement("vector_type"), {"code": base.code})
             assert home is not None
             definitions = [
-                sql.SQL("{} {} primary key").format(
-                    sql.Identifier(id), sql.SQL(COLUMN_TYPES[id_kind])
-                ),
+                *_definitions(key),
                 sql.SQL("{} {}({}) not null").format(
-                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(width)
+                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(base.dims)
                 ),
-                *(
-                    sql.SQL("{} {}").format(sql.Identifier(other), sql.SQL(COLUMN_TYPES[kind]))
-                    for other, kind in others.items()
-                ),
+                *_definitions(others),
+                sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))),
             ]
             await cursor(connection).execute(
                 sql.SQL("create table {} ({})").format(identifier, sql.SQL(", ").join(definitions))
             )
+            if chosen not in (None, "cosine"):
+                # The column itself as a resolution: whoever opens the table finds the metric.
+                await cursor(connection).execute(
+                    statement("add_resolution"),
+                    {
+                        "table": identifier.as_string(None),
+                        "vector": vector,
+                        "resolution": str(base),
+                        "index": False,
+                        "allow_rewrite": False,
+                        "metric": chosen,
+                    },
+                )
         return await self.table(name, vector=vector)
 
     async def close(self) -> None:
@@ -244,13 +263,20 @@ class AsyncPostgresEngine:
         await self.close()
 
 
+def _definitions(columns: Mapping[str, ColumnKind]) -> list[sql.Composed]:
+    return [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(COLUMN_TYPES[kind]))
+        for name, kind in columns.items()
+    ]
+
+
 async def _only_vector(connection: Connection, regclass: str, name: str) -> str:
     rows = await fetch_all(connection, statement("vector_columns"), {"table": regclass})
     vectors = [str(row[0]) for row in rows]
     if len(vectors) == 1:
         return vectors[0]
     if not vectors:
-        raise NotFound(f"table {name!r} has no column of type vector")
+        raise NotFound(f"table {name!r} has no column of type vector or halfvec")
     raise InvalidInput(
         f"table {name!r} has several vector columns ({', '.join(vectors)}); say which with vector="
     )

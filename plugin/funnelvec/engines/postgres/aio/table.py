@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
@@ -13,8 +14,9 @@ from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
 from funnelvec.engines.postgres.aio import copy
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
@@ -28,14 +30,17 @@ from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
+    BaseCode,
     Explanation,
     Hit,
     Judgments,
     Key,
+    Metric,
     RecallReport,
     ResolutionStatus,
     StageRecall,
     StageReport,
+    needs_direction,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ class StoredFunnel(NamedTuple):
 
     funnel: str
     model: str
+    metric: Metric
 
 
 class AsyncPostgresTable:
@@ -62,13 +68,17 @@ class AsyncPostgresTable:
         *,
         vector: str,
         dims: int,
-        key: str,
+        code: BaseCode,
+        metric: Metric,
+        key: KeyName,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._name = name
         self._vector = vector
         self._dims = dims
+        self._code: BaseCode = code
+        self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
 
@@ -93,12 +103,23 @@ class AsyncPostgresTable:
         return self._dims
 
     @property
-    def key(self) -> str:
-        """Name of the key column."""
+    def code(self) -> BaseCode:
+        """Code of the vector column: ``f32`` for ``vector``, ``f16`` for ``halfvec``."""
+        return self._code
+
+    @property
+    def metric(self) -> Metric:
+        """What the column is compared by, as this handle last saw it."""
+        return self._metric
+
+    @property
+    def key(self) -> KeyName:
+        """Name of the key column, or the names of its columns."""
         return self._key
 
     def __repr__(self) -> str:
-        return f"<AsyncPostgresTable {self._regclass}, {self._vector} vector({self._dims})>"
+        column = f"{self._vector} {self._dims}:{self._code} {self._metric}"
+        return f"<AsyncPostgresTable {self._regclass}, {column}>"
 
     # sync only: def __len__(self) -> int:
     # sync only:     return self.count()
@@ -122,6 +143,7 @@ class AsyncPostgresTable:
             rows = await in_thread(
                 partial(
                     load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
+                    code=self._code, directed=needs_direction(self._metric),
                     ids=ids, vectors=vectors, columns=columns,
                 )
             )  # fmt: skip
@@ -130,15 +152,21 @@ class AsyncPostgresTable:
         return len(rows.ids)
 
     async def add_resolution(
-        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+        self,
+        resolution: Resolution | str,
+        *,
+        index: bool = False,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
     ) -> None:
         """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
-        text = str(checks.check_resolution(resolution, dims=self._dims))
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
         await self._call(
             "add_resolution",
             resolution=text,
             index=bool(index),
             allow_rewrite=bool(allow_rewrite),
+            metric=checks.check_metric(metric),
         )
 
     async def drop_resolution(self, resolution: Resolution | str) -> None:
@@ -155,11 +183,12 @@ class AsyncPostgresTable:
         approximate: bool = False,
         replace: bool = False,
         model: str | None = None,
+        metric: Metric | None = None,
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
-        parsed.check(dims=self._dims, code="f32", approximate=approximate)
+        parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         await self._call(
             "create_funnel",
             name=name,
@@ -167,6 +196,7 @@ class AsyncPostgresTable:
             approximate=bool(approximate),
             replace=bool(replace),
             model=model,
+            metric=checks.check_metric(metric),
         )
         self._funnels = {}
 
@@ -185,7 +215,8 @@ class AsyncPostgresTable:
         funnel: str | None = None,
     ) -> list[Hit]:
         """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        # The function takes what the column holds; what has no direction it refuses itself.
+        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
@@ -199,7 +230,9 @@ class AsyncPostgresTable:
                 command,
                 (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
             )
-        return [Hit(*row) for row in rows]
+        if isinstance(self._key, str):
+            return [Hit(*row) for row in rows]
+        return [Hit(tuple(key), score, relevance) for *key, score, relevance in rows]
 
     async def explain(
         self,
@@ -211,7 +244,7 @@ class AsyncPostgresTable:
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        vector = VectorParameter(self._query(query))
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
@@ -270,7 +303,8 @@ class AsyncPostgresTable:
             name, stored = await self._known_funnel(connection, funnel)
             judged = load.prepare_judgments(
                 judgments, await copy.read_columns(connection, self._regclass),
-                key=self._key, vector=self._vector, dims=self._dims,
+                key=self._key, vector=self._vector, dims=self._dims, code=self._code,
+                directed=needs_direction(stored.metric),
             )  # fmt: skip
             await copy.copy_judgments(connection, self._identifier, judged)
             row = await fetch_one(
@@ -284,7 +318,7 @@ class AsyncPostgresTable:
             offset=offset,
             model=stored.model or None,
             vector=self._vector,
-            metric="cosine",
+            metric=stored.metric,
             last_stage=str(Funnel.parse(stored.funnel).last.resolution),
             judgments_sha256=sha256,
             n_pairs=pairs,
@@ -300,6 +334,9 @@ class AsyncPostgresTable:
             )
         return [ResolutionStatus(*row) for row in rows]
 
+    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
+
     @property
     def _identifier(self) -> sql.Identifier:
         return sql.Identifier(self._schema, self._name)
@@ -313,9 +350,11 @@ class AsyncPostgresTable:
 
     async def _call(self, what: str, /, **arguments: Any) -> None:
         async with self._engine._calling() as connection, atomic(connection):
-            await cursor(connection).execute(
-                statement(what), {"table": self._regclass, "vector": self._vector, **arguments}
-            )
+            column = {"table": self._regclass, "vector": self._vector}
+            await cursor(connection).execute(statement(what), {**column, **arguments})
+            row = await fetch_one(connection, statement("metric"), column)
+        if row is not None:
+            self._metric = row[0]
 
     async def _count(self, connection: Connection) -> int:
         query = sql.SQL("select count(*) from {}").format(self._identifier)
@@ -332,7 +371,7 @@ class AsyncPostgresTable:
             rows = await fetch_all(
                 connection, statement("funnels"), {"table": self._regclass, "vector": self._vector}
             )
-            known = self._funnels = {row[0]: StoredFunnel(row[1], row[2]) for row in rows}
+            known = self._funnels = {row[0]: StoredFunnel(*row[1:]) for row in rows}
         if wanted not in known:
             others = ", ".join(sorted(known)) or "none"
             raise NotFound(

@@ -45,10 +45,10 @@ def _send(
         table, sql.SQL(", ").join(sql.Identifier(column.name) for column in rows.targets)
     )
     types = [column.oid for column in rows.targets]
-    with _copying(connection, command, types, vector=rows.targets[1]) as copy:
+    with _copying(connection, command, types, vector=rows.vector) as copy:
         for row, (key, vector) in enumerate(zip(rows.ids, rows.vectors, strict=True)):
             values = (column[row] for column in rows.values)
-            copy.write_row((key, VectorParameter(vector), *values))
+            copy.write_row((*key, VectorParameter(vector), *values))
             if row % _REPORT_EVERY == _REPORT_EVERY - 1:
                 advance(row + 1)
     advance(len(rows.ids))
@@ -75,18 +75,19 @@ def _copying(
 
 def copy_judgments(connection: Connection, table: sql.Identifier, judged: JudgedRows) -> None:
     """Put judgments into the temporary table ``funnelvec_judgments``, gone with the transaction."""
-    key, vector = judged.key, judged.vector
+    vector = judged.vector
+    key = sql.SQL(", ").join(sql.Identifier(column.name) for column in judged.key)
     cursor(connection).execute(
         sql.SQL(
             "create temporary table funnelvec_judgments on commit drop as "
-            "select t.{} as query, t.{}, false as relevant from {} as t limit 0"
-        ).format(sql.Identifier(vector.name), sql.Identifier(key.name), table)
+            "select t.{} as query, {}, false as relevant from {} as t limit 0"
+        ).format(sql.Identifier(vector.name), key, table)
     )
     command = sql.SQL(
         "copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)"
-    ).format(sql.Identifier(key.name))
+    ).format(key)
     boolean = connection.adapters.types["bool"].oid
-    types = [vector.oid, key.oid, boolean]
+    types = [vector.oid, *(column.oid for column in judged.key), boolean]
     with _copying(connection, command, types, vector=vector) as copy:
         for query, id, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
-            copy.write_row((VectorParameter(query), id, label))
+            copy.write_row((VectorParameter(query), *id, label))

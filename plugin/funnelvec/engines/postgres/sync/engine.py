@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +24,7 @@ from psycopg import sql
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Capabilities
+from funnelvec.engines.keys import key_name
 from funnelvec.engines.postgres.adapt import (
     CAPABILITIES,
     COLUMN_TYPES,
@@ -38,6 +39,7 @@ from funnelvec.engines.postgres.sync.connection import (
     INERROR,
     Connection,
     Pool,
+    atomic,
     cursor,
     fetch_all,
     fetch_one,
@@ -46,7 +48,8 @@ from funnelvec.engines.postgres.sync.table import PostgresTable
 from funnelvec.engines.postgres.twins import in_place, is_pool, thread_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible
-from funnelvec.types import ColumnKind
+from funnelvec.resolution import Resolution
+from funnelvec.types import BaseCode, ColumnKind, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer
@@ -188,7 +191,11 @@ class PostgresEngine:
                 connection, statement("describe"), {"table": regclass, "vector": vector}
             )
         assert row is not None  # the functions behind it raise where they have nothing to return
-        return PostgresTable(self, schema, relation, vector=vector, dims=row[0], key=row[1])
+        dims, code, metric, key = row
+        return PostgresTable(
+            self, schema, relation,
+            vector=vector, dims=dims, code=code, metric=metric, key=key_name(key),
+        )  # fmt: skip
 
     def create(
         self,
@@ -196,33 +203,45 @@ class PostgresEngine:
         *,
         dims: int,
         vector: str = "embedding",
-        id: str = "id",
-        id_kind: ColumnKind = "integer",
+        dtype: BaseCode = "f32",
+        metric: Metric = "cosine",
+        id: str | Sequence[str] = "id",
+        id_kind: ColumnKind | Sequence[ColumnKind] = "integer",
         columns: Mapping[str, ColumnKind] | None = None,
     ) -> PostgresTable:
         """Create an empty table; ``schema.table`` puts it into a schema."""
         checks.check_name(name, "the name of a table")
-        others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
-        width = checks.check_dims(dims)
+        key, others = checks.check_schema(vector=vector, id=id, id_kind=id_kind, columns=columns)
+        base = Resolution(checks.check_dims(dims), checks.check_dtype(dtype))
+        chosen = checks.check_metric(metric)
         identifier = sql.Identifier(*name.split(".", 1))
-        with self._calling() as connection:
-            home = fetch_one(connection, statement("vector_type"))
+        with self._calling() as connection, atomic(connection):
+            home = fetch_one(connection, statement("vector_type"), {"code": base.code})
             assert home is not None
             definitions = [
-                sql.SQL("{} {} primary key").format(
-                    sql.Identifier(id), sql.SQL(COLUMN_TYPES[id_kind])
-                ),
+                *_definitions(key),
                 sql.SQL("{} {}({}) not null").format(
-                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(width)
+                    sql.Identifier(vector), sql.SQL(home[0]), sql.Literal(base.dims)
                 ),
-                *(
-                    sql.SQL("{} {}").format(sql.Identifier(other), sql.SQL(COLUMN_TYPES[kind]))
-                    for other, kind in others.items()
-                ),
+                *_definitions(others),
+                sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))),
             ]
             cursor(connection).execute(
                 sql.SQL("create table {} ({})").format(identifier, sql.SQL(", ").join(definitions))
             )
+            if chosen not in (None, "cosine"):
+                # The column itself as a resolution: whoever opens the table finds the metric.
+                cursor(connection).execute(
+                    statement("add_resolution"),
+                    {
+                        "table": identifier.as_string(None),
+                        "vector": vector,
+                        "resolution": str(base),
+                        "index": False,
+                        "allow_rewrite": False,
+                        "metric": chosen,
+                    },
+                )
         return self.table(name, vector=vector)
 
     def close(self) -> None:
@@ -244,13 +263,20 @@ class PostgresEngine:
         self.close()
 
 
+def _definitions(columns: Mapping[str, ColumnKind]) -> list[sql.Composed]:
+    return [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(COLUMN_TYPES[kind]))
+        for name, kind in columns.items()
+    ]
+
+
 def _only_vector(connection: Connection, regclass: str, name: str) -> str:
     rows = fetch_all(connection, statement("vector_columns"), {"table": regclass})
     vectors = [str(row[0]) for row in rows]
     if len(vectors) == 1:
         return vectors[0]
     if not vectors:
-        raise NotFound(f"table {name!r} has no column of type vector")
+        raise NotFound(f"table {name!r} has no column of type vector or halfvec")
     raise InvalidInput(
         f"table {name!r} has several vector columns ({', '.join(vectors)}); say which with vector="
     )

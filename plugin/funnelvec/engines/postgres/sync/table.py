@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
@@ -15,8 +16,9 @@ from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
 from funnelvec.engines.postgres.sync import copy
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
@@ -30,14 +32,17 @@ from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
+    BaseCode,
     Explanation,
     Hit,
     Judgments,
     Key,
+    Metric,
     RecallReport,
     ResolutionStatus,
     StageRecall,
     StageReport,
+    needs_direction,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ class StoredFunnel(NamedTuple):
 
     funnel: str
     model: str
+    metric: Metric
 
 
 class PostgresTable:
@@ -64,13 +70,17 @@ class PostgresTable:
         *,
         vector: str,
         dims: int,
-        key: str,
+        code: BaseCode,
+        metric: Metric,
+        key: KeyName,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._name = name
         self._vector = vector
         self._dims = dims
+        self._code: BaseCode = code
+        self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
 
@@ -95,12 +105,23 @@ class PostgresTable:
         return self._dims
 
     @property
-    def key(self) -> str:
-        """Name of the key column."""
+    def code(self) -> BaseCode:
+        """Code of the vector column: ``f32`` for ``vector``, ``f16`` for ``halfvec``."""
+        return self._code
+
+    @property
+    def metric(self) -> Metric:
+        """What the column is compared by, as this handle last saw it."""
+        return self._metric
+
+    @property
+    def key(self) -> KeyName:
+        """Name of the key column, or the names of its columns."""
         return self._key
 
     def __repr__(self) -> str:
-        return f"<PostgresTable {self._regclass}, {self._vector} vector({self._dims})>"
+        column = f"{self._vector} {self._dims}:{self._code} {self._metric}"
+        return f"<PostgresTable {self._regclass}, {column}>"
 
     def __len__(self) -> int:
         return self.count()
@@ -124,6 +145,7 @@ class PostgresTable:
             rows = in_place(
                 partial(
                     load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
+                    code=self._code, directed=needs_direction(self._metric),
                     ids=ids, vectors=vectors, columns=columns,
                 )
             )  # fmt: skip
@@ -132,15 +154,21 @@ class PostgresTable:
         return len(rows.ids)
 
     def add_resolution(
-        self, resolution: Resolution | str, *, index: bool = False, allow_rewrite: bool = False
+        self,
+        resolution: Resolution | str,
+        *,
+        index: bool = False,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
     ) -> None:
         """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
-        text = str(checks.check_resolution(resolution, dims=self._dims))
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
         self._call(
             "add_resolution",
             resolution=text,
             index=bool(index),
             allow_rewrite=bool(allow_rewrite),
+            metric=checks.check_metric(metric),
         )
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
@@ -157,11 +185,12 @@ class PostgresTable:
         approximate: bool = False,
         replace: bool = False,
         model: str | None = None,
+        metric: Metric | None = None,
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
-        parsed.check(dims=self._dims, code="f32", approximate=approximate)
+        parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         self._call(
             "create_funnel",
             name=name,
@@ -169,6 +198,7 @@ class PostgresTable:
             approximate=bool(approximate),
             replace=bool(replace),
             model=model,
+            metric=checks.check_metric(metric),
         )
         self._funnels = {}
 
@@ -187,7 +217,8 @@ class PostgresTable:
         funnel: str | None = None,
     ) -> list[Hit]:
         """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        # The function takes what the column holds; what has no direction it refuses itself.
+        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
@@ -201,7 +232,9 @@ class PostgresTable:
                 command,
                 (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
             )
-        return [Hit(*row) for row in rows]
+        if isinstance(self._key, str):
+            return [Hit(*row) for row in rows]
+        return [Hit(tuple(key), score, relevance) for *key, score, relevance in rows]
 
     def explain(
         self,
@@ -213,7 +246,7 @@ class PostgresTable:
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(checks.check_query(query, dims=self._dims))
+        vector = VectorParameter(self._query(query))
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
@@ -270,7 +303,8 @@ class PostgresTable:
             name, stored = self._known_funnel(connection, funnel)
             judged = load.prepare_judgments(
                 judgments, copy.read_columns(connection, self._regclass),
-                key=self._key, vector=self._vector, dims=self._dims,
+                key=self._key, vector=self._vector, dims=self._dims, code=self._code,
+                directed=needs_direction(stored.metric),
             )  # fmt: skip
             copy.copy_judgments(connection, self._identifier, judged)
             row = fetch_one(
@@ -284,7 +318,7 @@ class PostgresTable:
             offset=offset,
             model=stored.model or None,
             vector=self._vector,
-            metric="cosine",
+            metric=stored.metric,
             last_stage=str(Funnel.parse(stored.funnel).last.resolution),
             judgments_sha256=sha256,
             n_pairs=pairs,
@@ -300,6 +334,9 @@ class PostgresTable:
             )
         return [ResolutionStatus(*row) for row in rows]
 
+    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
+
     @property
     def _identifier(self) -> sql.Identifier:
         return sql.Identifier(self._schema, self._name)
@@ -313,9 +350,11 @@ class PostgresTable:
 
     def _call(self, what: str, /, **arguments: Any) -> None:
         with self._engine._calling() as connection, atomic(connection):
-            cursor(connection).execute(
-                statement(what), {"table": self._regclass, "vector": self._vector, **arguments}
-            )
+            column = {"table": self._regclass, "vector": self._vector}
+            cursor(connection).execute(statement(what), {**column, **arguments})
+            row = fetch_one(connection, statement("metric"), column)
+        if row is not None:
+            self._metric = row[0]
 
     def _count(self, connection: Connection) -> int:
         query = sql.SQL("select count(*) from {}").format(self._identifier)
@@ -330,7 +369,7 @@ class PostgresTable:
             rows = fetch_all(
                 connection, statement("funnels"), {"table": self._regclass, "vector": self._vector}
             )
-            known = self._funnels = {row[0]: StoredFunnel(row[1], row[2]) for row in rows}
+            known = self._funnels = {row[0]: StoredFunnel(*row[1:]) for row in rows}
         if wanted not in known:
             others = ", ".join(sorted(known)) or "none"
             raise NotFound(
