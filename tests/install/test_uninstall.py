@@ -248,6 +248,16 @@ def test_a_table_of_the_users_in_our_schema_is_not_dropped(
     assert owner.execute("select x from funnelvec.mine").fetchone() == (1,)
 
 
+def test_a_function_of_the_users_in_our_schema_goes_with_a_plain_install(
+    new_database: Callable[..., Database],
+) -> None:
+    with connected(new_database("vector").owner_url) as owner:
+        apply.install(owner, mode="plain")
+        owner.execute("create function funnelvec.mine() returns integer return 1")
+        uninstall(owner)
+        assert is_gone(owner)
+
+
 def test_another_role_is_refused(pg_database: Database, owner: Connection) -> None:
     with connected(pg_database.other_url) as other:
         refused(other, InstallError, f"other roles: .*({OWNER})", owner=owner)

@@ -6,6 +6,7 @@ Version 0.1.0 is the first, so the versions before and after it are made here
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -73,6 +74,10 @@ def differences(one: dict[Any, Any], other: dict[Any, Any]) -> list[Any]:
         for key in one.keys() | other.keys()
         if one.get(key) != other.get(key)
     ]
+
+
+async def connect_async(url: str) -> None:
+    await fv.connect_async(url)
 
 
 # --- fresh and upgraded are equal -----------------------------------------------------------------
@@ -294,6 +299,7 @@ def test_a_newer_client_says_what_to_run_and_then_works(
         for call in (
             lambda: fv.connect(database.owner_url),
             lambda: fv.wrap(owner),
+            lambda: asyncio.run(connect_async(database.owner_url)),
             lambda: apply.install(owner),
         ):
             with pytest.raises(VersionMismatch, match=f"funnelvec {OLD} .* package is {NEW}") as e:
