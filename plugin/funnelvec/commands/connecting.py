@@ -52,7 +52,7 @@ def connected(
     if not create and not (folder / "data").is_dir():
         raise NotFound(f"there is no database in {folder}")
     with EmbeddedServer.start(folder) as server:
-        if files:
+        if files and server.postgres_version >= 18:
             server.prepare_extension()
         with translated(), psycopg.connect(server.url(), autocommit=True) as connection:
             if create:

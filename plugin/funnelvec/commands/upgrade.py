@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from funnelvec.install import apply
 
     url, _ = read_target(args, table=False)
-    with connected(url, "upgrade") as connection:
+    with connected(url, "upgrade", files=not args.dry_run) as connection:
         result = apply.upgrade(connection, dry_run=args.dry_run)
     print_result(result, json=args.json)
     return 0
