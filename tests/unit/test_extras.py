@@ -40,6 +40,7 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "wrap": ("import funnelvec as fv; fv.wrap(object())", None),
     # A file is no folder: with the extra it gets that far, and no further.
     "embedded": ("import funnelvec as fv; fv.connect('pg-embedded:' + __file__)", "embedded"),
+    "connect_async": (f"import funnelvec as fv; wait(fv.connect_async({NOWHERE!r}))", "postgres"),
     "help": ("command('--help')", None),
     "render": ("command('render', 'tle')", None),
     "install": (f"command('install', {NOWHERE!r})", "postgres"),
@@ -73,6 +74,13 @@ def command(*arguments):
             status = left.code
     if status:
         raise RuntimeError(err.getvalue())
+
+def wait(opening):
+    import asyncio
+
+    async def opened():
+        await opening
+    asyncio.run(opened())
 
 found = {}
 for name, code in json.loads(sys.argv[2]).items():

@@ -309,7 +309,8 @@ def _refuse_others(rows: Sequence[dict[str, Any]]) -> None:
 def _rows(
     conn: Connection, query: LiteralString, values: Sequence[object] | None = None
 ) -> list[dict[str, Any]]:
+    from psycopg import Cursor
     from psycopg.rows import dict_row
 
-    with conn.cursor(row_factory=dict_row) as cursor:
+    with Cursor(conn, row_factory=dict_row) as cursor:
         return cursor.execute(query, values).fetchall()

@@ -212,9 +212,10 @@ def _updatable(start: str, end: str) -> Reading[bool]:
 
 def first_row(conn: Connection, query: LiteralString, *values: object) -> tuple[Any, ...] | None:
     """Run a query and return its first row as a tuple, whatever the connection's row factory."""
+    from psycopg import Cursor
     from psycopg.rows import tuple_row
 
-    with conn.cursor(row_factory=tuple_row) as cursor:
+    with Cursor(conn, row_factory=tuple_row) as cursor:
         return cursor.execute(query, values or None).fetchone()
 
 
