@@ -130,7 +130,8 @@ def test_a_long_vector_saturates_and_does_not_break_the_insert(
 ) -> None:
     fill(owner_conn, vectors(50))
     owner_conn.execute(
-        "select funnelvec.add_resolution('products', 'embedding', '32:f16', metric => %s)", (metric,)
+        "select funnelvec.add_resolution('products', 'embedding', '32:f16', metric => %s)",
+        (metric,),
     )
     long = vectors(1, seed=5)[0] * np.float32(1e7)
     owner_conn.execute("insert into products (id, embedding) values (1000, %s)", (text(long),))

@@ -259,7 +259,10 @@ def test_the_registry_is_read_back_from_functions_and_columns(shop: Connection) 
         shop.execute(f"delete from funnelvec.{registry}")  # type: ignore[arg-type]
     assert search(shop, "f", Q, min_relevance=0.3) == found
     assert len(faults(shop)) == 4
-    assert [action for _, action in repair(shop)] == ["take over", "take over as 24:f32 of embedding"]
+    assert [action for _, action in repair(shop)] == [
+        "take over",
+        "take over as 24:f32 of embedding",
+    ]
     assert [shop.execute(query).fetchall() for query in kept] == before
 
 
@@ -342,6 +345,4 @@ def test_after_funnelvec_was_removed_and_installed_again(
     assert search(shop, "f", Q, min_relevance=0.2) == found
     shop.execute("select funnelvec.drop_funnel('f')")
     for resolution in ("16:f16", "24:f32", "32:bit"):
-        shop.execute(
-            "select funnelvec.drop_resolution('products', 'embedding', %s)", (resolution,)
-        )
+        shop.execute("select funnelvec.drop_resolution('products', 'embedding', %s)", (resolution,))

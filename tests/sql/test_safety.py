@@ -184,18 +184,20 @@ SHADOWS = """
 """
 
 
-def test_objects_planted_on_the_search_path(
-    attacker: Connection, pg_database: Database
-) -> None:
+def test_objects_planted_on_the_search_path(attacker: Connection, pg_database: Database) -> None:
     attacker.execute(SHADOWS.format("lair"))  # type: ignore[arg-type]
     # Whoever puts another's schema before pg_catalog runs what is in there himself, before any of
     # our functions is called; behind it, and in public, nothing planted comes into play.
-    attacker.execute("create operator lair.<=> (leftarg = vector, rightarg = vector, function = lair.near)")
+    attacker.execute(
+        "create operator lair.<=> (leftarg = vector, rightarg = vector, function = lair.near)"
+    )
     spend_a_day(pg_database, attacker, path="lair, public")
 
 
 def test_objects_planted_in_public(attacker: Connection, pg_database: Database) -> None:
-    shadows = SHADOWS.replace("create function {0}.vector_dims(vector)", "create function {0}.dims(vector)")
+    shadows = SHADOWS.replace(
+        "create function {0}.vector_dims(vector)", "create function {0}.dims(vector)"
+    )
     attacker.execute(shadows.format("public"))  # type: ignore[arg-type]
     spend_a_day(pg_database, attacker)
 
@@ -208,7 +210,9 @@ def test_temporary_objects_do_not_shadow(owner: Connection) -> None:
     owner.execute("select funnelvec.repair()")
     owner.execute("select * from funnelvec.status()")
     with pytest.raises(psycopg.Error, match="temporary"):
-        owner.execute("select funnelvec.create_funnel('t', 'pg_temp.products', 'embedding', '32:f32')")
+        owner.execute(
+            "select funnelvec.create_funnel('t', 'pg_temp.products', 'embedding', '32:f32')"
+        )
 
 
 def test_a_function_that_only_looks_like_ours(
@@ -231,9 +235,13 @@ begin return lair.spring(); end$$;
     names = owner.execute("select name from funnelvec.funnels").fetchall()
     assert names == [("products_search",)]
     with pytest.raises(psycopg.Error, match="funnelvec did not make it"):
-        owner.execute("select funnelvec.create_funnel('planted', 'products', 'embedding', '32:f32')")
+        owner.execute(
+            "select funnelvec.create_funnel('planted', 'products', 'embedding', '32:f32')"
+        )
     owner.execute("select funnelvec.drop_funnel('products_search')")
-    left = owner.execute("select count(*) from pg_proc where proname = 'products_search'").fetchone()
+    left = owner.execute(
+        "select count(*) from pg_proc where proname = 'products_search'"
+    ).fetchone()
     assert left == (1,)
 
 
@@ -374,7 +382,7 @@ def test_parameters_written_by_hand_never_run(owner: Connection, parameters: str
         except psycopg.Error as error:
             assert (error.sqlstate or "").startswith("FV"), (call, error)
     for call in DAY[9:11]:
-        with pytest.raises(psycopg.Error, match="Calibrate again|calibration of") as caught:
+        with pytest.raises(psycopg.Error, match=r"Calibrate again|calibration of") as caught:
             owner.execute(call)  # type: ignore[arg-type]
         assert caught.value.sqlstate == "FV004"
     owner.execute("select funnelvec.calibrate('products_search', 'judgments')")  # the way out
