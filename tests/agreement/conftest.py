@@ -1,4 +1,4 @@
-"""One Postgres engine, in both forms, for a whole file of scenarios: they use tables of their own."""
+"""One Postgres engine, in both forms, for a whole file of scenarios: they share its database."""
 
 from __future__ import annotations
 
