@@ -165,3 +165,13 @@ def test_a_table_that_is_not_there(owner_url: str, capsys: pytest.CaptureFixture
     for command in (["search", owner_url, "nope", "--like", "1"], ["status", owner_url, "nope"]):
         assert cli.main(command) == 1
         assert "'nope' does not exist" in capsys.readouterr().err
+
+
+def test_status_names_what_repair_would_mend(
+    products_database: Database, products: Any, call: Callable[..., Any]
+) -> None:
+    products.execute("drop function two_stages(vector, integer, double precision, jsonb)")
+    printed = call("status", products_database.owner_url)
+    assert "two_stages" in printed and "repair" in printed
+    (problem,) = call("status", products_database.owner_url, "--json")["problems"]
+    assert "two_stages" in problem["object"]

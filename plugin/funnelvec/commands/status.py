@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"database {found['database']}: funnelvec {found['version']} ({found['mode']})")
     _print_resolutions(found["resolutions"])
     _print_funnels(found["funnels"])
+    for problem in found["problems"]:
+        print(f"{problem['object']}: {problem['advice']}")
     return 0
 
 
@@ -51,7 +53,13 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 'select s."table"::text as table, s.column_name as vector, s.resolution,'
                 "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
                 "       s.index_name::text as index, s.index_bytes, s.advice"
-                "  from funnelvec.status(%s::regclass) as s",
+                "  from funnelvec.status(%s::regclass) as s where s.resolution is not null",
+                regclass,
+            ),
+            "problems": _rows(
+                connection,
+                "select s.object, s.advice"
+                "  from funnelvec.status(%s::regclass) as s where s.resolution is null",
                 regclass,
             ),
             "funnels": _rows(
