@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,6 +71,14 @@ def check_untouched(url: str) -> None:
 
 
 # -- interrupted -------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_means_what_it_does() -> Iterator[None]:
+    """Where a run was started in the background, a shell has told it to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt_at(closed: gate.Gate) -> threading.Thread:
