@@ -258,6 +258,7 @@ declare
     made regclass;
 begin
     perform funnelvec._parse_resolution(resolution);
+    perform funnelvec._check_table(table_name);
     perform funnelvec._check_owner(table_name);
     select r.* into stored
     from funnelvec.resolutions as r
