@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -136,8 +137,9 @@ def test_it_prints_plain_text_that_fits(tour: Run) -> None:
     tables, _, pasted = tour.printed.partition("The database is kept")
     lines = [line for line in tables.splitlines() if tour.report.server.directory not in line]
     assert max(map(len, lines)) <= 80
-    assert f"--keep '{tour.report.server.directory}' --psql" in pasted
-    assert f"{tour.report.server.psql} '{tour.report.server.url}'" in pasted
+    server = tour.report.server
+    assert shlex.join(["--keep", server.directory, "--psql"]) in pasted
+    assert shlex.join([server.psql, server.url]) in pasted  # the path may have a space in it
     for question in (*plan.ANSWERABLE, *plan.UNANSWERABLE):
         assert question in tables
 
