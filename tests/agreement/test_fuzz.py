@@ -69,10 +69,21 @@ def good(rng: random.Random) -> Any:
 
 
 def filter_of(rng: random.Random, depth: int = 0) -> Any:
-    field = rng.choice(["price", "name", "id", "embedding", "$and", "$or", "$not", "no", "", "\x00", 5, None])
-    operator = rng.choice(["$eq", "$ne", "$lt", "$in", "$nin", "$exists", "$not", "$x", "", 7, None])
+    field = rng.choice(
+        ["price", "name", "id", "embedding", "$and", "$or", "$not", "no", "", "\x00", 5, None]
+    )
+    operator = rng.choice(
+        ["$eq", "$ne", "$lt", "$in", "$nin", "$exists", "$not", "$x", "", 7, None]
+    )
     value = anything(rng) if depth > 3 or rng.random() < 0.5 else filter_of(rng, depth + 1)
-    return rng.choice([{field: value}, {field: {operator: value}}, {field: [value]}, {field: {operator: [value] * 3}}])
+    return rng.choice(
+        [
+            {field: value},
+            {field: {operator: value}},
+            {field: [value]},
+            {field: {operator: [value] * 3}},
+        ]
+    )
 
 
 def deep(rng: random.Random) -> Any:
@@ -89,7 +100,9 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "query": good,
         "k": lambda rng: rng.randint(1, 20),
         "min_relevance": lambda rng: rng.choice([None, 0.5]),
-        "filter": lambda rng: rng.choice([None, {"price": {"$lt": 50}}, filter_of(rng), filter_of(rng), deep(rng)]),
+        "filter": lambda rng: rng.choice(
+            [None, {"price": {"$lt": 50}}, filter_of(rng), filter_of(rng), deep(rng)]
+        ),
         "funnel": lambda rng: rng.choice([None, "products_search"]),
     },
     "explain": {
@@ -153,7 +166,9 @@ def judge(table: Any, rng: random.Random) -> None:
     given = [np.ones((n, DIMS), np.float32), list(range(n)), np.zeros(n, bool)]
     if rng.random() < 0.8:
         given[rng.randrange(3)] = anything(rng)
-    table.calibrate(fv.Judgments(*given), funnel=rng.choice([None, "products_search", anything(rng)]))
+    table.calibrate(
+        fv.Judgments(*given), funnel=rng.choice([None, "products_search", anything(rng)])
+    )
 
 
 def opened(engine: Any, rng: random.Random) -> None:
