@@ -16,10 +16,13 @@ from funnelvec.errors import SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode
 
-__all__ = ["MAX_KEEP", "Funnel", "Stage"]
+__all__ = ["MAX_KEEP", "MAX_STAGES", "Funnel", "Stage"]
 
 #: The largest keep of nine digits: it fits the 32-bit integers of every database.
 MAX_KEEP = 999_999_999
+
+#: More stages than this cost time to plan and save none; the SQL side has the same limit.
+MAX_STAGES = 16
 
 _KEEP = re.compile(r"[1-9][0-9]{0,8}")
 _SPACE = " \t\r\n"
@@ -86,6 +89,11 @@ class Funnel:
         object.__setattr__(self, "stages", tuple(self.stages))
         if not self.stages:
             raise SpecError(f"a funnel needs at least one stage, as in {_EXAMPLE}")
+        if len(self.stages) > MAX_STAGES:
+            raise SpecError(
+                f"the funnel has {len(self.stages)} stages; it may have {MAX_STAGES}, and two or "
+                "three are what pays"
+            )
         for stage in self.stages[:-1]:
             if stage.keep is None:
                 raise SpecError(

@@ -57,10 +57,11 @@ class Resolution:
     def __post_init__(self) -> None:
         # The annotations promise nothing about what a caller passes, hence the widening to Any.
         dims: Any = self.dims
+        code: Any = self.code
         rotation: Any = self.rotation
         if type(dims) is not int or not 1 <= dims <= MAX_DIMS:
             raise SpecError(f"dims must be a whole number from 1 to {MAX_DIMS}, not {dims!r}")
-        if self.code not in CODES:
+        if not isinstance(code, str) or code not in CODES:
             raise SpecError(f"unknown code {self.code!r}; this version knows {', '.join(CODES)}")
         if rotation is not None and not (
             isinstance(rotation, str) and _ROTATION.fullmatch(rotation)

@@ -10,9 +10,9 @@ import datetime
 import decimal
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from funnelvec.errors import InvalidInput
 
@@ -220,14 +220,17 @@ class Judgments:
         try:
             with np.errstate(over="ignore"):
                 queries = np.array(self.queries, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"judgments: queries are not an array of numbers: {error}") from None
+                labels = np.asarray(self.labels)
+        except Exception as error:  # numpy asks the objects themselves, which may raise anything
+            raise InvalidInput(f"judgments: not arrays of numbers: {error}") from None
         if queries.ndim != 2 or 0 in queries.shape:
             raise InvalidInput(
                 f"judgments: queries must have the shape (n, d) with n, d >= 1, not {queries.shape}"
             )
-        ids = tuple(self.ids)
-        labels = np.asarray(self.labels)
+        given: Any = self.ids
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            raise InvalidInput(f"judgments: ids must be a sequence of keys, not {given!r:.100}")
+        ids = tuple(given)
         if len(ids) != len(queries) or labels.shape != (len(queries),):
             raise InvalidInput(
                 f"judgments: {len(queries)} queries, {len(ids)} ids and labels of shape "

@@ -56,6 +56,11 @@ begin
             errcode = 'FV001',
             message = 'the funnel is empty',
             hint = 'Write its stages from coarse to fine, such as 128:f16@200 > 768:f32.';
+    elsif cardinality(texts) > 16 then
+        raise exception using
+            errcode = 'FV001',
+            message = format('the funnel has %s stages; it may have 16', cardinality(texts)),
+            hint = 'Two or three are what pays.';
     end if;
     for i in 1 .. cardinality(texts) loop
         stage := i;

@@ -258,6 +258,7 @@ declare
     made regclass;
 begin
     perform funnelvec._parse_resolution(resolution);
+    perform funnelvec._check_table(table_name);
     perform funnelvec._check_owner(table_name);
     select r.* into stored
     from funnelvec.resolutions as r
@@ -265,7 +266,7 @@ begin
     if stored.code_column is null then
         raise exception using
             errcode = 'FV005',
-            message = format('%s.%I has no resolution %s', table_name, column_name, resolution),
+            message = format('%s has no resolution %s of the column %L', table_name, resolution, left(column_name, 100)),
             hint = format('It has: %s.', coalesce(
                 (select string_agg(r.resolution, ', ' order by r.resolution) from funnelvec.resolutions as r
                  where r.table_name = $1 and r.column_name = $2), 'none'));

@@ -46,9 +46,9 @@ begin
             hint = 'This version knows platt. Calibrate again.';
     end if;
     foreach number in array array['slope', 'offset'] loop
-        -- Further out a number may be none in double precision.
+        -- Fits give nothing further out, where a product with a score could leave the range of double precision.
         if jsonb_typeof(parameters -> number) is distinct from 'number'
-            or abs((parameters ->> number)::numeric) not between 1e-300 and 1e300 and (parameters ->> number)::numeric <> 0
+            or abs((parameters ->> number)::numeric) not between 1e-100 and 1e100 and (parameters ->> number)::numeric <> 0
             or number = 'slope' and (parameters ->> number)::numeric <= 0
         then
             raise exception using

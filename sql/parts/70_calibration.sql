@@ -100,9 +100,14 @@ as $body$
 declare
     result double precision;
 begin
+    -- Scores of vectors stay far within these bounds; beyond them the product with the slope could overflow. No score, no relevance.
     execute 'select ' || funnelvec._relevance_sql(funnelvec._need_calibration(funnelvec._funnel(funnel)), '$1')
-    into result using score;
-    return result;
+    into result using case
+        when score = 'NaN' then null
+        when abs(score) < 1e-150 then 0
+        else greatest(-1e150, least(1e150, score))
+    end;
+    return case when score < 'NaN' then result end;
 end
 $body$;
 

@@ -99,6 +99,13 @@ REFUSED = [
         "l3",
         "euclidean",
     ),
+    ("drop_resolution('products', null, '12:f16')", "FV005", "column NULL", "none"),
+    (
+        f"create_funnel('f', 'products', 'embedding', '{'16:f16@9 > 32:bit@9 > ' * 8}32:f32')",
+        "FV001",
+        "17 stages",
+        "Two or three",
+    ),
     ("add_resolution('halves', 'embedding', '16:f32')", "FV001", "16:f32", "16:f16"),
     ("create_funnel('f', 'halves', 'embedding', '32:f32')", "FV001", "32:f32", "32:f16"),
     ("add_resolution('parts_1', 'embedding', '16:f16')", "FV009", "partition", "parts"),

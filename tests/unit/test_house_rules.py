@@ -32,7 +32,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "calibration": ("errors", "types", "calibration"),
     "engines.base": (*VALUES, "calibration.base"),
     "engines.keys": VALUES,
-    "engines.checks": (*VALUES, "engines.base", "engines.keys"),
+    "engines.options": ("errors",),
+    "engines.checks": (*VALUES, "engines.base", "engines.keys", "engines.options"),
     "engines.progress": ("errors", "engines.base"),
     "engines.masks": VALUES,
     "engines.store": (

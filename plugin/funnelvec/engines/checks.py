@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import plain
+from funnelvec.engines.options import check_flag, check_mapping, check_progress
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
@@ -24,12 +25,15 @@ __all__ = [
     "check_columns",
     "check_dims",
     "check_dtype",
+    "check_flag",
     "check_judgments",
     "check_k",
+    "check_mapping",
     "check_matrix",
     "check_metric",
     "check_min_relevance",
     "check_name",
+    "check_progress",
     "check_query",
     "check_recall_arguments",
     "check_resolution",
@@ -129,9 +133,9 @@ def _numbers(given: Any, what: str, code: BaseCode) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
             numbers = np.array(array, dtype=np.float32, order="C")
             return numbers if code == "f32" else numbers.astype(np.float16).astype(np.float32)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except InvalidInput:
+        raise
+    except Exception as error:  # numpy asks the object itself, which may answer with any error
         raise InvalidInput(f"{what} cannot be read as an array of numbers: {error}") from None
 
 
@@ -169,7 +173,7 @@ def check_columns(
     InvalidInput
         If a column has another length than `rows`, or a value is not of the column's kind.
     """
-    given = dict(columns or {})
+    given = check_mapping(columns)
     for name in given:
         if name not in kinds:
             known = ", ".join(sorted(kinds)) or "none"
@@ -285,16 +289,21 @@ def check_dims(dims: int) -> int:
     return dims
 
 
+def _unknown(name: Any, known: Sequence[str]) -> bool:
+    # An array compares element by element, and then `in` fails with an error of numpy's.
+    return not isinstance(name, str) or name not in known
+
+
 def check_metric(metric: Metric | None) -> Metric | None:
     """Return the name of a metric, or None where none was named."""
-    if metric is not None and metric not in METRICS:
+    if metric is not None and _unknown(metric, METRICS):
         raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
     return metric
 
 
 def check_dtype(dtype: BaseCode) -> BaseCode:
     """Return the code of a new vector column."""
-    if dtype not in get_args(BaseCode):
+    if _unknown(dtype, get_args(BaseCode)):
         raise InvalidInput(
             f"unknown dtype {dtype!r} of a vector column; known are {', '.join(get_args(BaseCode))}"
         )
@@ -323,7 +332,7 @@ def check_schema(
         If a name occurs twice or cannot be used, a kind is unknown, or the key has no column or
         another number of kinds than columns.
     """
-    others = dict(columns or {})
+    others = check_mapping(columns)
     ids = [id] if isinstance(id, str) else _listed(id, "id")
     kinds = [id_kind] * len(ids) if isinstance(id_kind, str) else _listed(id_kind, "id_kind")
     if len(kinds) != len(ids):
@@ -339,7 +348,7 @@ def check_schema(
             raise InvalidInput(f"the name {name!r} is given to {count} columns; names must differ")
     key = dict(zip(ids, kinds, strict=True))
     for name, kind in {**key, **others}.items():
-        if kind not in get_args(ColumnKind):
+        if _unknown(kind, get_args(ColumnKind)):
             raise InvalidInput(
                 f"column {name!r}: unknown kind {kind!r}; known are "
                 f"{', '.join(get_args(ColumnKind))}"

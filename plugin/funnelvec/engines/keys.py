@@ -59,7 +59,11 @@ def check_ids(ids: Sequence[Key], *, kind: KeyKind) -> list[Any]:
     given: Any = ids
     if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
         raise InvalidInput(f"ids must be a sequence of keys, not {ids!r}")
-    keys = [check_key(key, kind=kind, where=f"ids, row {row}") for row, key in enumerate(ids)]
+    try:
+        listed = list(given)
+    except Exception as error:  # an object may say that it has a length and then not be a sequence
+        raise InvalidInput(f"ids must be a sequence of keys: {error}") from None
+    keys = [check_key(key, kind=kind, where=f"ids, row {row}") for row, key in enumerate(listed)]
     if len(set(keys)) != len(keys):
         twice = next(key for key, count in Counter(keys).items() if count > 1)
         raise InvalidInput(f"ids: {twice!r} occurs more than once; keys must differ")

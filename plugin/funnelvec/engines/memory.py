@@ -39,11 +39,11 @@ class MemoryEngine:
 
     def table(self, name: str, *, vector: str | None = None) -> MemoryTable:
         """Open a table."""
-        table = self._tables.get(name)
+        table = self._tables.get(checks.check_name(name, "the name of a table"))
         if table is None:
             known = ", ".join(sorted(self._tables)) or "none"
             raise NotFound(f"table {name!r} does not exist (tables: {known}); make it with create")
-        if vector not in (None, table.vector):
+        if vector is not None and checks.check_name(vector, "the name of a column") != table.vector:
             raise NotFound(f"table {name!r} has no vector column {vector!r}, but {table.vector!r}")
         return table
 

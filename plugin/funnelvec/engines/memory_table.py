@@ -119,6 +119,7 @@ class MemoryTable:
     ) -> int:
         """Add rows, all or none."""
         store = self._store
+        checks.check_progress(progress)
         keys = check_ids(ids, kind=store.key_kind)
         matrix = checks.check_matrix(
             vectors, dims=self.dims, rows=len(keys), code=self.code, directed=store.directed
@@ -144,6 +145,8 @@ class MemoryTable:
     ) -> None:
         """Store the column at one more resolution."""
         resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
+        checks.check_flag(index, "index")
+        checks.check_flag(allow_rewrite, "allow_rewrite")
         chosen = self._metric_for(metric)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
@@ -192,6 +195,8 @@ class MemoryTable:
     ) -> None:
         """Give a funnel a name to search by."""
         checks.check_name(name, "the name of a funnel")
+        checks.check_flag(approximate, "approximate")
+        checks.check_flag(replace, "replace")
         funnel = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         funnel.check(dims=self.dims, code=self.code, approximate=approximate)
         chosen = self._metric_for(metric)
@@ -207,11 +212,12 @@ class MemoryTable:
 
     def drop_funnel(self, name: str) -> None:
         """Remove a funnel."""
+        checks.check_name(name, "the name of a funnel")
         del self._funnels[self._funnel(name).name], self._funnel_owners[name]
         self._release(name)
 
     def _funnel(self, name: str | None) -> _NamedFunnel:
-        wanted = default_funnel(self.name) if name is None else name
+        wanted = default_funnel(self.name) if name is None else checks.check_name(name, "funnel")
         if wanted not in self._funnels:
             known = ", ".join(sorted(self._funnels)) or "none"
             raise NotFound(

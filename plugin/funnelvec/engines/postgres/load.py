@@ -71,7 +71,7 @@ def prepare(
     CapabilityError
         If a column has a type that this cannot write.
     """
-    given = dict(columns or {})
+    given = checks.check_mapping(columns)
     names = key_names(key)
     for name in (*names, vector):
         if name in given:

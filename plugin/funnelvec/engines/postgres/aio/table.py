@@ -138,6 +138,7 @@ class AsyncPostgresTable:
         progress: Progress = False,
     ) -> int:
         """Add rows by binary COPY, all or none."""
+        checks.check_progress(progress)
         async with self._engine._calling() as connection:
             known = await copy.read_columns(connection, self._regclass)
             rows = await in_thread(
@@ -164,8 +165,8 @@ class AsyncPostgresTable:
         await self._call(
             "add_resolution",
             resolution=text,
-            index=bool(index),
-            allow_rewrite=bool(allow_rewrite),
+            index=checks.check_flag(index, "index"),
+            allow_rewrite=checks.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
         )
 
@@ -187,6 +188,7 @@ class AsyncPostgresTable:
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
+        checks.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         await self._call(
@@ -194,7 +196,7 @@ class AsyncPostgresTable:
             name=name,
             funnel=str(parsed),
             approximate=bool(approximate),
-            replace=bool(replace),
+            replace=checks.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
         )

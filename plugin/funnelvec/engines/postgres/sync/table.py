@@ -140,6 +140,7 @@ class PostgresTable:
         progress: Progress = False,
     ) -> int:
         """Add rows by binary COPY, all or none."""
+        checks.check_progress(progress)
         with self._engine._calling() as connection:
             known = copy.read_columns(connection, self._regclass)
             rows = in_place(
@@ -166,8 +167,8 @@ class PostgresTable:
         self._call(
             "add_resolution",
             resolution=text,
-            index=bool(index),
-            allow_rewrite=bool(allow_rewrite),
+            index=checks.check_flag(index, "index"),
+            allow_rewrite=checks.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
         )
 
@@ -189,6 +190,7 @@ class PostgresTable:
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
+        checks.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         self._call(
@@ -196,7 +198,7 @@ class PostgresTable:
             name=name,
             funnel=str(parsed),
             approximate=bool(approximate),
-            replace=bool(replace),
+            replace=checks.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
         )

@@ -1,0 +1,271 @@
+"""Hostile input to every Python entry point, on every engine: an answer or one of our errors.
+
+The cases come from a seed. After a refusal the table holds what it held before, on Postgres down to the
+catalogue. ``FUNNELVEC_FUZZ=N`` runs N times as many.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+import random
+import reprlib
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+import funnelvec as fv
+from funnelvec import filters
+from funnelvec.errors import FunnelvecError
+from tests import awaited, databases
+from tests.databases import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SEEDS = range(4 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
+CASES = 300
+DIMS = 8
+
+
+class Odd:
+    """Fails at whatever is asked of it."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> int:
+        raise RuntimeError("odd")
+
+    def __str__(self) -> str:
+        return "odd"
+
+    __repr__ = __str__
+
+
+def anything(rng: random.Random) -> Any:
+    return rng.choice([
+        None, True, False, 0, 1, -1, 5, 20, 21, 2**31, 2**63, 2**200, -(2**64), 0.5, 1.5, float("nan"), float("inf"),
+        -0.0, 5e-324, 1e308, 1j, "", "x", "products", "embedding", "id", "4:f16", "8:f32", "4:f16@20 > 8:f32",
+        "'; drop table products; --", '"', "%s", "{}", "\x00", "a\x00b", "\ud800", "é" * 40, "x" * 100_000,
+        "[1,2,3]", b"", b"\xff", bytearray(b"x"), [], [None], [1], [[1]], {}, {"a": 1}, {1: 2}, {None: None}, (),
+        set(), frozenset({1}), object(), Odd(), int, len, range(3), iter([1]), (x for x in "ab"), ..., NotImplemented,
+        np.float32(1), np.int64(7), np.bool_(True), np.str_("x"), np.array(1), np.zeros(DIMS), np.ones(DIMS),
+        np.ones((2, DIMS)), np.ones(0), np.ones(16_001), np.array(["a"] * DIMS), np.array([None] * DIMS),
+        np.full(DIMS, np.nan), np.full(DIMS, 1e39), np.ones(DIMS, np.complex64), np.ones((1, 1, DIMS)),
+        np.datetime64("2024-01-01"), np.ma.masked_array([1] * DIMS, [1] * DIMS), decimal.Decimal("1e999999"),
+        decimal.Decimal("NaN"), uuid.UUID(int=0), datetime.date.min, datetime.datetime.max, datetime.timedelta(1),
+        datetime.time(1), Exception("x"), fv, type("T", (str,), {})("x"), type("D", (dict,), {})(a=1),
+    ])  # fmt: skip
+
+
+def good(rng: random.Random) -> Any:
+    return np.array([rng.gauss(0, 1) for _ in range(DIMS)], np.float32)
+
+
+def filter_of(rng: random.Random, depth: int = 0) -> Any:
+    field = rng.choice(
+        ["price", "name", "id", "embedding", "$and", "$or", "$not", "no", "", "\x00", 5, None]
+    )
+    operator = rng.choice(
+        ["$eq", "$ne", "$lt", "$in", "$nin", "$exists", "$not", "$x", "", 7, None]
+    )
+    value = anything(rng) if depth > 3 or rng.random() < 0.5 else filter_of(rng, depth + 1)
+    return rng.choice(
+        [
+            {field: value},
+            {field: {operator: value}},
+            {field: [value]},
+            {field: {operator: [value] * 3}},
+        ]
+    )
+
+
+def deep(rng: random.Random) -> Any:
+    found: Any = {"id": 1}
+    for _ in range(rng.choice((5, 40, 5000))):
+        found = {"$not": found}
+    return found
+
+
+#: Entry point -> its arguments and what is right for them.
+Make = Callable[[random.Random], Any]
+ENTRIES: dict[str, dict[str, Make]] = {
+    "search": {
+        "query": good,
+        "k": lambda rng: rng.randint(1, 20),
+        "min_relevance": lambda rng: rng.choice([None, 0.5]),
+        "filter": lambda rng: rng.choice(
+            [None, {"price": {"$lt": 50}}, filter_of(rng), filter_of(rng), deep(rng)]
+        ),
+        "funnel": lambda rng: rng.choice([None, "products_search"]),
+    },
+    "explain": {
+        "query": good,
+        "k": lambda rng: rng.randint(1, 20),
+        "filter": lambda rng: rng.choice([None, filter_of(rng)]),
+        "funnel": lambda _: None,
+    },
+    "measure_recall": {
+        "sample": lambda rng: rng.randint(1, 5),
+        "k": lambda rng: rng.randint(1, 5),
+        "funnel": lambda _: None,
+        "seed": lambda rng: rng.randint(0, 9),
+    },
+    "add": {
+        "ids": lambda rng: [rng.choice([1, 2, 10**6]) + i for i in range(2)],
+        "vectors": lambda rng: np.stack([good(rng), good(rng)]),
+        "columns": lambda rng: rng.choice([None, {"price": [1.0, None]}, {"name": ["a", "b"]}]),
+        "progress": lambda _: False,
+    },
+    "add_resolution": {
+        "resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16", "16:f16"]),
+        "index": lambda rng: rng.random() < 0.5,
+        "allow_rewrite": lambda _: False,
+        "metric": lambda rng: rng.choice([None, "cosine"]),
+    },
+    "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},
+    "create_funnel": {
+        "name": lambda rng: rng.choice(["g", "products_search"]),
+        "funnel": lambda rng: rng.choice(["4:f16@20 > 8:f32", "8:f32", "2:bit@9 > 8:f32"]),
+        "approximate": lambda _: False,
+        "replace": lambda rng: rng.random() < 0.5,
+        "model": lambda rng: rng.choice([None, "m"]),
+        "metric": lambda rng: rng.choice([None, "cosine"]),
+    },
+    "drop_funnel": {"name": lambda _: "g"},
+    "status": {},
+    "__len__": {},
+}
+#: Arguments that have to be given; a funnel is one of them where it is made.
+REQUIRED = ("query", "ids", "vectors", "resolution", "name")
+
+
+def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]]:
+    places: list[Any] = []
+    named: dict[str, Any] = {}
+    for i, (name, make) in enumerate(ENTRIES[entry].items()):
+        required = name in REQUIRED or (entry == "create_funnel" and name == "funnel")
+        if not required and rng.random() < 0.5:
+            continue
+        value = make(rng) if rng.random() < 0.55 else anything(rng)
+        if required and i == len(places):
+            places.append(value)
+        else:
+            named[name] = value
+    return places, named
+
+
+def judge(table: Any, rng: random.Random) -> None:
+    n = rng.choice([0, 1, 3])
+    given = [np.ones((n, DIMS), np.float32), list(range(n)), np.zeros(n, bool)]
+    if rng.random() < 0.8:
+        given[rng.randrange(3)] = anything(rng)
+    table.calibrate(
+        fv.Judgments(*given), funnel=rng.choice([None, "products_search", anything(rng)])
+    )
+
+
+def opened(engine: Any, rng: random.Random) -> None:
+    if rng.random() < 0.5:
+        engine.table(anything(rng), vector=anything(rng))
+        return
+    wanted: dict[str, Any] = {"dims": 4}
+    name: Any = f"made_{rng.randrange(10**9)}"
+    if rng.random() < 0.3:
+        name = anything(rng)
+    for option in ("dims", "vector", "dtype", "metric", "id", "id_kind", "columns"):
+        if rng.random() < 0.4:
+            wanted[option] = anything(rng)
+    engine.create(name, **wanted)
+
+
+def parsed(rng: random.Random) -> None:
+    value = anything(rng)
+    rng.choice([
+        lambda: fv.Resolution.parse(value),
+        lambda: fv.Funnel.parse(value),
+        lambda: filters.parse(value),
+        lambda: filters.parse(filter_of(rng)),
+        lambda: filters.parse(deep(rng)),
+        lambda: fv.wrap(value),
+        lambda: fv.connect(value),
+        lambda: fv.Resolution(value, "f16"),
+        lambda: fv.Resolution(4, value),
+    ])()  # fmt: skip
+
+
+STATE = """
+    select
+        (select count(*) from products), (select string_agg(p::text, '|' order by id) from products as p),
+        (select string_agg(r::text, '|' order by r::text) from funnelvec.resolutions as r),
+        (select string_agg(f::text, '|' order by f::text) from funnelvec.funnels as f),
+        (select string_agg(c.relname, '|' order by c.oid) from pg_class as c
+         where c.relnamespace = 'public'::regnamespace or c.relname like 'funnelvec_j%'),
+        (select string_agg(p.proname, '|' order by p.oid) from pg_proc as p
+         where p.pronamespace = 'public'::regnamespace)
+"""
+
+
+@pytest.fixture(params=["memory", "sync", "async"])
+def engine(request: pytest.FixtureRequest, pg_server: Server) -> Iterator[Any]:
+    if request.param == "memory":
+        with fv.connect("memory:") as memory:
+            yield memory
+        return
+    database = databases.Database(pg_server, databases.new_name(pg_server))
+    with databases.connected(pg_server.url()) as admin:
+        databases.create_database(admin, database.name, template=pg_server.template("funnelvec"))
+    with awaited.opened(database.owner_url, request.param) as postgres:
+        yield postgres
+    pg_server.done_with.append(database.name)
+
+
+def state(engine: Any, table: Any) -> Any:
+    if engine.capabilities.name == "memory":
+        return len(table), repr(table.status())
+    with engine.connection() as connection:
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        return connection.execute(STATE).fetchone()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_entry_point(engine: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    table = engine.create("products", dims=DIMS, columns={"price": "number", "name": "text"})
+    table.add(
+        list(range(60)), np.stack([good(rng) for _ in range(60)]),
+        columns={"price": [float(i) for i in range(60)], "name": [f"n{i}" for i in range(60)]},
+    )  # fmt: skip
+    table.add_resolution("4:f16", index=True)
+    table.create_funnel("products_search", "4:f16@20 > 8:f32")
+    before = state(engine, table)
+    for number in range(CASES):
+        entry = rng.choice([*ENTRIES, "search", "search", "calibrate", "open", "parse", "parse"])
+        shown = f"seed {seed}, case {number}: {entry}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if entry == "calibrate":
+                    judge(table, rng)
+                elif entry == "open":
+                    opened(engine, rng)
+                elif entry == "parse":
+                    parsed(rng)
+                else:
+                    places, named = arguments(rng, entry)
+                    shown += f" {reprlib.repr(places)} {reprlib.repr(named)}"
+                    getattr(table, entry)(*places, **named)
+        except FunnelvecError as error:
+            assert str(error), shown
+            assert "XX000" not in str(error), shown
+            assert state(engine, table) == before, f"{shown}\n{error}\nleft something behind"
+        except Exception as error:
+            raise AssertionError(f"{shown}\n{type(error).__name__}: {error}"[:2000]) from error
+        else:
+            before = state(engine, table)
