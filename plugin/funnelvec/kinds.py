@@ -10,15 +10,22 @@ import datetime
 import math
 import re
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from funnelvec.types import ColumnKind
 
-__all__ = ["KINDS", "Value", "convert", "describe"]
+__all__ = ["KINDS", "Kind", "Value", "convert", "describe"]
 
 #: What a value is after conversion; timestamps are aware and in UTC.
-Value: TypeAlias = int | float | str | bool | datetime.date | datetime.datetime | uuid.UUID
+Value: TypeAlias = (
+    int | float | Decimal | str | bool | datetime.date | datetime.datetime | uuid.UUID
+)
+
+#: What a column can be, to whoever writes into it. A ``number`` is a double, as filters take it;
+#: a ``numeric`` column keeps every digit that it is given.
+Kind: TypeAlias = ColumnKind | Literal["numeric"]
 
 KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 
@@ -30,9 +37,10 @@ _TIMESTAMP = re.compile(
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_MEANING: dict[ColumnKind, str] = {
+_MEANING: dict[Kind, str] = {
     "integer": "a whole number of at most 64 bits",
     "number": "a number",
+    "numeric": "a number",
     "text": "text without the character NUL",
     "boolean": "true or false",
     "date": "a date such as '2024-05-31'",
@@ -41,12 +49,12 @@ _MEANING: dict[ColumnKind, str] = {
 }
 
 
-def describe(kind: ColumnKind) -> str:
+def describe(kind: Kind) -> str:
     """Say what a column of this kind holds, for error messages."""
     return _MEANING[kind]
 
 
-def convert(value: Any, kind: ColumnKind) -> Value:
+def convert(value: Any, kind: Kind) -> Value:
     """Turn `value` into what a column of `kind` holds.
 
     Accepted: the Python type itself, and ISO text for dates, timestamps (without an offset: UTC;
@@ -79,6 +87,13 @@ def _number(value: Any) -> float | None:
         return None
     # An infinite float may be stored; a finite number too large for a double may not become one.
     return number if isinstance(value, float) or math.isfinite(number) else None
+
+
+def _numeric(value: Any) -> Decimal | None:
+    if _number(value) is None:
+        return None
+    # A float means the shortest decimal that is read back as it.
+    return Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
 
 
 def _text(value: Any) -> str | None:
@@ -160,9 +175,10 @@ def _uuid(value: Any) -> uuid.UUID | None:
     return uuid.UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
 
 
-_CONVERTERS = {
+_CONVERTERS: dict[Kind, Callable[[Any], Value | None]] = {
     "integer": _integer,
     "number": _number,
+    "numeric": _numeric,
     "text": _text,
     "boolean": _boolean,
     "date": _date,

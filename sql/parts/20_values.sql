@@ -205,12 +205,13 @@ end
 $body$;
 
 -- The score that a distance expression between two codes means; higher is better. Cosine in [-1, 1]; the inner product; the
--- negative Euclidean distance. For signs the cosine of the sign vectors, whatever the metric.
+-- negative Euclidean distance. For signs the cosine of the sign vectors, whatever the metric. 0 - x and not -x: the distance 0 would
+-- print as -0.
 create or replace function funnelvec._similarity(dims integer, code text, metric text, distance text)
 returns text
 language sql immutable parallel safe
 return case
     when code operator(pg_catalog.=) 'bit' then pg_catalog.format('1 - 2 * (%s) / %s', distance, dims)
     when metric operator(pg_catalog.=) 'cosine' then pg_catalog.format('1 - (%s)', distance)
-    else pg_catalog.format('-(%s)', distance)
+    else pg_catalog.format('0 - (%s)', distance)
 end;

@@ -46,6 +46,12 @@ begin
                 message = format('stage %s (%s) is wider than column %L of %s, which has %s dimensions',
                     s.stage, s.resolution, f.column_name, f.table_name, base.dims),
                 hint = format('Write at most %s dims.', base.dims);
+        elsif s.code = 'f32' and base.code = 'f16' then
+            raise exception using
+                errcode = 'FV001',
+                message = format('stage %s (%s) would hold more digits than the halfvec column %L of %s',
+                    s.stage, s.resolution, f.column_name, f.table_name),
+                hint = format('Write %s:f16.', s.dims);
         end if;
     end loop;
     if s.resolution is distinct from format('%s:%s', base.dims, base.code) and not f.approximate then

@@ -134,6 +134,8 @@ def test_add_is_all_or_nothing(docs: Table) -> None:
         ("integer", 7, "integer"),
         ("text", "x", "varchar(5)"),
         ("number", Decimal("1.5"), "numeric"),
+        ("number", Decimal(2**53 + 1), "numeric"),
+        ("number", Decimal("0.12345678901234567890"), "numeric(30, 20)"),
     ],
 )
 def test_keys_of_any_type(engine: Any, kind: str, key: Any, type: str) -> None:
@@ -143,6 +145,30 @@ def test_keys_of_any_type(engine: Any, kind: str, key: Any, type: str) -> None:
     table.add([key], [[1, 2, 3, 4]])
     table.create_funnel("keyed_search", "4:f32")
     assert [hit.id for hit in table.search([1, 2, 3, 4])] == [key]
+
+
+def test_digits_beyond_a_double_are_kept_where_the_column_keeps_them(engine: Any) -> None:
+    with engine.connection() as connection:
+        connection.execute(
+            "create table exact (n numeric primary key, embedding vector(4), price numeric, r float8)"
+        )
+    table = engine.table("exact")
+    keys = [2**53, 2**53 + 1, Decimal(2**53 + 2), 0.1]
+    prices = [2**70 + 1, Decimal("0.1000000000000000000001"), 0.1, None]
+    table.add(keys, np.eye(4), columns={"price": prices, "r": [1, 0.1, Decimal("0.1"), 2**53 + 1]})
+    table.create_funnel("exact_search", "4:f32")
+    assert sorted(hit.id for hit in table.search([1, 0, 0, 0])) == [Decimal("0.1"), *keys[:3]]
+    with engine.connection() as connection:
+        found = connection.execute("select price::text, r from exact order by n desc")
+        assert found.fetchall() == [
+            ("0.1", 0.1), ("0.1000000000000000000001", 0.1), (str(2**70 + 1), 1), (None, 2.0**53)
+        ]  # fmt: skip
+    with pytest.raises(errors.Conflict, match=str(2**53 + 1)):
+        table.add([2**53 + 1], [[1, 2, 3, 4]])
+    with pytest.raises(errors.InvalidInput, match="occurs more than once"):
+        table.add([0.5, Decimal("0.5")], np.eye(4)[:2])
+    with pytest.raises(errors.InvalidInput, match="NaN"):
+        table.add([float("nan")], [[1, 2, 3, 4]])
 
 
 def test_names_are_found_as_written_and_as_sql(engine: Any) -> None:

@@ -108,6 +108,12 @@ REFUSED = [
     ),
     ("add_resolution('halves', 'embedding', '16:f32')", "FV001", "16:f32", "16:f16"),
     ("create_funnel('f', 'halves', 'embedding', '32:f32')", "FV001", "32:f32", "32:f16"),
+    (
+        "create_funnel('f', 'halves', 'embedding', '16:f32@9 > 32:f16')",
+        "FV001",
+        "stage 1 (16:f32) would hold more digits",
+        "16:f16",
+    ),
     ("add_resolution('parts_1', 'embedding', '16:f16')", "FV009", "partition", "parts"),
     ("create_funnel('f', 'odd_key', 'embedding', '32:f32')", "FV008", "score", "rename"),
     ("create_funnel('', 'products', 'embedding', '32:f32')", "FV004", "name", "function"),

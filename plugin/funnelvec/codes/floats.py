@@ -53,7 +53,7 @@ def cosine(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
     with np.errstate(invalid="ignore", divide="ignore"):
         q = q / np.sqrt((q * q).sum())
         scores = _by_blocks(
-            codes, lambda wide: (wide * q).sum(axis=1) / np.sqrt((wide * wide).sum(axis=1))
+            codes, lambda wide: (0.0 + (wide * q).sum(axis=1)) / np.sqrt((wide * wide).sum(axis=1))
         )
     return np.clip(scores, -1.0, 1.0, out=scores)
 
@@ -61,7 +61,8 @@ def cosine(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
 def dot(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
     """Inner product of a (d,) query with each of (n, d) rows, in double precision."""
     q = query.astype(np.float64)
-    return _by_blocks(codes, lambda wide: (wide * q).sum(axis=1))
+    # 0 + x: a sum of nothing but -0 is -0 here and 0 in Postgres, which prints otherwise.
+    return _by_blocks(codes, lambda wide: 0.0 + (wide * q).sum(axis=1))
 
 
 def euclidean(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:

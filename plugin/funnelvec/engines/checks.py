@@ -162,7 +162,7 @@ def _check_values(
 
 
 def check_columns(
-    columns: Mapping[str, Sequence[Any]] | None, *, kinds: Mapping[str, ColumnKind], rows: int
+    columns: Mapping[str, Sequence[Any]] | None, *, kinds: Mapping[str, _kinds.Kind], rows: int
 ) -> dict[str, list[_kinds.Value | None]]:
     """Return the values of every column in `kinds`, converted; what is not given is missing.
 
@@ -193,7 +193,7 @@ def check_columns(
     return converted
 
 
-def _cell(name: str, kind: ColumnKind, row: int, value: Any) -> _kinds.Value:
+def _cell(name: str, kind: _kinds.Kind, row: int, value: Any) -> _kinds.Value:
     try:
         return _kinds.convert(value, kind)
     except ValueError as error:

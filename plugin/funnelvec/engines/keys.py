@@ -14,7 +14,7 @@ import numpy as np
 
 from funnelvec import kinds as _kinds
 from funnelvec.errors import InvalidInput
-from funnelvec.types import ColumnKind, Key
+from funnelvec.types import Key
 
 __all__ = [
     "KeyKind",
@@ -30,7 +30,7 @@ __all__ = [
 #: Name of the key column, or the names of its columns.
 KeyName: TypeAlias = str | tuple[str, ...]
 #: What a key holds: one kind, or one for each of its columns.
-KeyKind: TypeAlias = ColumnKind | tuple[ColumnKind, ...]
+KeyKind: TypeAlias = _kinds.Kind | tuple[_kinds.Kind, ...]
 
 
 def key_name(names: Sequence[str]) -> KeyName:
@@ -43,7 +43,7 @@ def key_names(key: KeyName) -> tuple[str, ...]:
     return (key,) if isinstance(key, str) else key
 
 
-def key_kind(key: KeyName, kinds: Mapping[str, ColumnKind]) -> KeyKind:
+def key_kind(key: KeyName, kinds: Mapping[str, _kinds.Kind]) -> KeyKind:
     """Look up what a key holds."""
     return kinds[key] if isinstance(key, str) else tuple(kinds[name] for name in key)
 
@@ -92,7 +92,7 @@ def check_key(key: Key | None, *, kind: KeyKind, where: str = "ids") -> Any:
     )
 
 
-def _part(value: Any, kind: ColumnKind, where: str) -> _kinds.Value:
+def _part(value: Any, kind: _kinds.Kind, where: str) -> _kinds.Value:
     if value is None:
         raise InvalidInput(f"{where}: the key is None; every row needs one")
     try:

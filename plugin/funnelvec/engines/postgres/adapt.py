@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
@@ -155,8 +154,6 @@ def to_column(value: Any, type_name: str) -> Any:
     """Turn a value of a kind into what the binary COPY of a column of this type takes."""
     if value is None:
         return None
-    if type_name == "numeric":
-        return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if type_name == "timestamp without time zone" and isinstance(value, datetime.datetime):
         return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
     return value

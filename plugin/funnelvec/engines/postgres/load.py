@@ -11,6 +11,7 @@ from funnelvec.engines import checks
 from funnelvec.engines.keys import KeyKind, KeyName, check_ids, check_key, key_kind, key_names
 from funnelvec.engines.postgres.adapt import DTYPES, to_column
 from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.kinds import Kind
 from funnelvec.types import BaseCode, ColumnKind, Judgments, Key
 
 __all__ = ["Column", "JudgedRows", "Rows", "prepare", "prepare_judgments"]
@@ -131,10 +132,11 @@ def _sendable(keys: Sequence[Any], types: Sequence[str]) -> list[tuple[Any, ...]
     return [tuple(map(to_column, row, types)) for row in rows]
 
 
-def _kind(column: Column) -> ColumnKind:
+def _kind(column: Column) -> Kind:
     if column.kind is None:
         raise CapabilityError(
             f"column {column.name!r} has the type {column.type}, which this cannot write; insert "
             "such rows with SQL"
         )
-    return column.kind
+    # Filters compare doubles; what is written keeps its digits where the column does.
+    return "numeric" if column.type == "numeric" else column.kind
