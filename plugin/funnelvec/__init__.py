@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.resolution import Resolution
-    from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus
+    from funnelvec.types import (
+        Explanation,
+        Hit,
+        Judgments,
+        Problem,
+        RecallReport,
+        Repair,
+        ResolutionStatus,
+    )
 
 __version__ = "0.1.0"
 
@@ -34,7 +42,9 @@ __all__ = [
     "Hit",
     "Judgments",
     "PlattCalibration",
+    "Problem",
     "RecallReport",
+    "Repair",
     "Resolution",
     "ResolutionStatus",
     "Stage",
@@ -52,7 +62,9 @@ _HOME = {
     "Hit": "funnelvec.types",
     "Judgments": "funnelvec.types",
     "PlattCalibration": "funnelvec.calibration",
+    "Problem": "funnelvec.types",
     "RecallReport": "funnelvec.types",
+    "Repair": "funnelvec.types",
     "Resolution": "funnelvec.resolution",
     "ResolutionStatus": "funnelvec.types",
     "Stage": "funnelvec.funnel",

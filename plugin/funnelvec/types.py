@@ -31,7 +31,9 @@ __all__ = [
     "Key",
     "KeyPart",
     "Metric",
+    "Problem",
     "RecallReport",
+    "Repair",
     "ResolutionStatus",
     "StageRecall",
     "StageReport",
@@ -189,6 +191,22 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What renames, drops, moves or restores have left out of step, and what to do about it."""
+
+    object: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What ``repair()`` did, or would do in a dry run, to one object."""
+
+    object: str
+    action: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)

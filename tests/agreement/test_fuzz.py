@@ -246,7 +246,9 @@ def test_every_entry_point(engine: Any, seed: int) -> None:
     table.create_funnel("products_search", "4:f16@20 > 8:f32")
     before = state(engine, table)
     for number in range(CASES):
-        entry = rng.choice([*ENTRIES, "search", "search", "calibrate", "open", "parse", "parse"])
+        entry = rng.choice(
+            [*ENTRIES, "search", "search", "calibrate", "open", "parse", "parse", "repair"]
+        )
         shown = f"seed {seed}, case {number}: {entry}"
         try:
             with warnings.catch_warnings():
@@ -257,6 +259,9 @@ def test_every_entry_point(engine: Any, seed: int) -> None:
                     opened(engine, rng)
                 elif entry == "parse":
                     parsed(rng)
+                elif entry == "repair":
+                    engine.repair(dry_run=rng.choice([True, False, anything(rng)]))
+                    assert engine.problems() == []
                 else:
                     places, named = arguments(rng, entry)
                     shown += f" {reprlib.repr(places)} {reprlib.repr(named)}"

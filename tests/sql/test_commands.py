@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import funnelvec as fv
 from funnelvec import cli
+from funnelvec.errors import InvalidInput
+from tests import awaited
 from tests.sql.tables import DIMS, ROWS, vectors
 
 if TYPE_CHECKING:
     from tests.databases import Database
+
+
+Q = vectors(1, seed=3)[0]
 
 
 @pytest.fixture
@@ -175,3 +181,69 @@ def test_status_names_what_repair_would_mend(
     assert "two_stages" in printed and "repair" in printed
     (problem,) = call("status", products_database.owner_url, "--json")["problems"]
     assert "two_stages" in problem["object"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_repair_from_python(products_database: Database, products: Any, how: str) -> None:
+    with awaited.opened(products_database.owner_url, how) as engine:
+        assert (engine.problems(), engine.repair()) == ([], [])
+        products.execute("drop function two_stages(vector, integer, double precision, jsonb)")
+        products.execute("alter table products rename embedding_16_f16 to short")
+        named = {problem.object: problem.advice for problem in engine.problems()}
+        assert "select funnelvec.repair();" in named["function public.two_stages"]
+        planned = engine.repair(dry_run=True)
+        assert {problem.object: problem.advice for problem in engine.problems()} == named
+        assert fv.Repair("function public.two_stages", "write: it was missing") in planned
+        assert engine.repair() == planned
+        assert (engine.problems(), engine.repair()) == ([], [])
+        assert engine.table("products").search(Q, funnel="two_stages")
+        for wrong in (None, "yes", 1):
+            with pytest.raises(InvalidInput, match="dry_run must be True or False"):
+                engine.repair(dry_run=wrong)  # type: ignore[arg-type]
+
+
+def test_repair_in_the_shell(
+    products_database: Database,
+    products: Any,
+    call: Callable[..., Any],
+) -> None:
+    url = products_database.owner_url
+    assert call("repair", url) == "nothing to repair\n"
+    products.execute("drop function two_stages(vector, integer, double precision, jsonb)")
+    for _ in range(2):
+        printed = call("repair", url, "--dry-run")
+        assert printed == "function public.two_stages: write: it was missing\n"
+    assert call("repair", url, "--json") == {
+        "dry_run": False,
+        "repairs": [{"object": "function public.two_stages", "action": "write: it was missing"}],
+        "problems": [],
+    }
+    assert call("repair", url) == "nothing to repair\n"
+
+
+def test_what_cannot_be_repaired_is_said(
+    products_database: Database, products: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    products.execute("drop function two_stages(vector, integer, double precision, jsonb)")
+    products.execute("create function two_stages(vector) returns int language sql as 'select 1'")
+    products.execute("alter table products drop constraint products_pkey")
+    assert cli.main(["repair", products_database.owner_url]) == 1
+    printed = capsys.readouterr().out
+    assert "two_stages: not repaired: " in printed and "left: function" in printed
+
+
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
+def test_status_shows_the_metric(
+    owner_conn: Any, owner_url: str, call: Callable[..., Any], metric: str
+) -> None:
+    owner_conn.execute("create table docs (id bigint primary key, embedding vector(4))")
+    owner_conn.execute(
+        "select funnelvec.add_resolution('docs', 'embedding', '2:f16', metric => %s)", (metric,)
+    )
+    owner_conn.execute(
+        "select funnelvec.create_funnel('docs_search', 'docs', 'embedding', '4:f32')"
+    )
+    found = call("status", owner_url, "--json")
+    assert [each["metric"] for each in (*found["resolutions"], *found["funnels"])] == [metric] * 2
+    lines = call("status", owner_url).splitlines()
+    assert sum(metric in line.split() for line in lines) == 2

@@ -52,7 +52,10 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 connection,
                 'select s."table"::text as table, s.column_name as vector, s.resolution,'
                 "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
-                "       s.index_name::text as index, s.index_bytes, s.advice"
+                "       s.index_name::text as index, s.index_bytes, s.advice,"
+                "       (select r.metric from funnelvec.resolutions as r"
+                '         where r.table_name = s."table" and r.column_name = s.column_name'
+                "           and r.resolution = s.resolution) as metric"
                 "  from funnelvec.status(%s::regclass) as s where s.resolution is not null",
                 regclass,
             ),
@@ -65,7 +68,7 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
             "funnels": _rows(
                 connection,
                 "select f.name, f.table_name::text as table, f.column_name as vector, f.funnel,"
-                "       f.calibration is not null as calibrated, f.model"
+                "       f.metric, f.calibration is not null as calibrated, f.model"
                 "  from funnelvec.funnels as f"
                 " where f.table_name = coalesce(%s::regclass, f.table_name)"
                 "   and exists (select from pg_class as c where c.oid = f.table_name)"
@@ -100,10 +103,11 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
     if not found:
         print("no resolutions; make one with funnelvec.add_resolution")
         return
-    head = ("table", "vector", "resolution", "rows", "coverage", "bit balance", "index MB")
+    texts = ("table", "vector", "resolution", "metric")
+    head = (*texts, "rows", "coverage", "bit balance", "index MB")
     rows = [
         (
-            *(each[name] for name in ("table", "vector", "resolution")),
+            *(each[name] for name in texts),
             f"{each['rows']:,}",
             "-" if each["coverage"] is None else f"{each['coverage']:.3f}",
             "-" if each["bit_balance"] is None else f"{each['bit_balance']:.2f}",
@@ -111,7 +115,7 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
         )
         for each in found
     ]
-    print_table(head, rows, text=3)
+    print_table(head, rows, text=len(texts))
     for each in found:
         if each["advice"]:
             print(f"{each['table']}.{each['vector']} {each['resolution']}: {each['advice']}")
@@ -121,9 +125,9 @@ def _print_funnels(found: list[dict[str, Any]]) -> None:
     if not found:
         print("no funnels; make one with funnelvec.create_funnel")
         return
-    names = ("name", "table", "vector", "funnel", "calibrated")
+    names = ("name", "table", "vector", "funnel", "metric", "calibrated")
     rows = [
         [("yes" if each[name] else "no") if name == "calibrated" else each[name] for name in names]
         for each in found
     ]
-    print_table(names, rows, text=5)
+    print_table(names, rows, text=6)

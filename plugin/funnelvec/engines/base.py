@@ -25,7 +25,9 @@ from funnelvec.types import (
     Judgments,
     Key,
     Metric,
+    Problem,
     RecallReport,
+    Repair,
     ResolutionStatus,
 )
 
@@ -329,6 +331,31 @@ class Engine(Protocol):
             If a name, kind, metric or width cannot be used.
         Conflict
             If the table exists.
+        """
+
+    def problems(self) -> list[Problem]:
+        """List what is out of step with the tables after renames, drops, moves and restores.
+
+        Empty where all is well. It names what the caller may read; `repair` mends what the caller
+        owns.
+        """
+
+    def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Mend what is out of step, on the tables that the caller owns.
+
+        Search functions are written again where the table, its key, an index or funnelvec has
+        changed; renames are followed; what a dropped table left goes; code columns and search
+        functions that the registry has lost are taken over. No row of a table is read or written.
+
+        Parameters
+        ----------
+        dry_run
+            Find out what would be done, and change nothing.
+
+        Returns
+        -------
+        list of Repair
+            What was done; an action that begins with ``not repaired`` says why not.
         """
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from funnelvec.engines.keys import key_name
 from funnelvec.engines.memory_table import MemoryTable
 from funnelvec.errors import Conflict, NotFound
 from funnelvec.resolution import CODES, Resolution
-from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric
+from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric, Problem, Repair
 
 __all__ = ["MemoryEngine", "MemoryTable", "connect"]
 
@@ -77,6 +77,15 @@ class MemoryEngine:
         )
         self._tables[name] = table
         return table
+
+    def problems(self) -> list[Problem]:
+        """Nothing: names do not change here behind a funnel's back."""
+        return []
+
+    def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Nothing to do."""
+        checks.check_flag(dry_run, "dry_run")
+        return []
 
     def close(self) -> None:
         """Forget all tables."""

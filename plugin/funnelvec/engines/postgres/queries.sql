@@ -81,3 +81,12 @@ select s."table"::text as table, s.column_name as vector, s.resolution, s.code_c
     s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice
 from funnelvec.status(%(table)s::regclass) as s
 where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)
+
+-- name: problems
+select p.object, p.advice
+from funnelvec._problems() as p
+order by p."table"::text, p.object
+
+-- name: repair
+select r.what, r.action
+from funnelvec.repair(dry_run => %(dry_run)s) as r

@@ -47,7 +47,7 @@ from funnelvec.engines.postgres.twins import in_thread, is_async_pool, task_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible_async
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, ColumnKind, Metric
+from funnelvec.types import BaseCode, ColumnKind, Metric, Problem, Repair
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer
@@ -243,6 +243,19 @@ class AsyncPostgresEngine:
                     },
                 )
         return await self.table(name, vector=vector)
+
+    async def problems(self) -> list[Problem]:
+        """List what is out of step with the tables, as ``funnelvec.status()`` does in SQL."""
+        async with self._calling() as connection:
+            rows = await fetch_all(connection, statement("problems"))
+        return [Problem(*row) for row in rows]
+
+    async def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Mend what is out of step, as ``funnelvec.repair()`` does in SQL; all or nothing."""
+        checks.check_flag(dry_run, "dry_run")
+        async with self._calling() as connection, atomic(connection):
+            rows = await fetch_all(connection, statement("repair"), {"dry_run": bool(dry_run)})
+        return [Repair(*row) for row in rows]
 
     async def close(self) -> None:
         """Close what was opened here; a borrowed connection or pool stays open."""

@@ -49,7 +49,7 @@ from funnelvec.engines.postgres.twins import in_place, is_pool, thread_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, ColumnKind, Metric
+from funnelvec.types import BaseCode, ColumnKind, Metric, Problem, Repair
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer
@@ -243,6 +243,19 @@ class PostgresEngine:
                     },
                 )
         return self.table(name, vector=vector)
+
+    def problems(self) -> list[Problem]:
+        """List what is out of step with the tables, as ``funnelvec.status()`` does in SQL."""
+        with self._calling() as connection:
+            rows = fetch_all(connection, statement("problems"))
+        return [Problem(*row) for row in rows]
+
+    def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Mend what is out of step, as ``funnelvec.repair()`` does in SQL; all or nothing."""
+        checks.check_flag(dry_run, "dry_run")
+        with self._calling() as connection, atomic(connection):
+            rows = fetch_all(connection, statement("repair"), {"dry_run": bool(dry_run)})
+        return [Repair(*row) for row in rows]
 
     def close(self) -> None:
         """Close what was opened here; a borrowed connection or pool stays open."""
