@@ -202,6 +202,96 @@ def test_psql_runs_the_printed_text_once(
             owner.execute(text.encode())
 
 
+def outdated(conn: Connection, name: str) -> None:
+    """Let a search function be one that an older version wrote."""
+    row = conn.execute(
+        "select pg_get_functiondef(oid), prosrc from pg_proc where proname = %s", (name,)
+    ).fetchone()
+    assert row is not None
+    conn.execute(row[0].replace(row[1], row[1] + "\n-- of old"))
+
+
+def old_ones(conn: Connection) -> list[str]:
+    rows = conn.execute("select proname from pg_proc where prosrc like '%-- of old' order by 1")
+    return [row[0] for row in rows.fetchall()]
+
+
+@pytest.fixture
+def two_owners(
+    database: Database, owner: Connection, versions: Versions, request: pytest.FixtureRequest
+) -> str:
+    """The old version with an outdated search function of the owner and one of another role."""
+    mode: str = request.param
+    old(owner, versions, mode)
+    seed(owner)
+    outdated(owner, "items_search")
+    owner.execute(f"grant create, usage on schema public to {OTHER}")
+    with connected(database.other_url) as other:
+        other.execute("create table theirs (id integer primary key, embedding vector(8))")
+        other.execute(
+            "select funnelvec.create_funnel('theirs_search', 'theirs', 'embedding', '8:f32')"
+        )
+        outdated(other, "theirs_search")
+        other.execute(f"grant select on theirs to {OWNER}")
+    return mode
+
+
+@pytest.mark.parametrize("two_owners", MODES, indirect=True)
+def test_an_upgrade_writes_search_functions_again(
+    database: Database,
+    owner: Connection,
+    package: As,
+    two_owners: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of the role's own tables; of others it says who has to run what."""
+    assert old_ones(owner) == ["items_search", "theirs_search"]
+    found = answer(owner)
+    with package(NEW):
+        assert cli.main(["upgrade", database.owner_url]) == 0
+    (warning,) = capsys.readouterr().out.splitlines()[1:]
+    assert warning == (
+        "warning: search functions were written by an older funnelvec: public.theirs_search of "
+        f"{OTHER} As the owner of their tables run: select * from funnelvec.repair();"
+    )
+    assert old_ones(owner) == ["theirs_search"]
+    assert answer(owner) == found
+    with connected(database.other_url) as other:
+        other.execute("select * from funnelvec.repair()")
+    assert old_ones(owner) == []
+
+
+@pytest.mark.parametrize("two_owners", ["plain"], indirect=True)
+def test_the_printed_text_writes_search_functions_again(
+    database: Database, owner: Connection, two_owners: str, versions: Versions
+) -> None:
+    owner.execute(render.render_upgrade(versions.source(NEW), OLD).encode())
+    assert old_ones(owner) == ["theirs_search"]
+
+
+@extension_only
+@pytest.mark.parametrize("two_owners", ["extension"], indirect=True)
+def test_alter_extension_says_that_search_functions_are_old(
+    database: Database, owner: Connection, two_owners: str
+) -> None:
+    """It may not write them: they would belong to the extension."""
+    said: list[tuple[str | None, ...]] = []
+    owner.add_notice_handler(
+        lambda d: said.append((d.severity_nonlocalized, d.message_primary, d.message_hint))
+    )
+    owner.execute("alter extension funnelvec update")
+    ((_, message, hint),) = [each for each in said if each[0] == "WARNING"]
+    assert message is not None and "items_search" in message and "theirs_search" in message
+    assert hint is not None and "funnelvec.repair()" in hint
+    assert old_ones(owner) == ["items_search", "theirs_search"]
+    named = owner.execute("select object, advice from funnelvec.status() where resolution is null")
+    assert [row[0] for row in named.fetchall()] == [
+        "function public.items_search", "function public.theirs_search"
+    ]  # fmt: skip
+    owner.execute("select * from funnelvec.repair()")
+    assert old_ones(owner) == ["theirs_search"]
+
+
 def test_steps_are_recorded_one_by_one(owner: Connection, versions: Versions, package: As) -> None:
     old(owner, versions, "plain")
     with package(NEW):

@@ -51,6 +51,8 @@ __all__ = [
     "upgrade",
 ]
 
+_TO_REPAIR = "01FV1"
+
 Mode = Literal["auto", "extension", "plain"]
 Action = Literal["installed", "replaced", "upgraded", "moved", "unchanged"]
 
@@ -128,7 +130,9 @@ def upgrade(conn: Connection, *, dry_run: bool = False) -> InstallResult:
     """Bring what is installed to the version of this package, in the mode it is in; repeatable.
 
     A plain install runs the migrations from its version on in one transaction, an extension runs
-    ``alter extension funnelvec update``: the same text. Registry and calibrations stay.
+    ``alter extension funnelvec update``: the same text. Registry and calibrations stay. Search
+    functions are written again where the connection's role owns the table; a warning names those
+    of other owners, who run ``funnelvec.repair()``.
 
     Parameters
     ----------
@@ -219,7 +223,11 @@ def _plan_upgrade(conn: Connection, source: SqlSource) -> InstallResult:
     if found.mode == "plain":
         text = render_upgrade(source, found.version, transaction=False)
     elif can_update(conn, found.version, source.version):
-        text = f"alter extension funnelvec update to '{source.version}'"
+        # A plain text does the same; the script of an extension may not write functions of users.
+        text = (
+            f"alter extension funnelvec update to '{source.version}';\n"
+            "select funnelvec._refresh_functions();\n"
+        )
     else:
         raise InstallError(
             f"the server does not have the files that take the extension funnelvec from "
@@ -294,9 +302,11 @@ def _other_mode(conn: Connection, found: Installed) -> InstallError:
 @contextmanager
 def _notices(conn: Connection, collected: list[str]) -> Iterator[None]:
     def collect(diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            text = [diagnostic.message_primary, diagnostic.message_hint]
-            collected.append(" ".join(filter(None, text)))
+        # What an update asks for (sql/parts/99_refresh.sql) is what comes next here.
+        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate != _TO_REPAIR:
+            text = " ".join(filter(None, (diagnostic.message_primary, diagnostic.message_hint)))
+            if text not in collected:  # each step of an upgrade says it
+                collected.append(text)
 
     conn.add_notice_handler(collect)
     try:

@@ -55,7 +55,7 @@ def compose(root: Path, start: str) -> tuple[str, str]:
 
 
 def functions(root: Path) -> str:
-    """Return the parts from 20 on: nothing but ``create or replace`` and comments."""
+    """Return the parts from 20 on: ``create or replace``, comments, and what may be run again."""
     parts = sorted((root / "sql" / "parts").glob("*.sql"), key=lambda path: path.name)
     wanted = (path for path in parts if path.name >= _FIRST_FUNCTIONS)
     return "".join(path.read_bytes().decode() for path in wanted)
