@@ -84,6 +84,17 @@ def test_the_import_is_light() -> None:
     assert run.stdout.split() == []
 
 
+def test_the_bare_import_loads_next_to_nothing() -> None:
+    """What keeps it under 150 ms (docs/install.md has the figure): no clock needs to say so."""
+    code = (
+        "import sys; before = set(sys.modules); import funnelvec; "
+        "print(*(m for m in sorted(set(sys.modules) - before)"
+        "        if m.split('.')[0] not in sys.stdlib_module_names))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["funnelvec", "funnelvec.errors"]
+
+
 def test_one_version_everywhere() -> None:
     control = Path(__file__).parents[2] / "sql" / "funnelvec.control"
     assert f"default_version = '{fv.__version__}'" in control.read_text()
