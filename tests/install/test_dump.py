@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,19 +137,20 @@ def source(pg_server: Server) -> Iterator[Callable[[InstallMode, str], Source]]:
 
 
 @pytest.fixture(scope="module")
-def other_server(
-    pg_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Server, int]]:
+def other_server(pg_server: Server) -> Iterator[tuple[Server, int]]:
     """A server of the other major version that the embedded wheel brings."""
     if pg_server.embedded is None:
         pytest.skip("needs the embedded servers of both versions")
     versions = set(find_binaries()) - {pg_server.embedded.postgres_version}
     if not versions:
         pytest.skip("the wheel brings one version of PostgreSQL")
-    folder = tmp_path_factory.mktemp("other-server")
-    with EmbeddedServer.start(
-        folder, postgres_version=versions.pop(), settings=databases.FAST
-    ) as embedded:
+    # Not pytest's own folder: whichever run of pytest starts next closes it to the server's user.
+    with (
+        tempfile.TemporaryDirectory(prefix="funnelvec-other-") as folder,
+        EmbeddedServer.start(
+            folder, postgres_version=versions.pop(), settings=databases.FAST
+        ) as embedded,
+    ):
         server = databases.embedded_server(
             embedded, install_mode="plain", run_id=pg_server.run_id + "o"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,9 +95,9 @@ def test_wrong_ways_in(owner_url: str, new_database: Callable[..., Database]) ->
 
 
 @pytest.mark.slow
-def test_an_embedded_server(tmp_path: Path) -> None:
-    async def main() -> None:
-        url = f"pg-embedded:{tmp_path / 'db'}"
+def test_an_embedded_server() -> None:
+    async def main(folder: Path) -> None:
+        url = f"pg-embedded:{folder}"
         async with fv.connect_async(url, settings={"fsync": False}) as engine:
             assert engine.server is not None
             table = await engine.create("docs", dims=32)
@@ -107,8 +108,10 @@ def test_an_embedded_server(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await opening
 
-    asyncio.run(main())
-    assert not (tmp_path / "db" / "data" / "postmaster.pid").exists()
+    # Not tmp_path: whichever run of pytest starts next closes its parents to the server's user.
+    with tempfile.TemporaryDirectory(prefix="funnelvec-aio-") as name:
+        asyncio.run(main(Path(name, "db")))
+        assert not Path(name, "db", "data", "postmaster.pid").exists()
 
 
 async def _opened(url: str) -> AsyncPostgresEngine:
