@@ -210,7 +210,7 @@ def fit_platt(
     _check_counts(n_relevant, s.size - n_relevant, n_queries)
     mean, deviation = float(s.mean()), float(s.std())
     # The mean of equal numbers need not equal them, so their deviation may be a rounding error.
-    if s.min() == s.max() or deviation == 0.0:
+    if (s == s[0]).all() or deviation == 0.0:
         raise CalibrationError(
             f"all {s.size} judged pairs have the score {s[0]:.6g}; nothing can be learned from them"
         )
