@@ -246,8 +246,8 @@ end
 $body$;
 
 -- The text that a search runs, with $1 = query vector and $2 = k, for reading, EXPLAIN and prepared statements. It does what the
--- typed function does but for its settings: hnsw.ef_search has to be at least the first keep, and with a filter
--- hnsw.iterative_scan has to be relaxed_order.
+-- typed function does first, but for its settings: hnsw.ef_search has to be at least the first keep, and with a filter
+-- hnsw.iterative_scan has to be relaxed_order. With a filter that is narrow now, it is the statement without the index.
 create or replace function funnelvec.search_sql(funnel text, filter jsonb default null)
 returns text
 language plpgsql stable
@@ -257,8 +257,9 @@ declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := funnelvec._filter_sql(f.table_name, filter);
     statement record := funnelvec._statement(
-        f, not funnelvec._indexed(f), format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null,
-        '$2::bigint', '''-infinity''');
+        f, not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
+            coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10))).narrow,
+        format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
 begin
     return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
 end

@@ -6,6 +6,7 @@
 --      rows are wanted than hnsw.ef_search can give
 --   2  the index, iterating: dead rows of the table also take places in the list that the index returns
 --   3  no index: what it finds is all there is
+-- Where the filter is narrow (61_narrow), the third comes first.
 -- Settings are saved, set for the call and put back: a SET clause on the function would fail for a role that is not superuser in
 -- a fresh session, at CREATE and at restore; hnsw.* exist only once pgvector is loaded, which the check of the query does first.
 
@@ -72,7 +73,7 @@ begin
         E'    _fv_cutoff double precision := ''-infinity'';\n',
         E'    _fv_where text;\n',
         case when indexed then
-            E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n'
+            E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
             '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' end,
         declarations,
         E'begin\n',
@@ -202,12 +203,17 @@ begin
     return format($text$    _fv_ef_search := current_setting('hnsw.ef_search');
     _fv_iterative_scan := current_setting('hnsw.iterative_scan');
     _fv_seqscan := current_setting('enable_seqscan');
-    _fv_iterate := _fv_where is not null or %1$s > 1000 or row_security_active(%2$L::regclass);
+    if _fv_where is not null or row_security_active(%2$L::regclass) then
+        _fv_iterate := true;
+        _fv_narrow := (funnelvec._narrow(%2$L::regclass, _fv_where, %1$s)).narrow;
+    else
+        _fv_iterate := %1$s > 1000;
+    end if;
     perform set_config('hnsw.ef_search', greatest(_fv_ef_search::integer, least(%1$s, 1000))::text, true);
-    if _fv_where is null then
+    if not _fv_narrow then
         perform set_config('enable_seqscan', 'off', true);
     end if;
-    for _fv_try in 1 .. 3 loop
+    for _fv_try in case when _fv_narrow then 3 else 1 end .. 3 loop
         continue when _fv_try = 2 and _fv_iterate;
         if _fv_try = 2 or _fv_iterate then
             perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
@@ -227,7 +233,7 @@ begin
                 end
             using _fv_query, _fv_k, _fv_cutoff%11$s
 %10$s        end if;
-        if _fv_try = 3 and _fv_found > _fv_before then
+        if _fv_try = 3 and not _fv_narrow and _fv_found > _fv_before then
             raise notice 'the index found %% of the %% rows that the first stage of %% keeps; the stage was repeated without it',
                 _fv_before, _fv_found, %12$L;
         end if;

@@ -153,7 +153,11 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted integer := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
-    iterate boolean := predicate is not null or wanted > 1000 or row_security_active(f.table_name);
+    filtered boolean := predicate is not null or row_security_active(f.table_name);
+    iterate boolean := filtered or wanted > 1000;
+    narrow boolean := false;
+    matching double precision;
+    total_rows double precision;
     saved text[];
     statement record;
     node jsonb;
@@ -161,12 +165,15 @@ declare
 begin
     -- current_setting knows hnsw.* once pgvector is loaded, which the check of the query has seen to.
     saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
-    for try in 1 .. 3 loop
-        continue when try = 2 and iterate or try < 3 and not funnelvec._indexed(f);
+    if filtered then
+        select * into narrow, matching, total_rows from funnelvec._narrow(f.table_name, predicate, wanted);
+    end if;
+    for try in case when narrow or not funnelvec._indexed(f) then 3 else 1 end .. 3 loop
+        continue when try = 2 and iterate;
         perform funnelvec._scan_settings(
             greatest(saved[1]::integer, least(wanted, 1000)),
             case when iterate or try = 2 then 'relaxed_order' else saved[2] end,
-            case when try < 3 and predicate is null then 'off' else saved[3] end);
+            case when try < 3 then 'off' else saved[3] end);
         statement := funnelvec._statement(
             f, try = 3, format('%L::%s', query, (funnelvec._base(f.table_name, f.column_name)).type), null,
             k::text, format('%L::double precision', cutoff));
@@ -174,6 +181,7 @@ begin
         into plan;
         node := funnelvec._plan_node(plan, 'stage_1');
         tried := funnelvec._access(node, iterate or try = 2)
+            || case when filtered then format(', about %s of %s rows match', matching, total_rows) else '' end
             || case when try = 3 and found_before < (node ->> 'Actual Rows')::numeric
                 then format(' (the index found %s)', found_before) else '' end;
         exit when (node ->> 'Actual Rows')::numeric >= wanted;
@@ -183,6 +191,7 @@ begin
 end
 $body$;
 
+-- How a first stage got at its rows: by its own index, by one on a filtered column, or through all of them.
 create or replace function funnelvec._access(node jsonb, iterate boolean)
 returns text
 language sql immutable
@@ -190,9 +199,13 @@ set search_path = pg_catalog, pg_temp
 as $body$
     select case
         when n.index is null then 'scan'
+        when n.nearest is null then 'filter by index ' || n.index
         else format('index %s%s', n.index, case when iterate then ', iterating' end)
     end
-    from (select jsonb_path_query_first(node, 'strict $.**."Index Name"', silent => true) #>> '{}') as n (index)
+    from (
+        select jsonb_path_query_first(node, 'strict $.**."Index Name"', silent => true) #>> '{}',
+            jsonb_path_query_first(node, 'strict $.**."Order By"', silent => true)
+    ) as n (index, nearest)
 $body$;
 
 comment on function funnelvec.explain(text, vector, integer, double precision, jsonb)
