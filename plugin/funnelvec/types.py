@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime
 import decimal
 import hashlib
+import json
+import math
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from funnelvec.errors import InvalidInput
@@ -71,11 +73,29 @@ class Hit:
         or the negative Euclidean distance, by the metric of the column.
     relevance
         Calibrated probability in [0, 1] that the row is relevant; None without a calibration.
+    columns
+        Values of the columns that the funnel returns beside the key, by name.
     """
 
     id: Key
     score: float
     relevance: float | None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def cursor(self) -> str:
+        """The place of this row as text, to go on behind it: ``search(..., after=hit.cursor)``."""
+        parts = self.id if isinstance(self.id, tuple) else (self.id,)
+        # JSON has neither infinity nor dates, and databases read both from text. Floats are
+        # written so that they come back to the last bit.
+        score = self.score if math.isfinite(self.score) else str(self.score)
+        return json.dumps({"score": score, "key": [_scalar(part) for part in parts]})
+
+
+def _scalar(part: KeyPart) -> str | int | float:
+    if isinstance(part, (str, int)) or (isinstance(part, float) and math.isfinite(part)):
+        return part
+    return part.isoformat() if isinstance(part, datetime.date) else str(part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ begin
         perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
         started := clock_timestamp();
         -- With all of its arguments: a function of the same name with two would be the better match for two.
-        execute format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, null::jsonb) as t)',
+        execute format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, null::jsonb, null::jsonb) as t)',
             (select string_agg(format('t.%I', n.name), ', ' order by n.ordinal) from funnelvec._key(f.table_name) as n),
             funnelvec._function_name(f), base.type)
         into answer using q.vector, k + 1;

@@ -95,6 +95,8 @@ begin
     f.metric := said ->> 'metric';
     f.model := coalesce(said ->> 'model', '');
     f.approximate := coalesce((said ->> 'approximate')::boolean, false);
+    f.returns := (select array_agg(r.name order by r.ordinal)
+        from jsonb_array_elements_text(nullif(said -> 'returns', 'null')) with ordinality as r (name, ordinal));
     f.created_at := now();
     calibration := nullif(said -> 'calibration', 'null');
 exception when data_exception then

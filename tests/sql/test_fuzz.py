@@ -61,6 +61,18 @@ FLOATS = [
     "0", "1", "0.5", "-0.0", "1.0000000001", "-1e-300", "1e-320", "5e-324", "1e308", "1e309", "NaN",
     "Infinity", "-Infinity", "", "half", "0.1e", "1e-9", "0.999999999999",
 ]  # fmt: skip
+RETURNED = [
+    "{price}", "{name,price}", "{id}", "{score}", "{}", "{NULL}", "{price,price}", "{no}", "{{price},{name}}", "{after}",
+    "{embedding}", "{_fv_k}", '{"pri ce"}', "price", "{", '{"\'; drop table products; --"}', "{xmin}", "{tableoid}",
+]  # fmt: skip
+PLACES = [
+    '{"score": 0.5, "key": [7]}', '{"score": "-Infinity", "key": ["7"]}', '{"score": "NaN", "key": [7]}', "{}", "[]", "1",
+    '{"score": 0.5}', '{"score": 0.5, "key": []}', '{"score": 0.5, "key": [7, 8]}', '{"score": null, "key": [7]}',
+    '{"score": 0.5, "key": [null]}', '{"score": 0.5, "key": [[7]]}', '{"score": 0.5, "key": 7}', "null", '"x"', "",
+    '{"score": true, "key": [7]}', '{"score": 1e400, "key": [7]}', '{"score": 0.5, "key": ["x"]}',
+    '{"score": 0.5, "key": [1e30]}', '{"score": "x", "key": [7]}', '{"score": 0.5, "key": [7], "more": 1}',
+    '{"score": "1; drop table products", "key": ["\'; drop table products; --"]}', '{"score": 0.5, "key": [true]}',
+]  # fmt: skip
 BOOLEANS = ["true", "false", "maybe", "", "1", "on", "t"]
 METRICS = ["cosine", "dot", "euclidean", "Cosine", "l1", "", "cosine'; --", "COSINE "]
 
@@ -137,6 +149,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "replace": lambda _: BOOLEANS,
         "model": lambda _: WORDS,
         "metric": lambda _: METRICS,
+        "returns": lambda _: RETURNED,
     },
     "funnelvec.drop_funnel": {"name": lambda _: ["g", *WORDS]},
     "funnelvec.search_sql": {"funnel": lambda _: ["f", "f", *WORDS], "filter": filter_texts},
@@ -175,12 +188,14 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "after": lambda _: PLACES,
     },
     "scanned": {
         "query": vector_texts,
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "after": lambda _: PLACES,
     },
 }
 REQUIRED = {

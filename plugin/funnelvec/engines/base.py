@@ -29,7 +29,10 @@ from funnelvec.types import (
     ResolutionStatus,
 )
 
-__all__ = ["Capabilities", "Engine", "Progress", "Table", "default_funnel"]
+__all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]
+
+#: Where a page begins: behind a hit, or its cursor as text or as the JSON in it.
+After: TypeAlias = Hit | str | Mapping[str, Any]
 
 #: True shows a progress bar; a callable is told (rows done, rows in all).
 Progress: TypeAlias = bool | Callable[[int, int], None]
@@ -174,6 +177,7 @@ class Table(Protocol):
         replace: bool = False,
         model: str | None = None,
         metric: Metric | None = None,
+        returns: Sequence[str] = (),
     ) -> None:
         """Give a funnel a name to search by.
 
@@ -187,15 +191,18 @@ class Table(Protocol):
             Name of the embedding model; a calibration belongs to it.
         metric
             As for `add_resolution`.
+        returns
+            Names of columns whose values every hit brings along, in `Hit.columns`.
 
         Raises
         ------
         SpecError
             If the funnel is malformed or does not fit the column.
         NotFound
-            If one of its resolutions has not been added.
+            If one of its resolutions has not been added, or a column to return does not exist.
         Conflict
-            If the name is taken, or the vector column has another metric.
+            If the name is taken, a column to return is one of the key or has a name that the
+            search function has taken, or the vector column has another metric.
         """
 
     def drop_funnel(self, name: str) -> None:
@@ -208,6 +215,7 @@ class Table(Protocol):
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        after: After | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` rows most similar to `query`, best first, ties by key.
@@ -224,6 +232,10 @@ class Table(Protocol):
             Leave out rows below this calibrated probability, in [0, 1].
         filter
             See `funnelvec.filters`; applied before the first stage counts.
+        after
+            Where the answer begins: behind this hit, the last of the page before, or its
+            ``cursor``. Pages go on through the rows that reach the last stage, and are empty
+            behind the last of them.
         funnel
             Name of the funnel; None means ``<table>_search``.
 
@@ -235,6 +247,23 @@ class Table(Protocol):
             If the funnel does not exist.
         NotCalibrated
             If `min_relevance` is given and the funnel has no calibration.
+        """
+
+    def search_many(
+        self,
+        queries: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> list[list[Hit]]:
+        """Answer several queries in one call: what `search` gives for each, in their order.
+
+        Parameters
+        ----------
+        queries
+            (n, dims) float32 or what converts to it; n may be 0.
         """
 
     def explain(

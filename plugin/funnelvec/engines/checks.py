@@ -62,7 +62,7 @@ def check_query(
     vector = _numbers(query, "the query", code)
     if vector.ndim != 1:
         raise InvalidInput(
-            f"the query must have the shape ({dims},), not {vector.shape}; search one query a call"
+            f"the query must have the shape ({dims},), not {vector.shape}; for several: search_many"
         )
     if vector.shape[0] != dims:
         raise InvalidInput(
@@ -80,6 +80,7 @@ def check_matrix(
     rows: int,
     code: BaseCode = "f32",
     directed: bool = True,
+    what: str = "vectors",
 ) -> npt.NDArray[np.float32]:
     """Return the vectors as (rows, dims) float32, rounded to what a column of `code` holds.
 
@@ -89,16 +90,16 @@ def check_matrix(
         If the shape differs, a number is not finite there, or, where vectors are to be
         `directed`, a row is zero.
     """
-    matrix = _numbers(vectors, "vectors", code)
+    matrix = _numbers(vectors, what, code)
     if rows == 0 and matrix.size == 0:
         return np.empty((0, dims), np.float32)
     if matrix.ndim != 2 or matrix.shape[1] != dims:
         raise InvalidInput(
-            f"vectors must have the shape (n, {dims}) of the column, not {matrix.shape}"
+            f"{what} must have the shape (n, {dims}) of the column, not {matrix.shape}"
         )
     if len(matrix) != rows:
         raise InvalidInput(f"{rows} ids but {len(matrix)} vectors; give one vector per id")
-    _check_values(matrix, "vectors", code=code, directed=directed)
+    _check_values(matrix, what, code=code, directed=directed)
     return matrix
 
 

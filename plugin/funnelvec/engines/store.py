@@ -109,6 +109,10 @@ class Store:
         """Number of the row with that key, or None."""
         return self._row_of.get(key)
 
+    def value(self, column: str, row: int) -> Any:
+        """Return what a row has in a column."""
+        return self._columns[column][row]
+
     def append(
         self,
         keys: Sequence[Any],

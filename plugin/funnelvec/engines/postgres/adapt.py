@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import struct
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = [
     "COLUMN_TYPES",
     "DTYPES",
     "SQL_NAME",
+    "VectorArray",
     "VectorParameter",
     "milliseconds",
     "quoted",
@@ -121,6 +123,31 @@ class _VectorDumper(Dumper):
         return wire(obj.array).to_binary()
 
 
+class VectorArray:
+    """An (n, d) array on its way to Postgres as an array of vectors of the type with this oid."""
+
+    __slots__ = ("array", "oid")
+
+    def __init__(self, array: npt.NDArray[Any], oid: int) -> None:
+        self.array, self.oid = array, oid
+
+
+class _VectorArrayDumper(Dumper):
+    # The statement casts it; the binary form of an array also names the type of its elements.
+    oid = 0
+    format = pq.Format.BINARY
+
+    def dump(self, obj: VectorArray) -> bytes:
+        wire = HalfVector if obj.array.dtype == np.float16 else Vector
+        head = struct.pack("!iiI", 1 if len(obj.array) else 0, 0, obj.oid)
+        if not len(obj.array):
+            return head
+        elements = [wire(row).to_binary() for row in obj.array]
+        lengths = (struct.pack("!i", len(element)) for element in elements)
+        parts = (part for pair in zip(lengths, elements, strict=True) for part in pair)
+        return b"".join((head, struct.pack("!ii", len(elements), 1), *parts))
+
+
 def vector_dumper(oid: int) -> type[Dumper]:
     """Return a dumper that says it makes values of this type, as COPY needs to know."""
     return type("VectorDumper", (_VectorDumper,), {"oid": oid})
@@ -129,6 +156,7 @@ def vector_dumper(oid: int) -> type[Dumper]:
 def register(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Teach one connection our own parameter class; other types are left as they are."""
     connection.adapters.register_dumper(VectorParameter, _VectorDumper)
+    connection.adapters.register_dumper(VectorArray, _VectorArrayDumper)
 
 
 def milliseconds(timeout: float | None) -> str | None:

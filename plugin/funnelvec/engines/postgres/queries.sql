@@ -39,8 +39,11 @@ where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped a
 order by a.attnum
 
 -- name: funnels
-select f.name, f.funnel, f.model, f.metric
+select f.name, f.funnel, f.model, f.metric, coalesce(f.returns, '{}') as returns, a.atttypid::bigint as vector_oid,
+    pg_catalog.format('%%s.%%I', funnelvec._vector_schema(), t.typname) as vector_type
 from funnelvec.funnels as f
+join pg_catalog.pg_attribute as a on a.attrelid = f.table_name and a.attname = f.column_name
+join pg_catalog.pg_type as t on t.oid = a.atttypid
 where f.table_name = %(table)s::regclass and f.column_name = %(vector)s
 order by f.name
 
@@ -58,7 +61,8 @@ select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s
 -- name: create_funnel
 select funnelvec.create_funnel(
     %(name)s, %(table)s::regclass, %(vector)s, %(funnel)s,
-    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s, metric => %(metric)s)
+    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s, metric => %(metric)s,
+    returns => %(returns)s)
 
 -- name: drop_funnel
 select funnelvec.drop_funnel(%(funnel)s)

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
+from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
 from funnelvec.engines.postgres.sync import copy
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -34,7 +35,6 @@ from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Explanation,
-    Hit,
     Judgments,
     Key,
     Metric,
@@ -46,6 +46,8 @@ from funnelvec.types import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import LiteralString  # in typing from Python 3.11 on
+
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
 
 __all__ = ["PostgresTable"]
@@ -57,9 +59,12 @@ class StoredFunnel(NamedTuple):
     funnel: str
     model: str
     metric: Metric
+    returns: tuple[str, ...]
+    vector_oid: int
+    vector_type: LiteralString
 
 
-class PostgresTable:
+class PostgresTable(Searching):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -187,8 +192,9 @@ class PostgresTable:
         replace: bool = False,
         model: str | None = None,
         metric: Metric | None = None,
+        returns: Sequence[str] = (),
     ) -> None:
-        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
+        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter, after)``."""
         checks.check_name(name, "the name of a funnel")
         checks.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
@@ -201,6 +207,7 @@ class PostgresTable:
             replace=checks.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
+            returns=check_returns(returns),
         )
         self._funnels = {}
 
@@ -208,35 +215,6 @@ class PostgresTable:
         """Drop a funnel and its SQL function; its calibration stays with the column."""
         self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
-
-    def search(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> list[Hit]:
-        """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
-        # The function takes what the column holds; what has no direction it refuses itself.
-        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
-        checks.check_k(k)
-        threshold = checks.check_min_relevance(min_relevance)
-        parsed = filters.parse(filter)
-        with self._engine._calling() as connection:
-            name, _ = self._known_funnel(connection, funnel)
-            command = sql.SQL("select * from {}(%s, %s, %s, %s)").format(
-                sql.Identifier(self._schema, name)
-            )
-            rows = fetch_all(
-                connection,
-                command,
-                (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
-            )
-        if isinstance(self._key, str):
-            return [Hit(*row) for row in rows]
-        return [Hit(tuple(key), score, relevance) for *key, score, relevance in rows]
 
     def explain(
         self,
@@ -335,9 +313,6 @@ class PostgresTable:
                 connection, statement("status"), {"table": self._regclass, "vector": self._vector}
             )
         return [ResolutionStatus(*row) for row in rows]
-
-    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
 
     @property
     def _identifier(self) -> sql.Identifier:
