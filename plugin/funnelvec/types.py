@@ -44,7 +44,24 @@ Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 Code: TypeAlias = Literal["f32", "f16", "bit"]
 #: The codes that a vector column itself may have: ``vector`` and ``halfvec`` in Postgres.
 BaseCode: TypeAlias = Literal["f32", "f16"]
-ColumnKind: TypeAlias = Literal["integer", "number", "text", "boolean", "date", "timestamp", "uuid"]
+#: What a column holds; ``[]`` is an array, ``json`` any JSON value.
+ColumnKind: TypeAlias = Literal[
+    "integer",
+    "number",
+    "text",
+    "boolean",
+    "date",
+    "timestamp",
+    "uuid",
+    "integer[]",
+    "number[]",
+    "text[]",
+    "boolean[]",
+    "date[]",
+    "timestamp[]",
+    "uuid[]",
+    "json",
+]
 KeyPart: TypeAlias = (
     int | str | float | decimal.Decimal | uuid.UUID | datetime.date | datetime.datetime
 )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
-from funnelvec.engines.keys import plain
+from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_flag, check_mapping, check_progress
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
 from funnelvec.funnel import Funnel
@@ -347,7 +347,7 @@ def check_schema(
     for name, count in Counter(names).items():
         if count > 1:
             raise InvalidInput(f"the name {name!r} is given to {count} columns; names must differ")
-    key = dict(zip(ids, kinds, strict=True))
+    key = dict(zip(ids, check_key_kinds(kinds), strict=True))
     for name, kind in {**key, **others}.items():
         if _unknown(kind, get_args(ColumnKind)):
             raise InvalidInput(

@@ -61,6 +61,14 @@ COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
     "date": "date",
     "timestamp": "timestamptz",
     "uuid": "uuid",
+    "integer[]": "bigint[]",
+    "number[]": "double precision[]",
+    "text[]": "text[]",
+    "boolean[]": "boolean[]",
+    "date[]": "date[]",
+    "timestamp[]": "timestamptz[]",
+    "uuid[]": "uuid[]",
+    "json": "jsonb",
 }
 
 #: What the vectors of a column are on the wire, by the code of the column.
@@ -183,6 +191,8 @@ def to_column(value: Any, type_name: str) -> Any:
     """Turn a value of a kind into what the binary COPY of a column of this type takes."""
     if value is None:
         return None
+    if type_name.endswith("[]") and isinstance(value, list):
+        return [to_column(item, type_name[:-2]) for item in value]
     if type_name == "numeric":
         return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if type_name == "timestamp without time zone" and isinstance(value, datetime.datetime):
