@@ -267,7 +267,10 @@ class Judgments:
         given: Any = self.ids
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             raise InvalidInput(f"judgments: ids must be a sequence of keys, not {given!r:.100}")
-        ids = tuple(given)
+        try:
+            ids = tuple(given)
+        except Exception as error:  # an array of no dimensions says that it can be iterated
+            raise InvalidInput(f"judgments: ids must be a sequence of keys: {error}") from None
         if len(ids) != len(queries) or labels.shape != (len(queries),):
             raise InvalidInput(
                 f"judgments: {len(queries)} queries, {len(ids)} ids and labels of shape "

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from psycopg import sql
+from psycopg.errors import UndefinedColumn, UndefinedFunction
+from psycopg.rows import TupleRow
 
 from funnelvec import filters
 from funnelvec.engines import checks
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSearching"]
 
-_ONE = sql.SQL("select * from {}(%s, %s, %s, %s, %s)")
+# Columns by name: whoever replaces the funnel meanwhile may have given it more of them, and a
+# statement that the driver has prepared may not change its columns.
+_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s) as s")
 
 # The place of a hit in its answer is counted by the function's own order, so no text here knows it.
 _MANY = sql.SQL(
-    "select q.number, s.* from unnest(%s::{}[]) with ordinality as q (query, number) "
+    "select q.number, {} from unnest(%s::{}[]) with ordinality as q (query, number) "
     "cross join lateral {}(q.query, %s, %s, %s) with ordinality as s "
     "order by q.number, s.ordinality"
 )
@@ -44,6 +48,7 @@ class AsyncSearching:
         _dims: int
         _code: BaseCode
         _key: KeyName
+        _funnels: dict[str, StoredFunnel]
 
         async def _known_funnel(
             self, connection: Connection, name: str | None
@@ -66,9 +71,9 @@ class AsyncSearching:
         place = check_after(after)
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
-            rows = await fetch_all(
+            rows = await self._found(
                 connection,
-                _ONE.format(sql.Identifier(self._schema, name)),
+                _ONE.format(self._columns(stored), sql.Identifier(self._schema, name)),
                 (vector, *arguments, None if place is None else place.to_json()),
             )
         return [self._hit(row, stored.returns) for row in rows]
@@ -88,15 +93,29 @@ class AsyncSearching:
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
             vectors = VectorArray(matrix.astype(DTYPES[self._code], copy=False), stored.vector_oid)
-            rows = await fetch_all(
-                connection,
-                _MANY.format(sql.SQL(stored.vector_type), sql.Identifier(self._schema, name)),
-                (vectors, *arguments),
+            command = _MANY.format(
+                self._columns(stored),
+                sql.SQL(stored.vector_type),
+                sql.Identifier(self._schema, name),
             )
+            rows = await self._found(connection, command, (vectors, *arguments))
         found: list[list[Hit]] = [[] for _ in matrix]
         for number, group in groupby(rows, key=lambda row: int(row[0])):
-            found[number - 1] = [self._hit(row[1:-1], stored.returns) for row in group]
+            found[number - 1] = [self._hit(row[1:], stored.returns) for row in group]
         return found
+
+    def _columns(self, stored: StoredFunnel) -> sql.Composed:
+        names = (*key_names(self._key), *stored.returns, "score", "relevance")
+        return sql.SQL(", ").join(sql.Identifier("s", name) for name in names)
+
+    async def _found(
+        self, connection: Connection, command: sql.Composed, arguments: Sequence[Any]
+    ) -> list[TupleRow]:
+        try:
+            return await fetch_all(connection, command, arguments)
+        except (UndefinedColumn, UndefinedFunction):
+            self._funnels = {}  # somebody has replaced or dropped it; the next call asks again
+            raise
 
     def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
         return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
