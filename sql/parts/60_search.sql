@@ -125,7 +125,7 @@ $body$;
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
 --   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them
---   after    SQL for the score and the key columns of the row that the answer begins behind; null: from the best row on
+--   after    SQL for the score (NaN: none) and the key columns of the row that the answer begins behind; null: from the best row on
 --   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
 create or replace function funnelvec._statement(
@@ -169,7 +169,7 @@ begin
                 key.names, carried, f.table_name, s.code_column);
             if stages = 1 and after is not null then
                 -- Nothing else keeps rows for the next page. Such a search goes without an index.
-                head := head || format(' and (%s)', funnelvec._behind_sql(
+                head := head || format(' and (%s = ''NaN'' or %s)', after[1], funnelvec._behind_sql(
                     f.table_name, funnelvec._similarity(s.dims, s.code, f.metric, distance), 't.%I', after));
             end if;
             tail := format(E'\n    order by %s\n    limit %s\n)',
@@ -196,10 +196,10 @@ begin
     tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)\n',
         key.carried, funnelvec._similarity(s.dims, s.code, f.metric, distance), greatest(1, stages - 1));
     result := format(
-        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and s.score < ''NaN''%s\norder by s.score desc, %s\nlimit %s',
+        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
         case when counted or returned.names is not null then key.carried else key.returned end,
         funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff,
-        ' and (' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', key.ordering, k);
+        coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(
             E'select %s%s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s\norder by s.score desc, %s',
@@ -213,7 +213,8 @@ end
 $body$;
 
 -- That a row comes behind another one in the order of the answer: score descending, then key. `score` is SQL for its score, `column_form`
--- how its key columns are written (null: as they travel between stages), `after` SQL for the other one's score and key columns.
+-- how its key columns are written (null: as they travel between stages), `after` SQL for the other one's score and key columns. Every
+-- row but one without a direction comes behind the score NaN, which therefore stands for the beginning.
 create or replace function funnelvec._behind_sql(table_name regclass, score text, column_form text, after text[])
 returns text
 language plpgsql stable
@@ -239,7 +240,7 @@ begin
         later := format('%s %s %s', k.here, k.exceeds, k.there)
             || coalesce(format(' or %s %s %s and (', k.here, k.equals, k.there) || later || ')', '');
     end loop;
-    return format('%1$s is null or %2$s < %1$s or %2$s = %1$s and (%3$s)', after[1], score, later);
+    return format('%2$s < %1$s or %2$s = %1$s and (%3$s)', after[1], score, later);
 end
 $body$;
 

@@ -74,7 +74,7 @@ begin
         array['_fv_after'] || array_agg('_fv_after_' || c.ordinal order by c.ordinal),
         array['$' || 4 + cardinality(names)] || array_agg('$' || 4 + cardinality(names) + c.ordinal order by c.ordinal),
         using_codes || ', _fv_after' || string_agg(', _fv_after_' || c.ordinal, '' order by c.ordinal),
-        concat(declarations, E'    _fv_after double precision;\n',
+        concat(declarations, E'    _fv_after double precision := ''NaN'';\n',
             string_agg(format(E'    _fv_after_%s %s;\n', c.ordinal, c.type), '' order by c.ordinal))
     into after, after_numbers, using_codes, declarations
     from funnelvec._after_columns(f) as c;

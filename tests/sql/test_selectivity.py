@@ -187,6 +187,22 @@ def test_a_wrong_estimate_costs_time_alone(owner: Connection) -> None:
     assert ", about 64 of " in access(owner, "plain_search", QUERY, many)
 
 
+def test_a_doubtful_estimate_is_looked_into_before_much_work(owner: Connection) -> None:
+    both = {"bare": {"$lt": 2_000}, "indexed": {"$lt": 2_000}}  # 400 rows, it seems, and 2000 are
+    with owner.transaction(force_rollback=True):
+        # As on a table of many pages, where going without the index is a lot of work.
+        owner.execute("set local seq_page_cost = 1000; set local random_page_cost = 1000")
+        owner.execute("set local hnsw.max_scan_tuples = 400")
+        how = access(owner, "plain_search", QUERY, both)
+        told = float(how.split("about ")[1].split(" of")[0])
+        assert how.startswith("index plain_embedding") and 1_000 < told < 3_000
+        found = search(owner, "plain_search", text(QUERY), filter=json.dumps(both))
+        assert len(found) == K and all(SHUFFLED[row[0]] < 2_000 for row in found)
+        # One that is right is left as it is.
+        how = access(owner, "plain_search", QUERY, {"bare": {"$lt": 300}})
+        assert how.startswith("scan, about 3")
+
+
 def test_a_narrow_filter_that_seemed_wide_is_repeated_without_the_index(owner: Connection) -> None:
     one = {"bare": {"$lt": 5_000}, "indexed": {"$gte": 4_999}}  # a quarter of the rows, it seems
     with owner.transaction(force_rollback=True):
