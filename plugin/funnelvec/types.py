@@ -83,7 +83,8 @@ class StageReport:
     """What one stage of one search did; `ms` is wall-clock time in milliseconds.
 
     `access` says how the rows were found: ``index NAME``, ``scan`` (every row) or ``rescore``
-    (the rows that the stage before kept).
+    (the rows that the stage before kept). `blocks_hit` and `blocks_read` are the 8 kB blocks that
+    it found in the memory of Postgres and those that it had to fetch; None on other engines.
     """
 
     stage: int
@@ -93,11 +94,16 @@ class StageReport:
     rows_out: int
     ms: float
     access: str
+    blocks_hit: int | None = None
+    blocks_read: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What survives each stage of one search, and what it costs; ``str()`` gives a table."""
+    """What survives each stage of one search, and what it costs; ``str()`` gives a table.
+
+    `notes` says what to look at, and how it is mended where that is a statement.
+    """
 
     funnel: str
     stages: tuple[StageReport, ...]
@@ -105,7 +111,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "access")
+        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "hit", "read", "access")
         body = [
             (
                 str(s.stage),
@@ -114,17 +120,21 @@ class Explanation:
                 str(s.rows_in),
                 str(s.rows_out),
                 f"{s.ms:.3f}",
+                "" if s.blocks_hit is None else str(s.blocks_hit),
+                "" if s.blocks_read is None else str(s.blocks_read),
                 s.access,
             )
             for s in self.stages
         ]
+        counted = any(s.blocks_hit is not None for s in self.stages)
+        shown = [i for i, name in enumerate(head) if counted or name not in ("hit", "read")]
         left_aligned = {head.index("resolution"), head.index("access")}
         widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
         lines = [f"funnel {self.funnel}   {self.total_ms:.3f} ms"]
         for row in (head, *body):
             cells = [
-                cell.ljust(width) if i in left_aligned else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                row[i].ljust(widths[i]) if i in left_aligned else row[i].rjust(widths[i])
+                for i in shown
             ]
             lines.append("  ".join(cells).rstrip())
         lines.extend(f"note: {note}" for note in self.notes)

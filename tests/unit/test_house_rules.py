@@ -44,6 +44,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.masks",
     ),
+    "engines.memory_observing": (*VALUES, "codes", "engines.checks", "engines.store"),
     "engines.memory_table": (
         *VALUES,
         "codes",
@@ -52,6 +53,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.keys",
         "engines.store",
+        "engines.memory_observing",
     ),
     "engines.memory": (
         *VALUES,

@@ -33,10 +33,19 @@ from funnelvec.types import (
     needs_direction,
 )
 
-__all__ = ["Rows", "Step", "Store", "judge", "measure_recall"]
+__all__ = ["NamedFunnel", "Rows", "Step", "Store", "judge", "measure_recall"]
 
 #: Row numbers, (n,) intp.
 Rows: TypeAlias = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFunnel:
+    """A funnel as a table knows it."""
+
+    name: str
+    funnel: Funnel
+    model: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ select funnelvec.create_funnel(
 select funnelvec.drop_funnel(%(funnel)s)
 
 -- name: explain
-select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access
+select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access, e.blocks_hit, e.blocks_read,
+    pg_catalog.array_remove(pg_catalog.string_to_array(e.notes, E'\n'), '') as notes
 from funnelvec.explain(%(funnel)s, %(query)s, %(k)s, %(min_relevance)s, %(filter)s) as e
 
 -- name: measure_recall
