@@ -143,19 +143,26 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class StageRecall:
-    """Share of the exact top k, averaged over the queries, that is still alive after a stage."""
+    """Share of the exact top k that is still alive after a stage.
+
+    `recall` is the mean over the queries; `low` and `high` are the limits of its 95 % interval, by
+    the bootstrap over the queries.
+    """
 
     stage: int
     resolution: str
     keep: int | None
     recall: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """Recall of a funnel against exact search, measured with rows of the table as queries.
+    """Recall of a funnel against exact search, measured with rows of the table or given queries.
 
-    `funnel_ms` and `exact_ms` are median times per query in milliseconds.
+    `queries` is how many could be compared. `funnel_ms` and `exact_ms` are median times per query
+    in milliseconds.
     """
 
     k: int
@@ -168,6 +175,16 @@ class RecallReport:
     def recall(self) -> float:
         """Share of the exact top k that the whole funnel returns."""
         return self.stages[-1].recall
+
+    @property
+    def low(self) -> float:
+        """Lower limit of the 95 % interval of `recall`."""
+        return self.stages[-1].low
+
+    @property
+    def high(self) -> float:
+        """Upper limit of the 95 % interval of `recall`."""
+        return self.stages[-1].high
 
 
 @dataclass(frozen=True, slots=True)

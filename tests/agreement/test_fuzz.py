@@ -116,6 +116,8 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "k": lambda rng: rng.randint(1, 5),
         "funnel": lambda _: None,
         "seed": lambda rng: rng.randint(0, 9),
+        "queries": lambda rng: rng.choice([None, np.stack([good(rng) for _ in range(3)])]),
+        "filter": lambda rng: rng.choice([None, {"price": {"$lt": 50}}, filter_of(rng)]),
     },
     "add": {
         "ids": lambda rng: [rng.choice([1, 2, 10**6]) + i for i in range(2)],

@@ -152,6 +152,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "sample": lambda _: NUMBERS,
         "k": lambda _: NUMBERS,
         "seed": lambda _: NUMBERS,
+        "queries_from": lambda rng: ["judgments", "odd_judgments", *tables(rng)],
+        "filter": filter_texts,
     },
     "funnelvec.calibrate": {
         "funnel": lambda _: ["f", "f", *WORDS],

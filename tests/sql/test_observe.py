@@ -91,7 +91,8 @@ def test_recall_equals_a_count_by_hand(owner_conn: Connection) -> None:
     assert 0.2 < recall < 0.98  # a test that can fail
     for row in measured:
         assert abs(row[3] - recall) < 0.003  # float16 reorders a few near ties
-        assert row[4] == 400
+        assert row[4] <= row[3] <= row[5]
+        assert row[6] == 400
 
 
 def test_recall_is_repeatable_by_seed(products: Connection) -> None:

@@ -44,7 +44,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.masks",
     ),
-    "engines.memory_observing": (*VALUES, "codes", "engines.checks", "engines.store"),
+    "engines.recall": (*VALUES, "engines.checks", "engines.keys"),
+    "engines.memory_observing": (*VALUES, "codes", "engines.recall", "engines.store"),
     "engines.memory_table": (
         *VALUES,
         "codes",
@@ -70,6 +71,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.keys",
         "engines.progress",
+        "engines.recall",
         "engines.postgres",
         "install",  # the embedded server puts the rendered extension into its folder
     ),

@@ -249,17 +249,36 @@ class Table(Protocol):
         """Run one search and report what survived each stage, with times."""
 
     def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
+        self,
+        *,
+        sample: int | None = None,
+        k: int = 10,
+        funnel: str | None = None,
+        seed: int = 0,
+        queries: npt.ArrayLike | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> RecallReport:
-        """Measure the funnel against exact search, with sampled rows as queries.
+        """Measure the funnel against exact search, with given queries or sampled rows as queries.
 
-        The row itself does not count among its own neighbours, so the funnel is asked for
-        ``k + 1`` rows.
+        A sampled row does not count among its own neighbours, so the funnel is asked for ``k + 1``
+        rows. Rows as near as the k-th count as well as those before it, so it does not matter
+        which of several duplicates come back.
+
+        Parameters
+        ----------
+        sample
+            How many queries to draw; None is 200 rows, or all of the given queries.
+        queries
+            (n, dims) float32 or what converts to it. None draws rows of the table.
+        filter
+            What both searches are narrowed down by; see `funnelvec.filters`. Queries for which
+            nothing matches are left out.
 
         Raises
         ------
         InvalidInput
-            If the table has fewer than two rows, or ``k + 1`` rows cannot reach the last stage.
+            If the table has fewer than two rows, the rows asked for cannot reach the last stage,
+            no query can be asked at every stage, or nothing matches the filter.
         """
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:

@@ -6,13 +6,24 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
+from funnelvec import filters
 from funnelvec.codes import Codes, bits
-from funnelvec.engines import checks
-from funnelvec.engines.store import NamedFunnel, Step, Store, measure_recall
+from funnelvec.engines.recall import bootstrap_interval, check_queries, check_recall_arguments
+from funnelvec.engines.store import NamedFunnel, Rows, Step, Store
+from funnelvec.errors import InvalidInput
+from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
-from funnelvec.types import Explanation, Hit, RecallReport, ResolutionStatus, StageReport
+from funnelvec.types import (
+    Explanation,
+    Hit,
+    RecallReport,
+    ResolutionStatus,
+    StageRecall,
+    StageReport,
+)
 
 __all__ = ["MemoryObserving"]
 
@@ -65,14 +76,33 @@ class MemoryObserving:
         return Explanation(str(self._funnel(funnel).funnel), tuple(reports), total_ms, tuple(notes))
 
     def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
+        self,
+        *,
+        sample: int | None = None,
+        k: int = 10,
+        funnel: str | None = None,
+        seed: int = 0,
+        queries: npt.ArrayLike | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> RecallReport:
         """Measure the funnel against exact search."""
-        chosen = self._funnel(funnel).funnel
-        size = checks.check_recall_arguments(
-            sample=sample, k=k, seed=seed, funnel=chosen, rows=len(self)
-        )
-        return measure_recall(self._store, chosen, sample=size, k=k, seed=seed)
+        store, chosen = self._store, self._funnel(funnel).funnel
+        matrix = None if queries is None else check_queries(queries, store.base)
+        size = check_recall_arguments(
+            sample=sample, k=k, seed=seed, funnel=chosen, rows=len(self),
+            given=None if matrix is None else len(matrix),
+        )  # fmt: skip
+        parsed = filters.parse(filter)
+        bound = None if parsed is None else filters.check(parsed, store.kinds)
+        usable = store.comparable(chosen) if matrix is None else store.askable(chosen, matrix)
+        if not len(usable):
+            what = "every row is" if matrix is None else "every query is"
+            raise InvalidInput(f"{what} zero at some stage of '{chosen}'; widen that stage")
+        picked = np.random.default_rng(seed).choice(usable, min(size, len(usable)), replace=False)
+        drawn = [(store.codes[store.base][row], int(row)) for row in picked]
+        if matrix is not None:
+            drawn = [(matrix[row], -1) for row in picked]
+        return compare(store, chosen, drawn, rows=store.matching(bound), k=k, seed=seed)
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution that was added."""
@@ -94,3 +124,55 @@ class MemoryObserving:
             coverage=1.0,
             bit_balance=bits.balance(stored, dims=resolution.dims) if has_balance else None,
         )
+
+
+def compare(
+    store: Store,
+    funnel: Funnel,
+    drawn: list[tuple[npt.NDArray[Any], int]],
+    *,
+    rows: Rows,
+    k: int,
+    seed: int,
+) -> RecallReport:
+    """Send queries through the funnel and through exact search among `rows`, and compare.
+
+    Parameters
+    ----------
+    drawn
+        Queries, each with the row that it is and that is left out; -1 where it is none.
+
+    Raises
+    ------
+    InvalidInput
+        If no query has a row to be compared with.
+    """
+    exact = Funnel((Stage(store.base),))
+    alive: list[list[float]] = []
+    times: list[tuple[float, float]] = []
+    for query, itself in drawn:
+        steps = store.descend(query, funnel, rows)
+        (truth,) = store.descend(query, exact, rows)
+        others = truth.rows != itself
+        best, scores = truth.rows[others], truth.scores[others]
+        if not len(best):
+            continue
+        wanted = min(k, len(best))
+        best = best[scores >= scores[wanted - 1]]
+        survivors = [step.rows[step.rows != itself] for step in steps]
+        survivors[-1] = survivors[-1][:k]
+        alive.append([min(wanted, int(np.isin(best, each).sum())) / wanted for each in survivors])
+        times.append((sum(step.ms for step in steps), truth.ms))
+    if not alive:
+        raise InvalidInput("nothing to compare: beside the query itself no row matches")
+    recalls = [
+        StageRecall(
+            number, str(stage.resolution), stage.keep, float(shares.mean()),
+            *bootstrap_interval(shares, seed=seed),
+        )
+        for number, (stage, shares) in enumerate(
+            zip(funnel.stages, np.array(alive).T, strict=True), 1
+        )
+    ]  # fmt: skip
+    funnel_ms, exact_ms = np.median(times, axis=0)
+    return RecallReport(k, len(alive), tuple(recalls), float(funnel_ms), float(exact_ms))

@@ -69,8 +69,9 @@ select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access, e.b
 from funnelvec.explain(%(funnel)s, %(query)s, %(k)s, %(min_relevance)s, %(filter)s) as e
 
 -- name: measure_recall
-select m.stage, m.resolution, m.keep, m.recall, m.queries, m.funnel_ms, m.exact_ms
-from funnelvec.measure_recall(%(funnel)s, sample => %(sample)s, k => %(k)s, seed => %(seed)s) as m
+select m.stage, m.resolution, m.keep, m.recall, m.low, m.high, m.queries, m.funnel_ms, m.exact_ms
+from funnelvec.measure_recall(
+    %(funnel)s, sample => %(sample)s, k => %(k)s, seed => %(seed)s, queries_from => %(queries)s::regclass, filter => %(filter)s) as m
 
 -- name: calibrate
 select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256

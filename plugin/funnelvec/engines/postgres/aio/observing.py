@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.engines import checks
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
-from funnelvec.engines.postgres.aio.connection import Connection, atomic, fetch_all
+from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
+from funnelvec.engines.postgres.aio import copy
+from funnelvec.engines.postgres.aio.connection import (
+    Connection,
+    atomic,
+    cursor,
+    fetch_all,
+    fetch_one,
+)
+from funnelvec.engines.recall import check_queries, check_recall_arguments
 from funnelvec.funnel import Funnel
+from funnelvec.resolution import Resolution
 from funnelvec.types import (
+    BaseCode,
     Explanation,
     RecallReport,
     ResolutionStatus,
@@ -35,14 +46,21 @@ class AsyncObserving:
         _engine: AsyncPostgresEngine
         _schema: str
         _vector: str
+        _dims: int
+        _code: BaseCode
 
         @property
         def _regclass(self) -> str: ...
+        @property
+        def _identifier(self) -> sql.Identifier: ...
         def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
-        async def _count(self, connection: Connection) -> int: ...
         async def _known_funnel(
             self, connection: Connection, name: str | None
         ) -> tuple[str, StoredFunnel]: ...
+
+    @property
+    def _base(self) -> Resolution:
+        return Resolution(self._dims, self._code)
 
     async def explain(
         self,
@@ -81,28 +99,51 @@ class AsyncObserving:
         )
 
     async def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
+        self,
+        *,
+        sample: int | None = None,
+        k: int = 10,
+        funnel: str | None = None,
+        seed: int = 0,
+        queries: npt.ArrayLike | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> RecallReport:
         """Measure the funnel against exact search in the database, stage by stage."""
+        given = None if queries is None else check_queries(queries, self._base)
+        parsed = filters.parse(filter)
         async with self._engine._calling() as connection, atomic(connection):
             name, stored = await self._known_funnel(connection, funnel)
-            checks.check_recall_arguments(
-                sample=sample,
-                k=k,
-                seed=seed,
-                funnel=Funnel.parse(stored.funnel),
-                rows=await self._count(connection),
+            some = await fetch_one(
+                connection,
+                sql.SQL("select count(*) from (select from {} limit 2) as t").format(
+                    self._identifier
+                ),
             )
+            size = check_recall_arguments(
+                sample=sample, k=k, seed=seed, funnel=Funnel.parse(stored.funnel),
+                rows=some[0] if some else 0, given=None if given is None else len(given),
+            )  # fmt: skip
+            source = None
+            if given is not None:
+                source = await copy.copy_queries(
+                    connection, self._identifier, self._vector, given.astype(DTYPES[self._code])
+                )
             rows = await fetch_all(
                 connection,
                 statement("measure_recall"),
-                {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
-            )
-        *_, queries, funnel_ms, exact_ms = rows[-1]
+                {
+                    "funnel": quoted(self._schema, name),
+                    "sample": size, "k": k, "seed": seed, "queries": source,
+                    "filter": None if parsed is None else filters.to_json(parsed),
+                },
+            )  # fmt: skip
+            if source is not None:
+                await cursor(connection).execute("drop table pg_temp.funnelvec_queries")
+        *_, asked, funnel_ms, exact_ms = rows[-1]
         return RecallReport(
             k=k,
-            queries=queries,
-            stages=tuple(StageRecall(*row[:4]) for row in rows),
+            queries=asked,
+            stages=tuple(StageRecall(*row[:6]) for row in rows),
             funnel_ms=funnel_ms,
             exact_ms=exact_ms,
         )
