@@ -202,7 +202,20 @@ class ResolutionStatus:
     index, index_bytes
         Name and size of the index that serves it as a first stage, if any.
     advice
-        What is wrong with it and what to do, empty if nothing is.
+        What is wrong and what to do, a line each; empty if nothing is.
+    storage
+        Where codes stand: ``column`` (in the rows), or ``base`` for the vector column itself.
+    code_bytes, toasted
+        Bytes of all codes, and the share of codes that Postgres keeps out of line, where each
+        costs a look into the TOAST table. None where it cannot be told.
+    index_growth
+        Size of the index over that of a new one.
+    dead_share, changed, vacuumed_at, analyzed_at
+        Of the table: the share of its row versions that are dead; rows changed since it was last
+        analyzed; when it was last vacuumed and analyzed. None on other engines.
+    hot_share, fillfactor
+        Of the table: the share of its updates that did not enter its indexes again, and how full
+        pages are filled. None on other engines, or without updates.
     """
 
     table: str
@@ -216,6 +229,16 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+    storage: str = "column"
+    code_bytes: int | None = None
+    toasted: float | None = None
+    index_growth: float | None = None
+    dead_share: float | None = None
+    changed: int | None = None
+    vacuumed_at: datetime.datetime | None = None
+    analyzed_at: datetime.datetime | None = None
+    hot_share: float | None = None
+    fillfactor: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

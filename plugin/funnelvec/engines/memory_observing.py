@@ -122,6 +122,7 @@ class MemoryObserving:
             rows=len(self),
             filled=len(self),
             coverage=1.0,
+            code_bytes=stored.nbytes,
             bit_balance=bits.balance(stored, dims=resolution.dims) if has_balance else None,
         )
 

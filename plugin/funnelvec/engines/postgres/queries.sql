@@ -80,6 +80,7 @@ from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 -- name: status
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
-    s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice
+    s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.code_bytes, s.toasted, s.index_growth,
+    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor
 from funnelvec.status(%(table)s::regclass) as s
 where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)
