@@ -53,6 +53,7 @@ create table if not exists funnelvec.funnels (
     model text not null,
     calibration integer,
     created_at timestamptz not null default pg_catalog.now(),
+    logging jsonb,
     primary key (table_name, name)
 );
 

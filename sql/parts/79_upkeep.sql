@@ -15,7 +15,7 @@ $body$;
 --   dead_share      of the row versions on disk, those that nobody can see any more
 --   changed         rows inserted, updated or deleted since the last analyze
 --   analyzed        whether the planner has statistics; true where one may not see them
---   row_bytes       of the table's own pages, per row
+--   row_bytes       of a row on its page, by the statistics; without them, of the pages per row
 create or replace function funnelvec._upkeep(
     relation regclass,
     out rows bigint,
@@ -58,7 +58,19 @@ begin
     left join pg_stat_all_tables as s on s.relid = c.oid
     where c.oid = relation;
     rows := funnelvec._rows(relation);
-    row_bytes := bytes / nullif(rows, 0)::double precision;
+    row_bytes := coalesce(
+        (
+            select 28 + sum(w.avg_width)
+            from (
+                select distinct on (s.attname) s.avg_width
+                from pg_stats as s
+                join pg_class as c on c.oid = relation
+                join pg_namespace as n on n.oid = c.relnamespace
+                where s.schemaname = n.nspname and s.tablename = c.relname
+                order by s.attname, s.inherited desc
+            ) as w
+        ),
+        bytes / nullif(rows, 0)::double precision);
     analyzed := analyzed_at is not null or row_security_active(relation)
         or exists (
             select

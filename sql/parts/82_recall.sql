@@ -178,6 +178,7 @@ declare
     truth text[];
     answer text[];
     started timestamptz;
+    logging text;
 begin
     execute format('select %1$s.vector_dims(''[1]''::%1$s.vector)', funnelvec._vector_schema());
     select
@@ -193,6 +194,9 @@ begin
     search_statement := format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, $3::jsonb) as t)',
         (select string_agg(format('t.%I', n.name), ', ' order by n.ordinal) from funnelvec._key(f.table_name) as n),
         funnelvec._function_name(f), base.type);
+    -- Queries of a measurement are nobody's; they don't go into the log that the next one is made with.
+    logging := current_setting('funnelvec.logging', true);
+    perform set_config('funnelvec.logging', 'off', true);
     for q in execute case when queries_from is null then funnelvec._sample_sql(f, sample, seed)
         else funnelvec._queries_sql(f, queries_from, sample, seed) end
     loop
@@ -209,6 +213,7 @@ begin
         kept := array(select least(a, wanted) from unnest(kept) with ordinality as u (a, o) order by o);
         return next;
     end loop;
+    perform set_config('funnelvec.logging', coalesce(logging, ''), true);
 end
 $body$;
 

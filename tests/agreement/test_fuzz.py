@@ -141,6 +141,15 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "metric": lambda rng: rng.choice([None, "cosine"]),
     },
     "drop_funnel": {"name": lambda _: "g"},
+    "log_queries": {
+        "share": lambda _: 1.0,
+        "keep_for": lambda _: datetime.timedelta(days=1),
+        "max_rows": lambda rng: rng.randint(1, 9),
+        "roles": lambda _: False,
+        "funnel": lambda _: None,
+    },
+    "stop_logging": {"forget": lambda rng: rng.random() < 0.5, "funnel": lambda _: None},
+    "logged_queries": {"limit": lambda rng: rng.randint(1, 9), "funnel": lambda _: None},
     "status": {},
     "__len__": {},
 }

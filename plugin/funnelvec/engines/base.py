@@ -14,19 +14,17 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.engines.observed import Observed
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Explanation,
     Hit,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
 )
 
 __all__ = ["Capabilities", "Engine", "Progress", "Table", "default_funnel"]
@@ -62,7 +60,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Protocol):
+class Table(Observed, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -237,50 +235,6 @@ class Table(Protocol):
             If `min_relevance` is given and the funnel has no calibration.
         """
 
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage, with times."""
-
-    def measure_recall(
-        self,
-        *,
-        sample: int | None = None,
-        k: int = 10,
-        funnel: str | None = None,
-        seed: int = 0,
-        queries: npt.ArrayLike | None = None,
-        filter: Mapping[str, Any] | None = None,
-    ) -> RecallReport:
-        """Measure the funnel against exact search, with given queries or sampled rows as queries.
-
-        A sampled row does not count among its own neighbours, so the funnel is asked for ``k + 1``
-        rows. Rows as near as the k-th count as well as those before it, so it does not matter
-        which of several duplicates come back.
-
-        Parameters
-        ----------
-        sample
-            How many queries to draw; None is 200 rows, or all of the given queries.
-        queries
-            (n, dims) float32 or what converts to it. None draws rows of the table.
-        filter
-            What both searches are narrowed down by; see `funnelvec.filters`. Queries for which
-            nothing matches are left out.
-
-        Raises
-        ------
-        InvalidInput
-            If the table has fewer than two rows, the rows asked for cannot reach the last stage,
-            no query can be asked at every stage, or nothing matches the filter.
-        """
-
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
         """Fit relevance to judged pairs and use it from now on.
 
@@ -293,9 +247,6 @@ class Table(Protocol):
             If the judgments are too few, or scores do not rise with relevance. Judged rows that
             the table does not have (any more) are left out.
         """
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every resolution: coverage, bit balance, index."""
 
 
 @runtime_checkable

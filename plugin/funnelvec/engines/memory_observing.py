@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from funnelvec import filters
 from funnelvec.codes import Codes, bits
 from funnelvec.engines.recall import bootstrap_interval, check_queries, check_recall_arguments
 from funnelvec.engines.store import NamedFunnel, Rows, Step, Store
-from funnelvec.errors import InvalidInput
+from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
@@ -26,6 +27,8 @@ from funnelvec.types import (
 )
 
 __all__ = ["MemoryObserving"]
+
+_MONTH = datetime.timedelta(days=30)
 
 
 class MemoryObserving:
@@ -103,6 +106,28 @@ class MemoryObserving:
         if matrix is not None:
             drawn = [(matrix[row], -1) for row in picked]
         return compare(store, chosen, drawn, rows=store.matching(bound), k=k, seed=seed)
+
+    def log_queries(
+        self,
+        *,
+        share: float = 0.01,
+        keep_for: datetime.timedelta = _MONTH,
+        max_rows: int = 100_000,
+        roles: bool = False,
+        funnel: str | None = None,
+    ) -> None:
+        """Refused: what is in memory is gone before there is traffic to learn from."""
+        raise CapabilityError("memory: keeps no query log; a postgresql:// URL does")
+
+    def stop_logging(self, *, forget: bool = False, funnel: str | None = None) -> None:
+        """Refused, as `log_queries` is."""
+        raise CapabilityError("memory: keeps no query log; a postgresql:// URL does")
+
+    def logged_queries(
+        self, limit: int = 1000, *, funnel: str | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Refused, as `log_queries` is."""
+        raise CapabilityError("memory: keeps no query log; a postgresql:// URL does")
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution that was added."""

@@ -1,10 +1,11 @@
-"""What engines share of ``measure_recall``: its arguments, and the interval around a recall.
+"""What engines share of ``measure_recall``: its arguments, its interval, its log.
 
 SQL computes the same interval (``funnelvec._bootstrap``), number for number.
 """
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode
 
-__all__ = ["bootstrap_interval", "check_queries", "check_recall_arguments"]
+__all__ = ["bootstrap_interval", "check_log_arguments", "check_queries", "check_recall_arguments"]
 
 _RESAMPLES = 1000
 _MASK = np.uint64(2**32 - 1)
 _MOST = 100_000
+_SHORTEST, _LONGEST = datetime.timedelta(seconds=1), datetime.timedelta(days=36_500)
 
 
 def check_recall_arguments(
@@ -60,6 +62,27 @@ def check_recall_arguments(
     if rows < 2:
         raise InvalidInput(f"recall needs at least two rows, the table has {rows}; add rows first")
     return sample
+
+
+def check_log_arguments(
+    *, share: float, keep_for: datetime.timedelta
+) -> tuple[float, datetime.timedelta]:
+    """Return the share of queries to log and how long to keep them.
+
+    Raises
+    ------
+    InvalidInput
+        If the share is not from 0 to 1, or the time not from a second to a hundred years.
+    """
+    value: Any = plain(share)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InvalidInput(f"share must be a number from 0 (no query) to 1 (all), not {value!r}")
+    time: Any = keep_for
+    if not isinstance(time, datetime.timedelta) or not _SHORTEST <= time <= _LONGEST:
+        raise InvalidInput(
+            f"keep_for must be a datetime.timedelta from a second to a hundred years, not {time!r}"
+        )
+    return float(value), time
 
 
 def check_queries(queries: npt.ArrayLike, base: Resolution) -> npt.NDArray[np.float32]:

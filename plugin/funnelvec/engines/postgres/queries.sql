@@ -73,6 +73,18 @@ select m.stage, m.resolution, m.keep, m.recall, m.low, m.high, m.queries, m.funn
 from funnelvec.measure_recall(
     %(funnel)s, sample => %(sample)s, k => %(k)s, seed => %(seed)s, queries_from => %(queries)s::regclass, filter => %(filter)s) as m
 
+-- name: log_queries
+select funnelvec.log_queries(
+    %(funnel)s, share => %(share)s, keep_for => %(keep_for)s, max_rows => %(max_rows)s, roles => %(roles)s)
+
+-- name: stop_logging
+select funnelvec.stop_logging(%(funnel)s, forget => %(forget)s)
+
+-- name: query_log
+select f.logging ->> 'table'
+from funnelvec.funnels as f
+where f.table_name = %(table)s::regclass and f.name = %(funnel)s
+
 -- name: calibrate
 select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c

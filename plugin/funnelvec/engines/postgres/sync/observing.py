@@ -1,9 +1,10 @@
 # Made from aio/observing.py by tools/write_sync.py: change that file, then `make sync`.
 
-"""What an synchronous table says of itself: explain, measure_recall, status."""
+"""What an synchronous table says of itself: explain, measure_recall, status, the query log."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.engines import checks
+from funnelvec.engines.checks import check_flag, check_positive
 from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
 from funnelvec.engines.postgres.sync import copy
 from funnelvec.engines.postgres.sync.connection import (
@@ -22,7 +24,12 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
-from funnelvec.engines.recall import check_queries, check_recall_arguments
+from funnelvec.engines.recall import (
+    check_log_arguments,
+    check_queries,
+    check_recall_arguments,
+)
+from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
@@ -40,9 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Observing"]
 
+_MONTH = datetime.timedelta(days=30)
+
 
 class Observing:
-    """The methods of `PostgresTable` that look and change nothing."""
+    """The methods of `PostgresTable` that look at it, and its query log."""
 
     if TYPE_CHECKING:  # what the table has and these methods use
         _engine: PostgresEngine
@@ -157,3 +166,59 @@ class Observing:
                 connection, statement("status"), {"table": self._regclass, "vector": self._vector}
             )
         return [ResolutionStatus(*row) for row in rows]
+
+    def log_queries(
+        self,
+        *,
+        share: float = 0.01,
+        keep_for: datetime.timedelta = _MONTH,
+        max_rows: int = 100_000,
+        roles: bool = False,
+        funnel: str | None = None,
+    ) -> None:
+        """Log a share of the funnel's queries in the table ``<funnel>_log``, for the owner only."""
+        share, keep_for = check_log_arguments(share=share, keep_for=keep_for)
+        options = {
+            "share": share,
+            "keep_for": keep_for,
+            "max_rows": min(check_positive(max_rows, "max_rows"), 2**31 - 1),
+            "roles": check_flag(roles, "roles"),
+        }
+        with self._engine._calling() as connection, atomic(connection):
+            name, _ = self._known_funnel(connection, funnel)
+            fetch_one(
+                connection,
+                statement("log_queries"),
+                {"funnel": quoted(self._schema, name), **options},
+            )
+
+    def stop_logging(self, *, forget: bool = False, funnel: str | None = None) -> None:
+        """Log no more queries; with `forget` the logged ones are dropped."""
+        check_flag(forget, "forget")
+        with self._engine._calling() as connection, atomic(connection):
+            name, _ = self._known_funnel(connection, funnel)
+            fetch_one(
+                connection,
+                statement("stop_logging"),
+                {"funnel": quoted(self._schema, name), "forget": forget},
+            )
+
+    def logged_queries(
+        self, limit: int = 1000, *, funnel: str | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return the queries that were logged last, newest first."""
+        limit = min(check_positive(limit, "limit"), 2**63 - 1)
+        with self._engine._calling() as connection:
+            name, _ = self._known_funnel(connection, funnel)
+            row = fetch_one(
+                connection, statement("query_log"), {"table": self._regclass, "funnel": name}
+            )
+            if row is None or row[0] is None:
+                raise NotFound(
+                    f"funnel {name!r} has no query log; log_queries(funnel={name!r}) starts one"
+                )
+            log = sql.SQL("select q.query::real[] from {} as q order by q.id desc limit %s").format(
+                sql.Identifier(self._schema, row[0])
+            )
+            rows = fetch_all(connection, log, (limit,))
+        return np.array([row[0] for row in rows], np.float32).reshape(-1, self._dims)
