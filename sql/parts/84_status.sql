@@ -35,6 +35,7 @@ declare
     parsed record;
     stored record;
     upkeep record;
+    home regclass;
     fault text;
 begin
     for r in
@@ -71,15 +72,17 @@ begin
             return next;
             continue;
         end if;
+        -- What holds the codes and the index over them.
+        home := r.table_name;
         parsed := funnelvec._parse_resolution(r.resolution);
         stored := funnelvec._code(parsed.dims, parsed.code, 'x', r.metric, 'f32');
-        select c.rows, c.filled, c.balance, c.bytes, c.toasted into rows, filled, bit_balance, code_bytes, toasted
-        from funnelvec._coverage(r) as c;
+        select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
+        select c.bytes, c.toasted into code_bytes, toasted from funnelvec._code_sizes(home, r.code_column, parsed.dims, parsed.code) as c;
         coverage := filled::double precision / nullif(rows, 0);
-        index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);
+        index_name := funnelvec._index_of(home, r.code_column, stored.opclass);
         index_bytes := funnelvec._index_bytes(index_name);
         index_growth := round((index_bytes / funnelvec._new_index_bytes(index_name, filled, parsed.dims, parsed.code))::numeric, 2);
-        upkeep := funnelvec._upkeep(r.table_name);
+        upkeep := funnelvec._upkeep(home);
         dead_share := round(upkeep.dead_share::numeric, 4);
         changed := upkeep.changed;
         vacuumed_at := upkeep.vacuumed_at;
@@ -90,12 +93,12 @@ begin
             case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
             case when storage <> 'base' and toasted > 0.05
-                then funnelvec._toasted_advice(r.table_name, r.code_column, toasted) end,
-            funnelvec._index_advice(r, index_name, index_bytes, index_growth, rows),
-            funnelvec._vacuum_advice(r.table_name, rows + upkeep.dead, upkeep.dead_share),
-            funnelvec._stale_advice(r.table_name, rows, upkeep.analyzed, changed),
+                then funnelvec._toasted_advice(home, r.code_column, toasted) end,
+            funnelvec._index_advice(r, home, index_name, index_bytes, index_growth, rows),
+            funnelvec._vacuum_advice(home, rows + upkeep.dead, upkeep.dead_share),
+            funnelvec._stale_advice(home, rows, upkeep.analyzed, changed),
             case when storage = 'column'
-                then funnelvec._hot_advice(r.table_name, upkeep.updates, hot_share, fillfactor, upkeep.row_bytes) end);
+                then funnelvec._hot_advice(home, upkeep.updates, hot_share, fillfactor, upkeep.row_bytes) end);
         return next;
     end loop;
     return query
@@ -155,16 +158,13 @@ as $body$
 $body$;
 
 -- Rows, and rows whose code an HNSW index can see: not null and, under cosine, not zero. Tables of more than 200,000 rows are
--- sampled, 50,000 rows by pages, and scaled up. `bytes` of all codes, and the share of them that is out of line: counted where
--- PostgreSQL can tell (17 and later), else from its statistics. Balance of sign codes: mean over dimensions of 1 - |2 p - 1|, p = share
--- of ones, on about 1,000 rows; 1 where every dimension splits the rows in half, 0 where every dimension is constant.
+-- sampled, 50,000 rows by pages, and scaled up. Balance of sign codes: mean over dimensions of 1 - |2 p - 1|, p = share of ones, on
+-- about 1,000 rows; 1 where every dimension splits the rows in half, 0 where every dimension is constant.
 create or replace function funnelvec._coverage(
     r funnelvec.resolutions,
     out rows bigint,
     out filled bigint,
-    out balance double precision,
-    out bytes bigint,
-    out toasted double precision
+    out balance double precision
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -182,19 +182,9 @@ declare
     few text := format('tablesample %s (%s) repeatable (0)', case when large then 'system' else 'bernoulli' end,
         least(100, 100 * 1000.0 / greatest(1, believed)));
 begin
-    execute format(
-        'select count(*), count(*) filter (where %1$s), sum(pg_column_size(t.%2$I)), %3$s::double precision / nullif(count(t.%2$I), 0) '
-        'from %4$s as t %5$s',
-        visible, r.code_column,
-        case when current_setting('server_version_num')::integer >= 170000
-            then format('count(*) filter (where pg_column_toast_chunk_id(t.%I) is not null)', r.code_column) else 'null' end,
-        r.table_name, drawn)
-    into rows, filled, bytes, toasted;
-    toasted := coalesce(
-        toasted, funnelvec._toasted_by_statistics(r.table_name, r.code_column, funnelvec._code_bytes(p.dims, p.code)));
+    execute format('select count(*), count(*) filter (where %s) from %s as t %s', visible, r.table_name, drawn) into rows, filled;
     if large then
         filled := round(filled::numeric * believed / greatest(1, rows));
-        bytes := round(bytes::numeric * believed / greatest(1, rows));
         rows := believed;
     end if;
     if p.code = 'bit' then
@@ -205,6 +195,40 @@ begin
             'cross join generate_series(0, %4$s - 1) as i group by i) as b',
             r.code_column, r.table_name, few, p.dims)
         into balance;
+    end if;
+end
+$body$;
+
+-- Bytes of all codes of a relation, and the share of them that is out of line: counted where PostgreSQL can tell (17 and later), else
+-- from its statistics. Sampled as the coverage is.
+create or replace function funnelvec._code_sizes(
+    relation regclass,
+    code_column text,
+    dims integer,
+    code text,
+    out bytes bigint,
+    out toasted double precision
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    believed bigint := funnelvec._rows(relation);
+    large boolean := believed > 200000;
+    counted bigint;
+begin
+    execute format(
+        'select count(*), sum(pg_column_size(t.%1$I)), %2$s::double precision / nullif(count(t.%1$I), 0) from %3$s as t %4$s',
+        code_column,
+        case when current_setting('server_version_num')::integer >= 170000
+            then format('count(*) filter (where pg_column_toast_chunk_id(t.%I) is not null)', code_column) else 'null' end,
+        relation,
+        case when large then format('tablesample system (%s) repeatable (0)', 100 * 50000.0 / believed) else '' end)
+    into counted, bytes, toasted;
+    toasted := coalesce(
+        toasted, funnelvec._toasted_by_statistics(relation, code_column, funnelvec._code_bytes(dims, code)));
+    if large then
+        bytes := round(bytes::numeric * believed / greatest(1, counted));
     end if;
 end
 $body$;
@@ -234,6 +258,7 @@ $body$;
 
 create or replace function funnelvec._index_advice(
     r funnelvec.resolutions,
+    home regclass,
     index_name regclass,
     index_bytes bigint,
     growth double precision,
@@ -254,7 +279,7 @@ begin
     join pg_class as c on c.oid = i.indexrelid
     join pg_am as m on m.oid = c.relam
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-    where i.indrelid = r.table_name and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
+    where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
     limit 1;
     if index_name is null and rows >= 10000 then
         select string_agg(f.name, ', ' order by f.name) into starts
