@@ -120,7 +120,8 @@ class StageReport:
     """What one stage of one search did; `ms` is wall-clock time in milliseconds.
 
     `access` says how the rows were found: ``index NAME``, ``scan`` (every row) or ``rescore``
-    (the rows that the stage before kept).
+    (the rows that the stage before kept). `blocks_hit` and `blocks_read` are the 8 kB blocks that
+    it found in the memory of Postgres and those that it had to fetch; None on other engines.
     """
 
     stage: int
@@ -130,11 +131,16 @@ class StageReport:
     rows_out: int
     ms: float
     access: str
+    blocks_hit: int | None = None
+    blocks_read: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What survives each stage of one search, and what it costs; ``str()`` gives a table."""
+    """What survives each stage of one search, and what it costs; ``str()`` gives a table.
+
+    `notes` says what to look at, and how it is mended where that is a statement.
+    """
 
     funnel: str
     stages: tuple[StageReport, ...]
@@ -142,7 +148,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "access")
+        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "hit", "read", "access")
         body = [
             (
                 str(s.stage),
@@ -151,17 +157,21 @@ class Explanation:
                 str(s.rows_in),
                 str(s.rows_out),
                 f"{s.ms:.3f}",
+                "" if s.blocks_hit is None else str(s.blocks_hit),
+                "" if s.blocks_read is None else str(s.blocks_read),
                 s.access,
             )
             for s in self.stages
         ]
+        counted = any(s.blocks_hit is not None for s in self.stages)
+        shown = [i for i, name in enumerate(head) if counted or name not in ("hit", "read")]
         left_aligned = {head.index("resolution"), head.index("access")}
         widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
         lines = [f"funnel {self.funnel}   {self.total_ms:.3f} ms"]
         for row in (head, *body):
             cells = [
-                cell.ljust(width) if i in left_aligned else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                row[i].ljust(widths[i]) if i in left_aligned else row[i].rjust(widths[i])
+                for i in shown
             ]
             lines.append("  ".join(cells).rstrip())
         lines.extend(f"note: {note}" for note in self.notes)
@@ -170,19 +180,26 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class StageRecall:
-    """Share of the exact top k, averaged over the queries, that is still alive after a stage."""
+    """Share of the exact top k that is still alive after a stage.
+
+    `recall` is the mean over the queries; `low` and `high` are the limits of its 95 % interval, by
+    the bootstrap over the queries.
+    """
 
     stage: int
     resolution: str
     keep: int | None
     recall: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """Recall of a funnel against exact search, measured with rows of the table as queries.
+    """Recall of a funnel against exact search, measured with rows of the table or given queries.
 
-    `funnel_ms` and `exact_ms` are median times per query in milliseconds.
+    `queries` is how many could be compared. `funnel_ms` and `exact_ms` are median times per query
+    in milliseconds.
     """
 
     k: int
@@ -195,6 +212,16 @@ class RecallReport:
     def recall(self) -> float:
         """Share of the exact top k that the whole funnel returns."""
         return self.stages[-1].recall
+
+    @property
+    def low(self) -> float:
+        """Lower limit of the 95 % interval of `recall`."""
+        return self.stages[-1].low
+
+    @property
+    def high(self) -> float:
+        """Upper limit of the 95 % interval of `recall`."""
+        return self.stages[-1].high
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +239,20 @@ class ResolutionStatus:
     index, index_bytes
         Name and size of the index that serves it as a first stage, if any.
     advice
-        What is wrong with it and what to do, empty if nothing is.
+        What is wrong and what to do, a line each; empty if nothing is.
+    storage
+        Where codes stand: ``column`` (in the rows), or ``base`` for the vector column itself.
+    code_bytes, toasted
+        Bytes of all codes, and the share of codes that Postgres keeps out of line, where each
+        costs a look into the TOAST table. None where it cannot be told.
+    index_growth
+        Size of the index over that of a new one.
+    dead_share, changed, vacuumed_at, analyzed_at
+        Of the table: the share of its row versions that are dead; rows changed since it was last
+        analyzed; when it was last vacuumed and analyzed. None on other engines.
+    hot_share, fillfactor
+        Of the table: the share of its updates that did not enter its indexes again, and how full
+        pages are filled. None on other engines, or without updates.
     """
 
     table: str
@@ -226,6 +266,16 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+    storage: str = "column"
+    code_bytes: int | None = None
+    toasted: float | None = None
+    index_growth: float | None = None
+    dead_share: float | None = None
+    changed: int | None = None
+    vacuumed_at: datetime.datetime | None = None
+    analyzed_at: datetime.datetime | None = None
+    hot_share: float | None = None
+    fillfactor: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

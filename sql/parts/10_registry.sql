@@ -54,6 +54,7 @@ create table if not exists funnelvec.funnels (
     calibration integer,
     returns text[],
     created_at timestamptz not null default pg_catalog.now(),
+    logging jsonb,
     primary key (table_name, name)
 );
 

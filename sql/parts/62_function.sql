@@ -34,7 +34,8 @@ begin
                 'queries', k.queries, 'pairs', k.pairs, 'relevant', k.relevant,
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
-            where k.version is not null));
+            where k.version is not null),
+        'logging', f.logging);
 end
 $body$;
 
@@ -88,11 +89,13 @@ begin
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
             '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' end,
         declarations,
+        funnelvec._log_declarations(f),
         E'begin\n',
         funnelvec._body_checks(f),
         assignments,
         case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers)
             else funnelvec._body_scan(f, names, numbers, using_codes, after, after_numbers) end,
+        funnelvec._log_body(f),
         'end');
 end
 $body$;
@@ -261,9 +264,14 @@ declare
     dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', after => after_numbers);
 begin
     return format(
-        E'    if _fv_where is null then\n        return query\n%s%s;\n    else\n'
-        '        return query execute %L || _fv_where || %L\n        using _fv_query, _fv_k, _fv_cutoff%s;\n    end if;\n',
-        static.head, static.tail, dynamic.head, dynamic.tail, using_codes);
+        E'    if _fv_where is null then\n        %6$s\n%1$s%2$s%7$s    else\n'
+        '        %6$s execute %3$L || _fv_where || %4$L\n        using _fv_query, _fv_k, _fv_cutoff%5$s%7$s    end if;\n',
+        static.head, static.tail, dynamic.head, dynamic.tail, using_codes,
+        -- A log wants to know what came back, which `return query` does not say.
+        case when funnelvec._logs(f)
+            then format('for %s%s, score, relevance in', (funnelvec._key_sql(f.table_name)).targets, (funnelvec._returned_sql(f)).targets) else 'return query' end,
+        case when funnelvec._logs(f)
+            then format(E'\n            loop\n                return next;\n%s            end loop;\n', funnelvec._log_count(f)) else E';\n' end);
 end
 $body$;
 
@@ -289,7 +297,7 @@ declare
 begin
     consume := format(
         E'            loop\n                exit when _fv_try < 3 and _fv_found < %s;\n                exit when score is null;\n'
-        '                return next;\n            end loop;\n', keep);
+        '                return next;\n%s            end loop;\n', keep, funnelvec._log_count(f));
     return format($text$    _fv_ef_search := current_setting('hnsw.ef_search');
     _fv_iterative_scan := current_setting('hnsw.iterative_scan');
     _fv_seqscan := current_setting('enable_seqscan');

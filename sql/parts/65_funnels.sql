@@ -163,6 +163,7 @@ begin
     where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel));
     f.created_at := now();
+    f.logging := (select g.logging from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name);
     delete from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name;
     insert into funnelvec.funnels select f.*;
     perform funnelvec._write_function(f);
@@ -231,8 +232,11 @@ declare
     definition text := format(
         E'create or replace function %s(query %s, k integer default 10, min_relevance double precision default null, '
         'filter jsonb default null, after jsonb default null)\nreturns table (%s%s, score double precision, relevance double precision)\n'
-        'language plpgsql stable parallel restricted\nset search_path = pg_catalog, pg_temp\nas %L',
-        funnelvec._function_name(f), base.type, key.columns, (funnelvec._returned_sql(f)).columns, funnelvec._function_body(f));
+        'language plpgsql %s\nset search_path = pg_catalog, pg_temp\nas %L',
+        funnelvec._function_name(f), base.type, key.columns, (funnelvec._returned_sql(f)).columns,
+        -- A log is written to; that a stable function may not do.
+        case when funnelvec._logs(f) then 'volatile parallel unsafe' else 'stable parallel restricted' end,
+        funnelvec._function_body(f));
     known pg_proc;
     written regprocedure;
     owner text := (select c.relowner::regrole from pg_class as c where c.oid = f.table_name);
@@ -253,6 +257,7 @@ begin
     then
         execute format('alter function %s owner to %s', written, owner);
     end if;
+    perform funnelvec._guard_log(f);
 end
 $body$;
 

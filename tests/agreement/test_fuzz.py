@@ -126,6 +126,8 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "k": lambda rng: rng.randint(1, 5),
         "funnel": lambda _: None,
         "seed": lambda rng: rng.randint(0, 9),
+        "queries": lambda rng: rng.choice([None, np.stack([good(rng) for _ in range(3)])]),
+        "filter": lambda rng: rng.choice([None, {"price": {"$lt": 50}}, filter_of(rng)]),
     },
     "add": {
         "ids": lambda rng: [rng.choice([1, 2, 10**6]) + i for i in range(2)],
@@ -150,6 +152,15 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "returns": lambda rng: rng.choice([(), ["price"], ["name", "price"]]),
     },
     "drop_funnel": {"name": lambda _: "g"},
+    "log_queries": {
+        "share": lambda _: 1.0,
+        "keep_for": lambda _: datetime.timedelta(days=1),
+        "max_rows": lambda rng: rng.randint(1, 9),
+        "roles": lambda _: False,
+        "funnel": lambda _: None,
+    },
+    "stop_logging": {"forget": lambda rng: rng.random() < 0.5, "funnel": lambda _: None},
+    "logged_queries": {"limit": lambda rng: rng.randint(1, 9), "funnel": lambda _: None},
     "status": {},
     "__len__": {},
 }

@@ -29,7 +29,7 @@ DIMS = 8
 
 #: What a call may end in beside FV...: the standard states that docs/errors.md lists.
 STANDARD = {
-    "22000", "22003", "22P02", "22P05",  # text that is no value of the argument's type
+    "22000", "22003", "22007", "22008", "22015", "22P02", "22P05",  # text that is no value of the argument's type
     "0A000", "3F000", "42601", "42602", "42P01",  # text that names no table
     "42501",  # no privilege
     "54000", "54001",  # beyond PostgreSQL's own limits
@@ -165,7 +165,21 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "sample": lambda _: NUMBERS,
         "k": lambda _: NUMBERS,
         "seed": lambda _: NUMBERS,
+        "queries_from": lambda rng: ["judgments", "odd_judgments", *tables(rng)],
+        "filter": filter_texts,
     },
+    "funnelvec.log_queries": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "share": lambda _: FLOATS,
+        "keep_for": lambda _: ["1 day", "0", "-1 day", "1e9 years", "infinity", *WORDS],
+        "max_rows": lambda _: NUMBERS,
+        "roles": lambda _: BOOLEANS,
+    },
+    "funnelvec.stop_logging": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "forget": lambda _: BOOLEANS,
+    },
+    "funnelvec.trim_query_log": {"funnel": lambda _: ["f", *WORDS]},
     "funnelvec.calibrate": {
         "funnel": lambda _: ["f", "f", *WORDS],
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
@@ -201,7 +215,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
 REQUIRED = {
     "funnelvec.add_resolution": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
-    "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
+    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
 }  # fmt: skip
 #: Searches are what users call most, so they get the larger share.
 WEIGHTS = {

@@ -30,7 +30,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "filters": ("errors", "types", "kinds"),
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
-    "engines.base": (*VALUES, "calibration.base"),
+    "engines.observed": ("types",),
+    "engines.base": (*VALUES, "calibration.base", "engines.observed"),
     "engines.keys": VALUES,
     "engines.options": ("errors",),
     "engines.checks": (*VALUES, "engines.base", "engines.keys", "engines.options"),
@@ -45,6 +46,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.masks",
     ),
+    "engines.recall": (*VALUES, "engines.checks", "engines.keys"),
     "engines.memory_searching": (
         *VALUES,
         "calibration",
@@ -52,6 +54,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.keys",
+        "engines.store",
+    ),
+    "engines.memory_observing": (
+        *VALUES,
+        "codes",
+        "engines.memory_searching",
+        "engines.recall",
         "engines.store",
     ),
     "engines.memory_table": (
@@ -64,6 +73,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.memory_searching",
         "engines.store",
+        "engines.memory_observing",
     ),
     "engines.memory": (
         *VALUES,
@@ -81,6 +91,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.keys",
         "engines.progress",
+        "engines.recall",
         "engines.postgres",
         "install",  # the embedded server puts the rendered extension into its folder
     ),

@@ -14,19 +14,17 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.engines.observed import Observed
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Explanation,
     Hit,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
 )
 
 __all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]
@@ -65,7 +63,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Protocol):
+class Table(Observed, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -266,31 +264,6 @@ class Table(Protocol):
             (n, dims) float32 or what converts to it; n may be 0.
         """
 
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage, with times."""
-
-    def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search, with sampled rows as queries.
-
-        The row itself does not count among its own neighbours, so the funnel is asked for
-        ``k + 1`` rows.
-
-        Raises
-        ------
-        InvalidInput
-            If the table has fewer than two rows, or ``k + 1`` rows cannot reach the last stage.
-        """
-
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
         """Fit relevance to judged pairs and use it from now on.
 
@@ -303,9 +276,6 @@ class Table(Protocol):
             If the judgments are too few, or scores do not rise with relevance. Judged rows that
             the table does not have (any more) are left out.
         """
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every resolution: coverage, bit balance, index."""
 
 
 @runtime_checkable

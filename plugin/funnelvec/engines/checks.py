@@ -33,9 +33,9 @@ __all__ = [
     "check_metric",
     "check_min_relevance",
     "check_name",
+    "check_positive",
     "check_progress",
     "check_query",
-    "check_recall_arguments",
     "check_resolution",
     "check_schema",
 ]
@@ -209,7 +209,7 @@ def check_k(k: int, *, funnel: Funnel | None = None) -> int:
     InvalidInput
         If it is not a whole number from 1 to what reaches the last stage of `funnel`.
     """
-    k = _positive(k, "k")
+    k = check_positive(k, "k")
     keep = None if funnel is None else funnel.narrowest_keep
     if keep is not None and k > keep:
         raise InvalidInput(
@@ -219,7 +219,8 @@ def check_k(k: int, *, funnel: Funnel | None = None) -> int:
     return k
 
 
-def _positive(value: Any, name: str) -> int:
+def check_positive(value: Any, name: str) -> int:
+    """Return a whole number of at least 1; `name` is for the message."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -242,30 +243,6 @@ def check_min_relevance(min_relevance: float | None) -> float | None:
     return float(value)
 
 
-def check_recall_arguments(*, sample: int, k: int, seed: int, funnel: Funnel, rows: int) -> int:
-    """Check the arguments of ``measure_recall`` and return how many rows to sample.
-
-    Raises
-    ------
-    InvalidInput
-        If a number is out of range, ``k + 1`` rows cannot reach the last stage, or the table has
-        fewer than two rows.
-    """
-    sample, k = _positive(sample, "sample"), _positive(k, "k")
-    start: Any = plain(seed)
-    if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < 2**31:
-        raise InvalidInput(f"seed must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
-    keep = funnel.narrowest_keep
-    if keep is not None and k + 1 > keep:
-        raise InvalidInput(
-            f"k = {k} needs {k + 1} rows at the last stage of '{funnel}' (a sampled row finds "
-            f"itself too), but {keep} reach it; ask for {keep - 1} or less"
-        )
-    if rows < 2:
-        raise InvalidInput(f"recall needs at least two rows, the table has {rows}; add rows first")
-    return min(sample, rows)
-
-
 def check_name(name: str, what: str) -> str:
     """Return `name` if it can name a table, column or funnel; `what` says which, for the message.
 
@@ -285,7 +262,7 @@ def check_name(name: str, what: str) -> str:
 
 def check_dims(dims: int) -> int:
     """Return the width of a new column, 1 to 16,000."""
-    if _positive(dims, "dims") > MAX_DIMS:
+    if check_positive(dims, "dims") > MAX_DIMS:
         raise InvalidInput(f"dims must be at most {MAX_DIMS}, not {dims}")
     return dims
 

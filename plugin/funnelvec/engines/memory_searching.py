@@ -14,9 +14,8 @@ from funnelvec.engines import checks
 from funnelvec.engines.asking import RESERVED, check_after, check_many, check_returns
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
-from funnelvec.engines.store import Step, Store
+from funnelvec.engines.store import NamedFunnel, Step, Store
 from funnelvec.errors import Conflict, NotCalibrated, NotFound
-from funnelvec.funnel import Funnel
 from funnelvec.types import Hit
 
 if TYPE_CHECKING:
@@ -24,17 +23,7 @@ if TYPE_CHECKING:
     from funnelvec.resolution import Resolution
     from funnelvec.types import BaseCode, Metric
 
-__all__ = ["Asked", "MemorySearching", "NamedFunnel"]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedFunnel:
-    """A funnel, the model it was made for, and the columns that its hits bring along."""
-
-    name: str
-    funnel: Funnel
-    model: str | None
-    returns: tuple[str, ...] = ()
+__all__ = ["Asked", "MemorySearching"]
 
 
 @dataclass(frozen=True, slots=True)

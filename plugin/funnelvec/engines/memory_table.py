@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from time import perf_counter
 from typing import Any
 
 import numpy.typing as npt
 
 from funnelvec.calibration import PlattCalibration
-from funnelvec.codes import Codes, bits
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName, check_ids
-from funnelvec.engines.memory_searching import Asked, MemorySearching, NamedFunnel
-from funnelvec.engines.store import Store, judge, measure_recall
+from funnelvec.engines.memory_observing import MemoryObserving
+from funnelvec.engines.memory_searching import MemorySearching
+from funnelvec.engines.store import NamedFunnel, Store, judge
 from funnelvec.errors import Conflict, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     ColumnKind,
-    Explanation,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
-    StageReport,
 )
 
 __all__ = ["MemoryTable"]
@@ -36,7 +31,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemorySearching):
+class MemoryTable(MemorySearching, MemoryObserving):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -219,47 +214,7 @@ class MemoryTable(MemorySearching):
             )
         return self._funnels[wanted]
 
-    # -- searching -------------------------------------------------------------------------------
-
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage."""
-        start = perf_counter()
-        named = self._funnel(funnel)
-        hits, steps, notes = self._search(named, query, Asked(k, min_relevance, filter))
-        total_ms = 1e3 * (perf_counter() - start)
-        reports = [
-            StageReport(
-                stage=number,
-                resolution=str(step.stage.resolution),
-                keep=step.stage.keep,
-                rows_in=step.rows_in,
-                rows_out=len(hits) if number == len(steps) else len(step.rows),
-                ms=step.ms,
-                access="scan" if number == 1 else "rescore",
-            )
-            for number, step in enumerate(steps, 1)
-        ]
-        return Explanation(str(named.funnel), tuple(reports), total_ms, tuple(notes))
-
     # -- measuring and calibrating ---------------------------------------------------------------
-
-    def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search."""
-        chosen = self._funnel(funnel).funnel
-        size = checks.check_recall_arguments(
-            sample=sample, k=k, seed=seed, funnel=chosen, rows=len(self)
-        )
-        return measure_recall(self._store, chosen, sample=size, k=k, seed=seed)
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
         """Fit relevance to judged pairs and use it from now on."""
@@ -276,24 +231,3 @@ class MemoryTable(MemorySearching):
         )
         self._calibrations[named.model, self.metric, last] = calibration
         return calibration
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every resolution that was added."""
-        return [
-            self._status(resolution, stored)
-            for resolution, stored in self._store.codes.items()
-            if resolution != self._base
-        ]
-
-    def _status(self, resolution: Resolution, stored: Codes) -> ResolutionStatus:
-        has_balance = resolution.code == "bit" and len(self) > 0
-        return ResolutionStatus(
-            table=self.name,
-            vector=self.vector,
-            resolution=str(resolution),
-            column=resolution.column_name(self.vector),
-            rows=len(self),
-            filled=len(self),
-            coverage=1.0,
-            bit_balance=bits.balance(stored, dims=resolution.dims) if has_balance else None,
-        )

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy.typing as npt
 from psycopg import sql
 
-from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio import copy
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
@@ -25,6 +24,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.errors import NotFound
@@ -32,14 +32,9 @@ from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
-    Explanation,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
-    StageRecall,
-    StageReport,
     needs_direction,
 )
 
@@ -62,7 +57,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class AsyncPostgresTable(AsyncSearching):
+class AsyncPostgresTable(AsyncSearching, AsyncObserving):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -214,67 +209,6 @@ class AsyncPostgresTable(AsyncSearching):
         await self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
 
-    async def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(self._query(query))
-        checks.check_k(k)
-        threshold = checks.check_min_relevance(min_relevance)
-        parsed = filters.parse(filter)
-        async with self._engine._calling() as connection, atomic(connection):
-            name, stored = await self._known_funnel(connection, funnel)
-            rows = await fetch_all(
-                connection,
-                statement("explain"),
-                {
-                    "funnel": quoted(self._schema, name),
-                    "query": vector,
-                    "k": k,
-                    "min_relevance": threshold,
-                    "filter": None if parsed is None else filters.to_json(parsed),
-                },
-            )
-        stages = tuple(StageReport(*row) for row in rows)
-        return Explanation(
-            funnel=stored.funnel,
-            stages=stages,
-            total_ms=round(sum(stage.ms for stage in stages), 3),
-        )
-
-    async def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search in the database, stage by stage."""
-        async with self._engine._calling() as connection, atomic(connection):
-            name, stored = await self._known_funnel(connection, funnel)
-            checks.check_recall_arguments(
-                sample=sample,
-                k=k,
-                seed=seed,
-                funnel=Funnel.parse(stored.funnel),
-                rows=await self._count(connection),
-            )
-            rows = await fetch_all(
-                connection,
-                statement("measure_recall"),
-                {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
-            )
-        *_, queries, funnel_ms, exact_ms = rows[-1]
-        return RecallReport(
-            k=k,
-            queries=queries,
-            stages=tuple(StageRecall(*row[:4]) for row in rows),
-            funnel_ms=funnel_ms,
-            exact_ms=exact_ms,
-        )
-
     async def calibrate(
         self, judgments: Judgments, *, funnel: str | None = None
     ) -> PlattCalibration:
@@ -305,14 +239,6 @@ class AsyncPostgresTable(AsyncSearching):
             n_relevant=relevant,
             n_queries=queries,
         )
-
-    async def status(self) -> list[ResolutionStatus]:
-        """Report every stored resolution of this vector column."""
-        async with self._engine._calling() as connection:
-            rows = await fetch_all(
-                connection, statement("status"), {"table": self._regclass, "vector": self._vector}
-            )
-        return [ResolutionStatus(*row) for row in rows]
 
     @property
     def _identifier(self) -> sql.Identifier:

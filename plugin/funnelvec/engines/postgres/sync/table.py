@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy.typing as npt
 from psycopg import sql
 
-from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.sync import copy
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
@@ -27,6 +26,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.errors import NotFound
@@ -34,14 +34,9 @@ from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
-    Explanation,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
-    StageRecall,
-    StageReport,
     needs_direction,
 )
 
@@ -64,7 +59,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class PostgresTable(Searching):
+class PostgresTable(Searching, Observing):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -216,67 +211,6 @@ class PostgresTable(Searching):
         self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
 
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(self._query(query))
-        checks.check_k(k)
-        threshold = checks.check_min_relevance(min_relevance)
-        parsed = filters.parse(filter)
-        with self._engine._calling() as connection, atomic(connection):
-            name, stored = self._known_funnel(connection, funnel)
-            rows = fetch_all(
-                connection,
-                statement("explain"),
-                {
-                    "funnel": quoted(self._schema, name),
-                    "query": vector,
-                    "k": k,
-                    "min_relevance": threshold,
-                    "filter": None if parsed is None else filters.to_json(parsed),
-                },
-            )
-        stages = tuple(StageReport(*row) for row in rows)
-        return Explanation(
-            funnel=stored.funnel,
-            stages=stages,
-            total_ms=round(sum(stage.ms for stage in stages), 3),
-        )
-
-    def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search in the database, stage by stage."""
-        with self._engine._calling() as connection, atomic(connection):
-            name, stored = self._known_funnel(connection, funnel)
-            checks.check_recall_arguments(
-                sample=sample,
-                k=k,
-                seed=seed,
-                funnel=Funnel.parse(stored.funnel),
-                rows=self._count(connection),
-            )
-            rows = fetch_all(
-                connection,
-                statement("measure_recall"),
-                {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
-            )
-        *_, queries, funnel_ms, exact_ms = rows[-1]
-        return RecallReport(
-            k=k,
-            queries=queries,
-            stages=tuple(StageRecall(*row[:4]) for row in rows),
-            funnel_ms=funnel_ms,
-            exact_ms=exact_ms,
-        )
-
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
         """Fit relevance in the database; the judgments go there in a temporary table."""
         with self._engine._calling() as connection, atomic(connection):
@@ -305,14 +239,6 @@ class PostgresTable(Searching):
             n_relevant=relevant,
             n_queries=queries,
         )
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every stored resolution of this vector column."""
-        with self._engine._calling() as connection:
-            rows = fetch_all(
-                connection, statement("status"), {"table": self._regclass, "vector": self._vector}
-            )
-        return [ResolutionStatus(*row) for row in rows]
 
     @property
     def _identifier(self) -> sql.Identifier:
