@@ -4,7 +4,8 @@
 $gt $gte`` take one value, ``$in $nin`` a list, ``$exists`` true or false; ``$and $or`` join a list
 of filters, ``$not`` negates one. A row without a value in the field (missing or NULL) matches
 ``$ne``, ``$nin``, ``$exists: false`` and what ``$not`` makes of a test that fails, nothing else:
-every test is either true or false, never unknown.
+every test is either true or false, never unknown. An array matches where one of its elements does.
+A field of a JSON column is a path, ``meta.size``; see `column_of`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "Scalar",
     "Test",
     "check",
+    "column_of",
     "fields",
     "parse",
     "to_json",
@@ -50,7 +52,8 @@ _OPERATORS: tuple[Operator, ...] = get_args(Operator)
 _EXAMPLE = "{'price': {'$lt': 50}}"
 _LISTS = ("$in", "$nin")
 _RANGES = ("$lt", "$lte", "$gt", "$gte")
-_UNORDERED: tuple[ColumnKind, ...] = ("boolean", "uuid")
+_UNORDERED: tuple[ColumnKind, ...] = ("boolean", "uuid", "boolean[]", "uuid[]")
+MAX_STEPS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +304,39 @@ def _map_tests(filter: Filter, change: Callable[[Test], Test]) -> Filter:
             return Or(tuple(_map_tests(part, change) for part in parts))
 
 
+def column_of(field: str, kinds: Mapping[str, ColumnKind]) -> tuple[str, tuple[str, ...]]:
+    """Find the column that a field is of, and the path that leads on from there.
+
+    A column of just that name comes first; else the longest beginning, up to a dot, that is a
+    column, and the rest is the path in its JSON, key by key.
+
+    Raises
+    ------
+    FilterError
+        If there is no such column, or the path leads into one that is not JSON.
+    """
+    if field in kinds:
+        return field, ()
+    steps = field.split(".")
+    if len(steps) > MAX_STEPS + 1:
+        raise FilterError(f"field {field[:100]!r}... is a path of more than {MAX_STEPS} steps")
+    for width in range(len(steps) - 1, 0, -1):
+        column = ".".join(steps[:width])
+        if column not in kinds:
+            continue
+        if kinds[column] != "json":
+            raise FilterError(
+                f"field {field!r} is a path into column {column!r}, which is of kind "
+                f"{kinds[column]}; paths lead into JSON"
+            )
+        return column, tuple(steps[width:])
+    known = ", ".join(sorted(kinds)) or "none"
+    raise FilterError(f"unknown field {field!r}; columns that can be filtered: {known}")
+
+
 def _bind(test: Test, kinds: Mapping[str, ColumnKind]) -> Test:
-    kind = kinds.get(test.field)
-    if kind is None:
-        known = ", ".join(sorted(kinds)) or "none"
-        raise FilterError(f"unknown field {test.field!r}; columns that can be filtered: {known}")
+    column, _ = column_of(test.field, kinds)
+    kind = kinds[column]
     if test.operator == "$exists":
         return test
     if test.operator in _RANGES and kind in _UNORDERED:
@@ -313,11 +344,18 @@ def _bind(test: Test, kinds: Mapping[str, ColumnKind]) -> Test:
             f"field {test.field!r} is of kind {kind}, which has no order for {test.operator}; "
             "use $eq, $ne, $in or $nin"
         )
+    if test.operator in _RANGES and kind == "json" and isinstance(test.value, bool):
+        raise FilterError(
+            f"field {test.field!r}: booleans have no order for {test.operator}; use $eq or $ne"
+        )
+    if kind == "json":
+        return test  # what is in JSON has the type that it has; a value of another does not match
+    compared = _kinds.element_kind(kind) or kind
     try:
         if isinstance(test.value, tuple):
-            return replace(test, value=tuple(_kinds.convert(v, kind) for v in test.value))
-        return replace(test, value=_kinds.convert(test.value, kind))
+            return replace(test, value=tuple(_kinds.convert(v, compared) for v in test.value))
+        return replace(test, value=_kinds.convert(test.value, compared))
     except ValueError as error:
         raise FilterError(
-            f"field {test.field!r} is of kind {kind}; {test.operator}: {error}"
+            f"field {test.field!r} is of kind {compared}; {test.operator}: {error}"
         ) from None

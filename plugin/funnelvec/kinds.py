@@ -12,20 +12,30 @@ import re
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from funnelvec.types import ColumnKind
 
-__all__ = ["KINDS", "Kind", "Value", "convert", "describe"]
+__all__ = ["KINDS", "Kind", "Value", "convert", "describe", "element_kind"]
 
-#: What a value is after conversion; timestamps are aware and in UTC.
+#: What a value is after conversion; timestamps are aware and in UTC. Lists and dictionaries are
+#: those of arrays and JSON.
 Value: TypeAlias = (
-    int | float | Decimal | str | bool | datetime.date | datetime.datetime | uuid.UUID
+    int
+    | float
+    | Decimal
+    | str
+    | bool
+    | datetime.date
+    | datetime.datetime
+    | uuid.UUID
+    | list[Any]
+    | dict[str, Any]
 )
 
 #: What a column can be, to whoever writes into it. A ``number`` is a double, as filters take it;
 #: a ``numeric`` column keeps every digit that it is given.
-Kind: TypeAlias = ColumnKind | Literal["numeric"]
+Kind: TypeAlias = ColumnKind | Literal["numeric", "numeric[]"]
 
 KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 
@@ -37,6 +47,9 @@ _TIMESTAMP = re.compile(
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+#: How deep JSON may be nested.
+_MAX_DEPTH = 100
+
 _MEANING: dict[Kind, str] = {
     "integer": "a whole number of at most 64 bits",
     "number": "a number",
@@ -46,12 +59,19 @@ _MEANING: dict[Kind, str] = {
     "date": "a date such as '2024-05-31'",
     "timestamp": "a date and time such as '2024-05-31T12:00:00Z'",
     "uuid": "a UUID such as '123e4567-e89b-12d3-a456-426614174000'",
+    "json": "a JSON value: text, finite numbers, booleans, None, lists and dictionaries of these",
 }
 
 
 def describe(kind: Kind) -> str:
     """Say what a column of this kind holds, for error messages."""
-    return _MEANING[kind]
+    element = element_kind(kind)
+    return _MEANING[kind] if element is None else f"a list, each of it {_MEANING[element]} or None"
+
+
+def element_kind(kind: Kind) -> Kind | None:
+    """Return what the elements of an array are, or None for a kind that is no array."""
+    return cast("Kind", kind[:-2]) if kind.endswith("[]") else None
 
 
 def convert(value: Any, kind: Kind) -> Value:
@@ -66,7 +86,8 @@ def convert(value: Any, kind: Kind) -> Value:
     ValueError
         If the value is not of that kind; the text says what was expected.
     """
-    converted = _CONVERTERS[kind](value)
+    element = element_kind(kind)
+    converted = _CONVERTERS[kind](value) if element is None else _list(value, element)
     if converted is None:
         raise ValueError(f"expected {describe(kind)}, not {value!r}")
     return converted
@@ -175,6 +196,37 @@ def _uuid(value: Any) -> uuid.UUID | None:
     return uuid.UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
 
 
+def _list(value: Any, element: Kind) -> list[Any] | None:
+    if hasattr(value, "tolist"):  # an array of numpy's
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return None
+    return [None if item is None else convert(item, element) for item in value]
+
+
+def _json(value: Any, depth: int = 0) -> Value | None:
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, dict):
+        items = {_text(key): _inside(item, depth) for key, item in value.items()}
+        return None if None in items else cast("dict[str, Any]", items)
+    if isinstance(value, (list, tuple)):
+        return [_inside(item, depth) for item in value]
+    if isinstance(value, (bool, str)):
+        return _boolean(value) if isinstance(value, bool) else _text(value)
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _inside(item: Any, depth: int) -> Value | None:
+    if item is None:
+        return None
+    if (converted := _json(item, depth + 1)) is None:
+        raise ValueError(f"expected {describe('json')}; found {item!r:.100}")
+    return converted
+
+
 _CONVERTERS: dict[Kind, Callable[[Any], Value | None]] = {
     "integer": _integer,
     "number": _number,
@@ -184,4 +236,5 @@ _CONVERTERS: dict[Kind, Callable[[Any], Value | None]] = {
     "date": _date,
     "timestamp": _timestamp,
     "uuid": _uuid,
+    "json": _json,
 }

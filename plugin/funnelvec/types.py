@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime
 import decimal
 import hashlib
+import json
+import math
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from funnelvec.errors import InvalidInput
@@ -44,7 +46,24 @@ Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 Code: TypeAlias = Literal["f32", "f16", "bit"]
 #: The codes that a vector column itself may have: ``vector`` and ``halfvec`` in Postgres.
 BaseCode: TypeAlias = Literal["f32", "f16"]
-ColumnKind: TypeAlias = Literal["integer", "number", "text", "boolean", "date", "timestamp", "uuid"]
+#: What a column holds; ``[]`` is an array, ``json`` any JSON value.
+ColumnKind: TypeAlias = Literal[
+    "integer",
+    "number",
+    "text",
+    "boolean",
+    "date",
+    "timestamp",
+    "uuid",
+    "integer[]",
+    "number[]",
+    "text[]",
+    "boolean[]",
+    "date[]",
+    "timestamp[]",
+    "uuid[]",
+    "json",
+]
 KeyPart: TypeAlias = (
     int | str | float | decimal.Decimal | uuid.UUID | datetime.date | datetime.datetime
 )
@@ -73,11 +92,29 @@ class Hit:
         or the negative Euclidean distance, by the metric of the column.
     relevance
         Calibrated probability in [0, 1] that the row is relevant; None without a calibration.
+    columns
+        Values of the columns that the funnel returns beside the key, by name.
     """
 
     id: Key
     score: float
     relevance: float | None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def cursor(self) -> str:
+        """The place of this row as text, to go on behind it: ``search(..., after=hit.cursor)``."""
+        parts = self.id if isinstance(self.id, tuple) else (self.id,)
+        # JSON has neither infinity nor dates, and databases read both from text. Floats are
+        # written so that they come back to the last bit.
+        score = self.score if math.isfinite(self.score) else str(self.score)
+        return json.dumps({"score": score, "key": [_scalar(part) for part in parts]})
+
+
+def _scalar(part: KeyPart) -> str | int | float:
+    if isinstance(part, (str, int)) or (isinstance(part, float) and math.isfinite(part)):
+        return part
+    return part.isoformat() if isinstance(part, datetime.date) else str(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +122,8 @@ class StageReport:
     """What one stage of one search did; `ms` is wall-clock time in milliseconds.
 
     `access` says how the rows were found: ``index NAME``, ``scan`` (every row) or ``rescore``
-    (the rows that the stage before kept).
+    (the rows that the stage before kept). `blocks_hit` and `blocks_read` are the 8 kB blocks that
+    it found in the memory of Postgres and those that it had to fetch; None on other engines.
     """
 
     stage: int
@@ -95,11 +133,16 @@ class StageReport:
     rows_out: int
     ms: float
     access: str
+    blocks_hit: int | None = None
+    blocks_read: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What survives each stage of one search, and what it costs; ``str()`` gives a table."""
+    """What survives each stage of one search, and what it costs; ``str()`` gives a table.
+
+    `notes` says what to look at, and how it is mended where that is a statement.
+    """
 
     funnel: str
     stages: tuple[StageReport, ...]
@@ -107,7 +150,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "access")
+        head = ("stage", "resolution", "keep", "rows in", "rows out", "ms", "hit", "read", "access")
         body = [
             (
                 str(s.stage),
@@ -116,17 +159,21 @@ class Explanation:
                 str(s.rows_in),
                 str(s.rows_out),
                 f"{s.ms:.3f}",
+                "" if s.blocks_hit is None else str(s.blocks_hit),
+                "" if s.blocks_read is None else str(s.blocks_read),
                 s.access,
             )
             for s in self.stages
         ]
+        counted = any(s.blocks_hit is not None for s in self.stages)
+        shown = [i for i, name in enumerate(head) if counted or name not in ("hit", "read")]
         left_aligned = {head.index("resolution"), head.index("access")}
         widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
         lines = [f"funnel {self.funnel}   {self.total_ms:.3f} ms"]
         for row in (head, *body):
             cells = [
-                cell.ljust(width) if i in left_aligned else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                row[i].ljust(widths[i]) if i in left_aligned else row[i].rjust(widths[i])
+                for i in shown
             ]
             lines.append("  ".join(cells).rstrip())
         lines.extend(f"note: {note}" for note in self.notes)
@@ -135,19 +182,26 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class StageRecall:
-    """Share of the exact top k, averaged over the queries, that is still alive after a stage."""
+    """Share of the exact top k that is still alive after a stage.
+
+    `recall` is the mean over the queries; `low` and `high` are the limits of its 95 % interval, by
+    the bootstrap over the queries.
+    """
 
     stage: int
     resolution: str
     keep: int | None
     recall: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """Recall of a funnel against exact search, measured with rows of the table as queries.
+    """Recall of a funnel against exact search, measured with rows of the table or given queries.
 
-    `funnel_ms` and `exact_ms` are median times per query in milliseconds.
+    `queries` is how many could be compared. `funnel_ms` and `exact_ms` are median times per query
+    in milliseconds.
     """
 
     k: int
@@ -160,6 +214,16 @@ class RecallReport:
     def recall(self) -> float:
         """Share of the exact top k that the whole funnel returns."""
         return self.stages[-1].recall
+
+    @property
+    def low(self) -> float:
+        """Lower limit of the 95 % interval of `recall`."""
+        return self.stages[-1].low
+
+    @property
+    def high(self) -> float:
+        """Upper limit of the 95 % interval of `recall`."""
+        return self.stages[-1].high
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +241,20 @@ class ResolutionStatus:
     index, index_bytes
         Name and size of the index that serves it as a first stage, if any.
     advice
-        What is wrong with it and what to do, empty if nothing is.
+        What is wrong and what to do, a line each; empty if nothing is.
+    storage
+        Where codes stand: ``column`` (in the rows), or ``base`` for the vector column itself.
+    code_bytes, toasted
+        Bytes of all codes, and the share of codes that Postgres keeps out of line, where each
+        costs a look into the TOAST table. None where it cannot be told.
+    index_growth
+        Size of the index over that of a new one.
+    dead_share, changed, vacuumed_at, analyzed_at
+        Of the table: the share of its row versions that are dead; rows changed since it was last
+        analyzed; when it was last vacuumed and analyzed. None on other engines.
+    hot_share, fillfactor
+        Of the table: the share of its updates that did not enter its indexes again, and how full
+        pages are filled. None on other engines, or without updates.
     """
 
     table: str
@@ -191,6 +268,16 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+    storage: str = "column"
+    code_bytes: int | None = None
+    toasted: float | None = None
+    index_growth: float | None = None
+    dead_share: float | None = None
+    changed: int | None = None
+    vacuumed_at: datetime.datetime | None = None
+    analyzed_at: datetime.datetime | None = None
+    hot_share: float | None = None
+    fillfactor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +335,10 @@ class Judgments:
         given: Any = self.ids
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             raise InvalidInput(f"judgments: ids must be a sequence of keys, not {given!r:.100}")
-        ids = tuple(given)
+        try:
+            ids = tuple(given)
+        except Exception as error:  # an array of no dimensions says that it can be iterated
+            raise InvalidInput(f"judgments: ids must be a sequence of keys: {error}") from None
         if len(ids) != len(queries) or labels.shape != (len(queries),):
             raise InvalidInput(
                 f"judgments: {len(queries)} queries, {len(ids)} ids and labels of shape "

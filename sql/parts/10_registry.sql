@@ -52,7 +52,9 @@ create table if not exists funnelvec.funnels (
     approximate boolean not null,
     model text not null,
     calibration integer,
+    returns text[],
     created_at timestamptz not null default pg_catalog.now(),
+    logging jsonb,
     primary key (table_name, name)
 );
 

@@ -189,7 +189,7 @@ begin
 end
 $body$;
 
--- How many rows the table has, as the planner believes; counted where it has no belief.
+-- How many rows the table has, as the planner believes. Where it has no belief, they are counted, beyond 256 MB on 1 % of the pages.
 create or replace function funnelvec._rows(table_name regclass)
 returns bigint
 language plpgsql stable
@@ -204,7 +204,13 @@ begin
     where c.oid = table_name and c.relkind = 'r'
         or c.oid in (select p.relid from pg_partition_tree(table_name) as p where p.isleaf);
     if counted is null or counted < 0 then
-        execute format('select count(*) from %s', table_name) into counted;
+        if (select sum(pg_relation_size(p.relid)) from pg_partition_tree(table_name) as p) > 268435456
+            or pg_relation_size(table_name) > 268435456
+        then
+            execute format('select 100 * count(*) from %s tablesample system (1) repeatable (0)', table_name) into counted;
+        else
+            execute format('select count(*) from %s', table_name) into counted;
+        end if;
     end if;
     return counted;
 end

@@ -125,6 +125,7 @@ $body$;
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
 --   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them
+--   after    SQL for the score (NaN: none) and the key columns of the row that the answer begins behind; null: from the best row on
 --   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
 create or replace function funnelvec._statement(
@@ -136,6 +137,7 @@ create or replace function funnelvec._statement(
     cutoff text,
     upto integer default null,
     counted boolean default false,
+    after text[] default null,
     out head text,
     out tail text
 )
@@ -147,6 +149,7 @@ declare
     carried text;
     distance text;
     s record;
+    returned record := funnelvec._returned_sql(f);
     stages integer;
     result text;
 begin
@@ -164,8 +167,18 @@ begin
         if s.stage = 1 then
             head := format(E'with stage_1 as materialized (\n    select %s%s\n    from %s as t\n    where t.%I is not null',
                 key.names, carried, f.table_name, s.code_column);
+            if stages = 1 and after is not null then
+                -- Nothing else keeps rows for the next page. Such a search goes without an index.
+                head := head || format(' and (%s = ''NaN'' or %s)', after[1], funnelvec._behind_sql(
+                    f.table_name, funnelvec._similarity(s.dims, s.code, f.metric, distance), 't.%I', after));
+            end if;
             tail := format(E'\n    order by %s\n    limit %s\n)',
-                case when exact then format('(%s) + 0, %s', distance, key.scan_order) else distance end,
+                case
+                    when exact and stages = 1 then
+                        format('-(%s), %s', funnelvec._similarity(s.dims, s.code, f.metric, distance), key.scan_order)
+                    when exact then format('(%s) + 0, %s', distance, key.scan_order)
+                    else distance
+                end,
                 coalesce(s.keep::text, k));
         elsif s.stage < stages then
             tail := tail || format(
@@ -183,16 +196,127 @@ begin
     tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)\n',
         key.carried, funnelvec._similarity(s.dims, s.code, f.metric, distance), greatest(1, stages - 1));
     result := format(
-        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and s.score < ''NaN''\norder by s.score desc, %s\nlimit %s',
-        case when counted then key.carried else key.returned end,
-        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff, key.ordering, k);
+        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
+        case when counted or returned.names is not null then key.carried else key.returned end,
+        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff,
+        coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(
-            E'select %s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true\norder by s.score desc, %s',
-            key.carried, result, key.ordering)
+            E'select %s%s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s\norder by s.score desc, %s',
+            key.carried, returned.names, result, E'\nleft join ' || returned.lookup || ' on true', key.ordering)
+        when returned.names is not null then format(
+            E'select %s%s, s.score, s.relevance\nfrom (\n%s\n) as s\ncross join %s\norder by s.score desc, %s',
+            key.returned, returned.names, result, returned.lookup, key.ordering)
         else result
     end;
 end
+$body$;
+
+-- That a row comes behind another one in the order of the answer: score descending, then key. `score` is SQL for its score, `column_form`
+-- how its key columns are written (null: as they travel between stages), `after` SQL for the other one's score and key columns. Every
+-- row but one without a direction comes behind the score NaN, which therefore stands for the beginning.
+create or replace function funnelvec._behind_sql(table_name regclass, score text, column_form text, after text[])
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    k record;
+    later text;
+begin
+    if after is null then
+        return null;
+    end if;
+    for k in
+        select
+            coalesce(format(column_form, n.name), 's.key_' || n.ordinal) || n.collated as here,
+            after[1 + n.ordinal] as there,
+            funnelvec._key_operator(a.atttypid, 3) as equals,
+            funnelvec._key_operator(a.atttypid, 5) as exceeds
+        from funnelvec._key(table_name) as n
+        join pg_attribute as a on a.attrelid = table_name and a.attname = n.name
+        order by n.ordinal desc
+    loop
+        later := format('%s %s %s', k.here, k.exceeds, k.there)
+            || coalesce(format(' or %s %s %s and (', k.here, k.equals, k.there) || later || ')', '');
+    end loop;
+    return format('%2$s < %1$s or %2$s = %1$s and (%3$s)', after[1], score, later);
+end
+$body$;
+
+-- The operator of a key column's type that its order goes by (strategy 3: equal, 5: greater), wherever its type is from.
+create or replace function funnelvec._key_operator(type oid, strategy integer)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select coalesce(
+        (
+            select format('operator(%I.%s)', n.nspname, o.oprname)
+            from pg_opclass as c
+            join pg_am as m on m.oid = c.opcmethod
+            join pg_amop as a on a.amopfamily = c.opcfamily and a.amoplefttype = c.opcintype and a.amoprighttype = c.opcintype
+            join pg_operator as o on o.oid = a.amopopr
+            join pg_namespace as n on n.oid = o.oprnamespace
+            where m.amname = 'btree' and c.opcdefault and a.amopstrategy = strategy
+                and c.opcintype = (select coalesce(nullif(t.typbasetype, 0), t.oid) from pg_type as t where t.oid = type)),
+        case strategy when 3 then '=' else '>' end)
+$body$;
+
+-- Columns that a funnel returns beside the key, as they are now. Refused: one that the table does not have (any more).
+create or replace function funnelvec._returned(f funnelvec.funnels)
+returns table (ordinal integer, name text, type text, type_id oid)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    missing text := (
+        select r.name
+        from unnest(f.returns) with ordinality as r (name, ordinal)
+        where not exists (
+            select from pg_attribute as a where a.attrelid = f.table_name and a.attname = r.name and a.attnum > 0 and not a.attisdropped)
+        order by r.ordinal
+        limit 1);
+begin
+    if missing is not null then
+        raise exception using
+            errcode = 'FV005',
+            message = format('the funnel %s returns the column %L, which %s does not have', f.name, missing, f.table_name),
+            hint = 'If it was renamed or dropped, create the funnel again with replace => true and the columns that there are.';
+    end if;
+    return query
+    select r.ordinal::integer, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid
+    from unnest(f.returns) with ordinality as r (name, ordinal)
+    join pg_attribute as a on a.attrelid = f.table_name and a.attname = r.name and a.attnum > 0 and not a.attisdropped
+    order by r.ordinal;
+end
+$body$;
+
+-- What the returned columns are in SQL; all null where there are none.
+--   names    , r."price", r."name"                   lookup    lateral (select ... from the table where it is row s) as r
+--   columns  , "price" numeric, "name" text          targets   , "price", "name"
+-- They are read for the rows of the answer only, one lookup by key each, whatever the planner believes of their number.
+create or replace function funnelvec._returned_sql(
+    f funnelvec.funnels,
+    out names text,
+    out lookup text,
+    out columns text,
+    out targets text
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select
+        string_agg(format(', r.%I', r.name), '' order by r.ordinal),
+        case when count(*) > 0 then format(E'lateral (\n    select %s from %s as t where %s limit 1\n) as r',
+            string_agg(format('t.%I', r.name), ', ' order by r.ordinal), f.table_name, (
+                select string_agg(
+                    format('t.%I %s s.key_%s', k.name, funnelvec._key_operator(a.atttypid, 3), k.ordinal), ' and ' order by k.ordinal)
+                from funnelvec._key(f.table_name) as k
+                join pg_attribute as a on a.attrelid = f.table_name and a.attname = k.name)) end,
+        string_agg(format(', %I %s', r.name, r.type), '' order by r.ordinal),
+        string_agg(format(', %I', r.name), '' order by r.ordinal)
+    from funnelvec._returned(f) as r
 $body$;
 
 -- A funnel by the name of its function: as SQL would find it, or written schema.name.
@@ -246,8 +370,8 @@ end
 $body$;
 
 -- The text that a search runs, with $1 = query vector and $2 = k, for reading, EXPLAIN and prepared statements. It does what the
--- typed function does but for its settings: hnsw.ef_search has to be at least the first keep, and with a filter
--- hnsw.iterative_scan has to be relaxed_order.
+-- typed function does first, but for its settings: hnsw.ef_search has to be at least the first keep, and with a filter
+-- hnsw.iterative_scan has to be relaxed_order. With a filter that is narrow now, it is the statement without the index.
 create or replace function funnelvec.search_sql(funnel text, filter jsonb default null)
 returns text
 language plpgsql stable
@@ -257,8 +381,9 @@ declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := funnelvec._filter_sql(f.table_name, filter);
     statement record := funnelvec._statement(
-        f, not funnelvec._indexed(f), format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null,
-        '$2::bigint', '''-infinity''');
+        f, not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
+            coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10))).narrow,
+        format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
 begin
     return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
 end

@@ -6,6 +6,7 @@
 --      rows are wanted than hnsw.ef_search can give
 --   2  the index, iterating: dead rows of the table also take places in the list that the index returns
 --   3  no index: what it finds is all there is
+-- Where the filter is narrow (61_narrow), the third comes first.
 -- Settings are saved, set for the call and put back: a SET clause on the function would fail for a role that is not superuser in
 -- a fresh session, at CREATE and at restore; hnsw.* exist only once pgvector is loaded, which the check of the query does first.
 
@@ -26,13 +27,15 @@ begin
     return jsonb_build_object(
         'format', 1, 'table', (select c.relname from pg_class as c where c.oid = f.table_name), 'column', f.column_name, 'funnel', f.funnel, 'metric', f.metric, 'model', f.model,
         'approximate', f.approximate,
+        'returns', to_jsonb(f.returns),
         'calibration', (
             select jsonb_build_object(
                 'version', k.version, 'family', k.family, 'parameters', k.parameters, 'judgments_sha256', k.judgments_sha256,
                 'queries', k.queries, 'pairs', k.pairs, 'relevant', k.relevant,
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
-            where k.version is not null));
+            where k.version is not null),
+        'logging', f.logging);
 end
 $body$;
 
@@ -47,6 +50,8 @@ declare
     names text[];
     numbers text[];
     using_codes text;
+    after text[];
+    after_numbers text[];
     indexed boolean := funnelvec._indexed(f);
 begin
     -- The query's code per stage is computed once, into a variable: in the statement it would be computed again for every row.
@@ -65,6 +70,15 @@ begin
         string_agg(case when s.is_base then ', null::text' else ', _fv_code_' || s.stage end, '' order by s.stage)
     into declarations, assignments, names, numbers, using_codes
     from funnelvec._stages(f) as s;
+    -- The row that the answer begins behind: its score, and its key in variables that hold any value of their type.
+    select
+        array['_fv_after'] || array_agg('_fv_after_' || c.ordinal order by c.ordinal),
+        array['$' || 4 + cardinality(names)] || array_agg('$' || 4 + cardinality(names) + c.ordinal order by c.ordinal),
+        using_codes || ', _fv_after' || string_agg(', _fv_after_' || c.ordinal, '' order by c.ordinal),
+        concat(declarations, E'    _fv_after double precision := ''NaN'';\n',
+            string_agg(format(E'    _fv_after_%s %s;\n', c.ordinal, c.type), '' order by c.ordinal))
+    into after, after_numbers, using_codes, declarations
+    from funnelvec._after_columns(f) as c;
     return concat(
         funnelvec._mark(), E'\n-- ', funnelvec._definition(f), E'\n#variable_conflict use_column\ndeclare\n',
         format(E'    _fv_query %s := query;\n', (funnelvec._base(f.table_name, f.column_name)).type),
@@ -72,14 +86,16 @@ begin
         E'    _fv_cutoff double precision := ''-infinity'';\n',
         E'    _fv_where text;\n',
         case when indexed then
-            E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n'
+            E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
             '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' end,
         declarations,
+        funnelvec._log_declarations(f),
         E'begin\n',
         funnelvec._body_checks(f),
         assignments,
-        case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes)
-            else funnelvec._body_scan(f, names, numbers, using_codes) end,
+        case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers)
+            else funnelvec._body_scan(f, names, numbers, using_codes, after, after_numbers) end,
+        funnelvec._log_body(f),
         'end');
 end
 $body$;
@@ -160,54 +176,142 @@ $text$ end,
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
         funnelvec._cutoff_sql(calibration, 'min_relevance'))
+    || funnelvec._body_after(f)
     || format(
         E'    if filter is not null then\n        _fv_where := '' and ('' || funnelvec._filter_sql(%L, filter) || '')'';\n    end if;\n',
         f.table_name::text);
 end
 $body$;
 
--- First stage without an index: one exact statement.
-create or replace function funnelvec._body_scan(f funnelvec.funnels, names text[], numbers text[], using_codes text)
-returns text
-language plpgsql stable
+-- The key columns with their types without a width: a value that is too long for the column is no error, only no row's.
+create or replace function funnelvec._after_columns(f funnelvec.funnels)
+returns table (ordinal integer, type text)
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-declare
-    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', '_fv_cutoff');
-    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3');
+    select k.ordinal, format_type(a.atttypid, -1)
+    from funnelvec._key(f.table_name) as k
+    join pg_attribute as a on a.attrelid = f.table_name and a.attname = k.name
+$body$;
+
+-- Where the next page begins: the score and the key of the last row of the page before, {"score": 0.93, "key": [17]}.
+create or replace function funnelvec._body_after(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format($text$    if after is not null then
+        perform funnelvec._check_after(after, %1$s);
+        begin
+            _fv_after := after ->> 'score';
+%2$s        exception when data_exception then
+            raise exception using
+                errcode = 'FV004',
+                message = format('after holds a value that does not fit: %%s', sqlerrm),
+                hint = 'Pass the score and the key of the last row of the page before.';
+        end;
+        if _fv_after = 'NaN' then
+            raise exception using errcode = 'FV004', message = 'the score in after is NaN, which no row has';
+        end if;
+    end if;
+$text$,
+        count(*),
+        string_agg(format(E'            _fv_after_%s := after -> ''key'' ->> %s;\n', c.ordinal, c.ordinal - 1), '' order by c.ordinal))
+    from funnelvec._after_columns(f) as c
+$body$;
+
+-- The form of a cursor; what stands in it is checked by its types.
+create or replace function funnelvec._check_after(after jsonb, width integer)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
 begin
-    return format(
-        E'    if _fv_where is null then\n        return query\n%s%s;\n    else\n'
-        '        return query execute %L || _fv_where || %L\n        using _fv_query, _fv_k, _fv_cutoff%s;\n    end if;\n',
-        static.head, static.tail, dynamic.head, dynamic.tail, using_codes);
+    if jsonb_typeof(after) = 'object'
+        and after ?& array['score', 'key'] and after - array['score', 'key'] = '{}'
+        and jsonb_typeof(after -> 'score') in ('number', 'string')
+        and jsonb_typeof(after -> 'key') = 'array'
+    then
+        if jsonb_array_length(after -> 'key') = width
+            and not jsonb_path_exists(after, 'strict $.key[*] ? (@ == null || @.type() == "object" || @.type() == "array")')
+        then
+            return;
+        end if;
+    end if;
+    raise exception using
+        errcode = 'FV004',
+        message = format('after is not the place of a row: %s', left(after::text, 100)),
+        hint = format('Write {"score": 0.93, "key": [%s]}, with the score and the key of the last row of the page before.',
+            case width when 1 then '17' else format('... %s values', width) end);
 end
 $body$;
 
-create or replace function funnelvec._body_indexed(f funnelvec.funnels, names text[], numbers text[], using_codes text)
+-- First stage without an index: one exact statement.
+create or replace function funnelvec._body_scan(
+    f funnelvec.funnels,
+    names text[],
+    numbers text[],
+    using_codes text,
+    after text[],
+    after_numbers text[]
+)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', '_fv_cutoff', counted => true);
-    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', '$3', counted => true);
-    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', counted => true);
+    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', '_fv_cutoff', after => after);
+    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', after => after_numbers);
+begin
+    return format(
+        E'    if _fv_where is null then\n        %6$s\n%1$s%2$s%7$s    else\n'
+        '        %6$s execute %3$L || _fv_where || %4$L\n        using _fv_query, _fv_k, _fv_cutoff%5$s%7$s    end if;\n',
+        static.head, static.tail, dynamic.head, dynamic.tail, using_codes,
+        -- A log wants to know what came back, which `return query` does not say.
+        case when funnelvec._logs(f)
+            then format('for %s%s, score, relevance in', (funnelvec._key_sql(f.table_name)).targets, (funnelvec._returned_sql(f)).targets) else 'return query' end,
+        case when funnelvec._logs(f)
+            then format(E'\n            loop\n                return next;\n%s            end loop;\n', funnelvec._log_count(f)) else E';\n' end);
+end
+$body$;
+
+create or replace function funnelvec._body_indexed(
+    f funnelvec.funnels,
+    names text[],
+    numbers text[],
+    using_codes text,
+    after text[],
+    after_numbers text[]
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', '_fv_cutoff', counted => true, after => after);
+    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', '$3', counted => true, after => after_numbers);
+    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', counted => true, after => after_numbers);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
     consume text;
 begin
     consume := format(
         E'            loop\n                exit when _fv_try < 3 and _fv_found < %s;\n                exit when score is null;\n'
-        '                return next;\n            end loop;\n', keep);
+        '                return next;\n%s            end loop;\n', keep, funnelvec._log_count(f));
     return format($text$    _fv_ef_search := current_setting('hnsw.ef_search');
     _fv_iterative_scan := current_setting('hnsw.iterative_scan');
     _fv_seqscan := current_setting('enable_seqscan');
-    _fv_iterate := _fv_where is not null or %1$s > 1000 or row_security_active(%2$L::regclass);
-    perform set_config('hnsw.ef_search', greatest(_fv_ef_search::integer, least(%1$s, 1000))::text, true);
-    if _fv_where is null then
+    if _fv_where is not null or row_security_active(%2$L::regclass) then
+        _fv_iterate := true;
+        _fv_narrow := (funnelvec._narrow(%2$L::regclass, _fv_where, %1$s)).narrow;
+    else
+        _fv_iterate := %1$s > 1000;
+    end if;
+%13$s    perform set_config('hnsw.ef_search', greatest(_fv_ef_search::integer, least(%1$s, 1000))::text, true);
+    if not _fv_narrow then
         perform set_config('enable_seqscan', 'off', true);
     end if;
-    for _fv_try in 1 .. 3 loop
+    for _fv_try in case when _fv_narrow then 3 else 1 end .. 3 loop
         continue when _fv_try = 2 and _fv_iterate;
         if _fv_try = 2 or _fv_iterate then
             perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
@@ -227,7 +331,7 @@ begin
                 end
             using _fv_query, _fv_k, _fv_cutoff%11$s
 %10$s        end if;
-        if _fv_try = 3 and _fv_found > _fv_before then
+        if _fv_try = 3 and not _fv_narrow and _fv_found > _fv_before then
             raise notice 'the index found %% of the %% rows that the first stage of %% keeps; the stage was repeated without it',
                 _fv_before, _fv_found, %12$L;
         end if;
@@ -238,7 +342,9 @@ begin
     perform set_config('hnsw.iterative_scan', _fv_iterative_scan, true);
     perform set_config('enable_seqscan', _fv_seqscan, true);
 $text$,
-        keep, f.table_name::text, key.targets, static.head, static.tail,
-        dynamic.head, dynamic.tail, exact.head, exact.tail, consume, using_codes, f.name);
+        keep, f.table_name::text, key.targets || coalesce((funnelvec._returned_sql(f)).targets, ''), static.head, static.tail,
+        dynamic.head, dynamic.tail, exact.head, exact.tail, consume, using_codes, f.name,
+        -- An index can't begin behind a row, and a single stage keeps no rows to begin among.
+        case when f.funnel not like '%>%' then E'    _fv_narrow := _fv_narrow or after is not null;\n' end);
 end
 $body$;

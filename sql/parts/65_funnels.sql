@@ -23,6 +23,7 @@ declare
     s record;
 begin
     perform funnelvec._check_owner(f.table_name);
+    perform funnelvec._check_returns(f);
     if coalesce(f.name, '') = '' or octet_length(f.name) > 63 then
         raise exception using
             errcode = 'FV004',
@@ -31,7 +32,7 @@ begin
     end if;
     select k.name into reserved
     from funnelvec._key(f.table_name) as k
-    where k.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter') or k.name like '\_fv\_%'
+    where k.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after') or k.name like '\_fv\_%'
     limit 1;
     if reserved is not null then
         raise exception using
@@ -61,6 +62,40 @@ begin
             hint = format('End with %s:%s, or pass approximate => true.', base.dims, base.code);
     end if;
     perform funnelvec._stages(f);
+end
+$body$;
+
+-- Refuse columns to return that are not there, or whose names the function has taken.
+create or replace function funnelvec._check_returns(f funnelvec.funnels)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    taken text;
+begin
+    if array_ndims(f.returns) > 1 or cardinality(f.returns) > 200 or exists (select from unnest(f.returns) as r where r is null) then
+        raise exception using
+            errcode = 'FV004',
+            message = 'returns is not a list of up to 200 names of columns',
+            hint = 'Such as returns => array[''name'', ''price''].';
+    end if;
+    perform funnelvec._returned(f);
+    select r.name into taken
+    from unnest(f.returns) as r (name)
+    where r.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after') or r.name like '\_fv\_%'
+        or r.name in (select k.name from funnelvec._key(f.table_name) as k)
+    group by r.name
+    union all
+    select r.name from unnest(f.returns) as r (name) group by r.name having count(*) > 1
+    limit 1;
+    if taken is not null then
+        raise exception using
+            errcode = 'FV008',
+            message = format('the search function can''t return the column %L of %s: it has that name already', taken, f.table_name),
+            hint = 'The key is returned anyway; leave out what is named twice, and rename a column called score, relevance, query, k, '
+                'min_relevance, filter, after or _fv_...';
+    end if;
 end
 $body$;
 
@@ -107,7 +142,8 @@ create or replace function funnelvec.create_funnel(
     approximate boolean default false,
     replace boolean default false,
     model text default null,
-    metric text default null
+    metric text default null,
+    returns text[] default null
 )
 returns text
 language plpgsql
@@ -121,6 +157,7 @@ begin
     f.column_name := column_name;
     f.approximate := coalesce(approximate, false);
     f.model := coalesce(model, '');
+    f.returns := nullif(returns, '{}');
     select string_agg(p.resolution || coalesce('@' || p.keep, ''), ' > ' order by p.stage) into f.funnel
     from funnelvec._parse_funnel(funnel) as p;
     perform funnelvec._base(table_name, column_name);
@@ -132,6 +169,7 @@ begin
     where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel));
     f.created_at := now();
+    f.logging := (select g.logging from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name);
     delete from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name;
     insert into funnelvec.funnels select f.*;
     perform funnelvec._write_function(f);
@@ -177,9 +215,11 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select
-        array['query', 'k', 'min_relevance', 'filter'] || array_agg(k.name order by k.ordinal) || array['score', 'relevance'],
-        array[(funnelvec._base(f.table_name, f.column_name)).type::regtype::oid, 'int4'::regtype, 'float8'::regtype, 'jsonb'::regtype]
-            || array_agg(a.atttypid order by k.ordinal) || array['float8'::regtype::oid, 'float8'::regtype]
+        array['query', 'k', 'min_relevance', 'filter', 'after'] || array_agg(k.name order by k.ordinal)
+            || array(select r.name from funnelvec._returned(f) as r order by r.ordinal) || array['score', 'relevance'],
+        array[(funnelvec._base(f.table_name, f.column_name)).type::regtype::oid, 'int4'::regtype, 'float8'::regtype, 'jsonb'::regtype,
+                'jsonb'::regtype] || array_agg(a.atttypid order by k.ordinal)
+            || array(select r.type_id from funnelvec._returned(f) as r order by r.ordinal) || array['float8'::regtype::oid, 'float8'::regtype]
     from funnelvec._key(f.table_name) as k
     join pg_attribute as a on a.attrelid = f.table_name and a.attname = k.name
 $body$;
@@ -197,9 +237,12 @@ declare
     shape record := funnelvec._function_shape(f);
     definition text := format(
         E'create or replace function %s(query %s, k integer default 10, min_relevance double precision default null, '
-        'filter jsonb default null)\nreturns table (%s, score double precision, relevance double precision)\n'
-        'language plpgsql stable parallel restricted\nset search_path = pg_catalog, pg_temp\nas %L',
-        funnelvec._function_name(f), base.type, key.columns, funnelvec._function_body(f));
+        'filter jsonb default null, after jsonb default null)\nreturns table (%s%s, score double precision, relevance double precision)\n'
+        'language plpgsql %s\nset search_path = pg_catalog, pg_temp\nas %L',
+        funnelvec._function_name(f), base.type, key.columns, (funnelvec._returned_sql(f)).columns,
+        -- A log is written to; that a stable function may not do.
+        case when funnelvec._logs(f) then 'volatile parallel unsafe' else 'stable parallel restricted' end,
+        funnelvec._function_body(f));
     known pg_proc;
     written regprocedure;
     owner text := (select c.relowner::regrole from pg_class as c where c.oid = f.table_name);
@@ -220,6 +263,7 @@ begin
     then
         execute format('alter function %s owner to %s', written, owner);
     end if;
+    perform funnelvec._guard_log(f);
 end
 $body$;
 
@@ -245,6 +289,6 @@ begin
 end
 $body$;
 
-comment on function funnelvec.create_funnel(text, regclass, text, text, boolean, boolean, text, text)
-    is 'create a funnel and its search function, such as products_search(query, k, min_relevance, filter)';
+comment on function funnelvec.create_funnel(text, regclass, text, text, boolean, boolean, text, text, text[])
+    is 'create a funnel and its search function, such as products_search(query, k, min_relevance, filter, after)';
 comment on function funnelvec.drop_funnel(text) is 'drop a funnel and its search function';

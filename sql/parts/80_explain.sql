@@ -80,7 +80,8 @@ as $body$
 $body$;
 
 -- Run the search under EXPLAIN ANALYZE, with the settings and the three tries of the typed function, and read the stages off its
--- plan. `ms` is a stage's own time; rows_in of the first stage is the size of the table.
+-- plan. `ms` and the blocks are a stage's own; rows_in of the first stage is the size of the table; `notes` has a line for each
+-- thing to look at, with the statement that mends it where there is one.
 create or replace function funnelvec.explain(
     funnel text,
     query vector,
@@ -95,7 +96,10 @@ returns table (
     rows_in bigint,
     rows_out bigint,
     ms double precision,
-    access text
+    access text,
+    blocks_hit bigint,
+    blocks_read bigint,
+    notes text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -105,40 +109,44 @@ declare
     predicate text := ' and (' || funnelvec._filter_sql(f.table_name, filter) || ')';
     cutoff double precision := case when min_relevance is not null then funnelvec.cutoff(funnel, min_relevance, query) end;
     stages integer := cardinality(string_to_array(f.funnel, '>'));
-    plan jsonb;
-    tried text;
+    run record;
     node jsonb;
-    total double precision;
-    before double precision := 0;
+    before jsonb := '{"Actual Total Time": 0, "Shared Hit Blocks": 0, "Shared Read Blocks": 0}';
     s record;
 begin
     perform funnelvec._check_query(f, query, k);
-    select r.plan, r.tried into plan, tried
-    from funnelvec._run_explained(f, query, k, coalesce(cutoff, '-infinity'), predicate) as r;
-    total := plan #>> '{0,Plan,Actual Total Time}';
+    run := funnelvec._run_explained(f, query, k, coalesce(cutoff, '-infinity'), predicate);
     rows_out := funnelvec._rows(f.table_name);
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
         stage := s.stage;
         resolution := s.resolution;
         keep := s.keep;
         rows_in := rows_out;
-        node := funnelvec._plan_node(plan, 'stage_' || s.stage);
-        access := case when s.stage = 1 then tried else 'rescore' end;
-        if s.stage < stages then
-            rows_out := (node ->> 'Actual Rows')::numeric;
-            ms := round((node ->> 'Actual Total Time')::numeric - before::numeric, 3);
-            before := node ->> 'Actual Total Time';
-        else
-            rows_out := (plan #>> '{0,Plan,Actual Rows}')::numeric;
-            ms := round(total::numeric - before::numeric, 3);
-            access := access || coalesce(', cutoff ' || round(cutoff::numeric, 6), '');
-        end if;
+        -- The plan of a stage holds the plans of those before it, and so do its figures.
+        node := case when s.stage < stages then funnelvec._plan_node(run.plan, 'stage_' || s.stage) else run.plan #> '{0,Plan}' end;
+        rows_out := (node ->> 'Actual Rows')::numeric;
+        ms := round((node ->> 'Actual Total Time')::numeric - (before ->> 'Actual Total Time')::numeric, 3);
+        blocks_hit := (node ->> 'Shared Hit Blocks')::bigint - (before ->> 'Shared Hit Blocks')::bigint;
+        blocks_read := (node ->> 'Shared Read Blocks')::bigint - (before ->> 'Shared Read Blocks')::bigint;
+        before := node;
+        access := case when s.stage = 1 then run.tried else 'rescore' end
+            || case when s.stage = stages then coalesce(', cutoff ' || round(cutoff::numeric, 6), '') else '' end;
+        notes := concat_ws(E'\n',
+            case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.code_column, predicate is not null, k) end,
+            funnelvec._codes_note(f, s.code_column, s.dims, s.code, s.is_base, stages),
+            case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
+                '%s of %s blocks were not in shared_buffers (%s)', blocks_read, blocks_hit + blocks_read,
+                current_setting('shared_buffers')) end);
         return next;
     end loop;
 end
 $body$;
 
--- The plan of the try that answered, and what its first stage went through.
+-- The plan of the try that answered, and how it came to that.
+--   tried        how the first stage got at its rows
+--   try          1 the index as it is, 2 the index iterating, 3 no index
+--   rows_before  rows that the try before the last found; null where the first try answered
+--   rows_found   rows that the last one found; wanted: rows that the stage keeps
 create or replace function funnelvec._run_explained(
     f funnelvec.funnels,
     query vector,
@@ -146,43 +154,117 @@ create or replace function funnelvec._run_explained(
     cutoff double precision,
     predicate text,
     out plan jsonb,
-    out tried text
+    out tried text,
+    out try integer,
+    out rows_before bigint,
+    out rows_found bigint,
+    out wanted integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    wanted integer := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
-    iterate boolean := predicate is not null or wanted > 1000 or row_security_active(f.table_name);
+    filtered boolean := predicate is not null or row_security_active(f.table_name);
+    narrow boolean := false;
+    matching double precision;
+    total_rows double precision;
+    iterate boolean;
     saved text[];
     statement record;
     node jsonb;
-    found_before bigint;
 begin
+    wanted := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
     -- current_setting knows hnsw.* once pgvector is loaded, which the check of the query has seen to.
     saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
-    for try in 1 .. 3 loop
-        continue when try = 2 and iterate or try < 3 and not funnelvec._indexed(f);
+    iterate := filtered or wanted > 1000;
+    if filtered then
+        select n.narrow, n.matching, n.total into narrow, matching, total_rows from funnelvec._narrow(f.table_name, predicate, wanted) as n;
+    end if;
+    for i in case when narrow or not funnelvec._indexed(f) then 3 else 1 end .. 3 loop
+        continue when i = 2 and iterate;
+        try := i;
+        rows_before := rows_found;
         perform funnelvec._scan_settings(
             greatest(saved[1]::integer, least(wanted, 1000)),
             case when iterate or try = 2 then 'relaxed_order' else saved[2] end,
-            case when try < 3 and predicate is null then 'off' else saved[3] end);
+            case when try < 3 then 'off' else saved[3] end);
         statement := funnelvec._statement(
             f, try = 3, format('%L::%s', query, (funnelvec._base(f.table_name, f.column_name)).type), null,
             k::text, format('%L::double precision', cutoff));
-        execute 'explain (analyze, costs off, format json) ' || statement.head || coalesce(predicate, '') || statement.tail
+        execute 'explain (analyze, buffers, costs off, format json) '
+            || statement.head || coalesce(predicate, '') || statement.tail
         into plan;
         node := funnelvec._plan_node(plan, 'stage_1');
+        rows_found := (node ->> 'Actual Rows')::numeric;
         tried := funnelvec._access(node, iterate or try = 2)
-            || case when try = 3 and found_before < (node ->> 'Actual Rows')::numeric
-                then format(' (the index found %s)', found_before) else '' end;
-        exit when (node ->> 'Actual Rows')::numeric >= wanted;
-        found_before := (node ->> 'Actual Rows')::numeric;
+            || case when filtered then format(', about %s of %s rows match', matching, total_rows) else '' end
+            || case when try = 3 and rows_before < rows_found then format(' (the index found %s)', rows_before) else '' end;
+        exit when rows_found >= wanted;
     end loop;
     perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
 end
 $body$;
 
+-- What there is to say of the first stage, a line each; null where there is nothing.
+create or replace function funnelvec._first_stage_notes(
+    f funnelvec.funnels,
+    run record,
+    code_column text,
+    filtered boolean,
+    k integer
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    upkeep record := funnelvec._upkeep(f.table_name);
+    notes text[] := '{}';
+begin
+    if not funnelvec._indexed(f) then
+        notes := notes || format('no index, so every row was compared: select funnelvec.add_resolution(%L, %L, %L, index => true);',
+            f.table_name::text, f.column_name, split_part(split_part(f.funnel, '>', 1), '@', 1));
+    elsif run.try = 3 and run.rows_found > run.rows_before then
+        notes := notes || format('the index found %s of the %s rows that the stage keeps; it was repeated without the index, which '
+            'found %s', run.rows_before, run.wanted, run.rows_found);
+    elsif run.try = 3 and run.rows_before is null then
+        notes := notes || 'few rows match, so all of them were compared, which is less work than going through the index'::text;
+    elsif run.try = 3 then
+        notes := notes || 'to be sure of that, the stage was repeated without the index'::text;
+    elsif run.try = 2 then
+        notes := notes || format('the index found %s of the %s rows that the stage keeps, so it was searched again, iterating: '
+            'rows that are dead and not vacuumed take places in it: vacuum %s;', run.rows_before, run.wanted, f.table_name);
+    elsif run.tried like 'scan%' then
+        notes := notes || 'the planner expected reading every row to be cheaper than the index'::text;
+    end if;
+    if run.rows_found < run.wanted then
+        notes := format('%s rows %s, fewer than the %s that the stage keeps', run.rows_found,
+            case when filtered then 'match' else 'have such a code' end, run.wanted) || notes;
+    end if;
+    return nullif(concat_ws(E'\n', nullif(array_to_string(notes, E'\n'), ''),
+        funnelvec._stale_advice(f.table_name, upkeep.rows, upkeep.analyzed, upkeep.changed)), '');
+end
+$body$;
+
+-- Codes out of line cost a look into the TOAST table each; for the column itself that is as it should be.
+create or replace function funnelvec._codes_note(
+    f funnelvec.funnels,
+    code_column text,
+    dims integer,
+    code text,
+    is_base boolean,
+    stages integer
+)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when t.share > 0.05 then funnelvec._toasted_advice(f.table_name, code_column, t.share) end
+    from funnelvec._toasted_by_statistics(f.table_name, code_column, funnelvec._code_bytes(dims, code)) as t (share)
+    where not is_base and stages > 1
+$body$;
+
+-- How a first stage got at its rows: by its own index, by one on a filtered column, or through all of them.
 create or replace function funnelvec._access(node jsonb, iterate boolean)
 returns text
 language sql immutable
@@ -190,10 +272,14 @@ set search_path = pg_catalog, pg_temp
 as $body$
     select case
         when n.index is null then 'scan'
+        when n.nearest is null then 'filter by index ' || n.index
         else format('index %s%s', n.index, case when iterate then ', iterating' end)
     end
-    from (select jsonb_path_query_first(node, 'strict $.**."Index Name"', silent => true) #>> '{}') as n (index)
+    from (
+        select jsonb_path_query_first(node, 'strict $.**."Index Name"', silent => true) #>> '{}',
+            jsonb_path_query_first(node, 'strict $.**."Order By"', silent => true)
+    ) as n (index, nearest)
 $body$;
 
 comment on function funnelvec.explain(text, vector, integer, double precision, jsonb)
-    is 'run a search and show per stage: rows in, rows out, milliseconds, and how it got at the rows';
+    is 'run a search and show per stage: rows in, rows out, milliseconds, blocks, how it got at the rows, and what to look at';

@@ -15,14 +15,27 @@ returns table (
     index_name regclass,
     index_bytes bigint,
     advice text,
-    object text
+    object text,
+    storage text,
+    code_bytes bigint,
+    toasted double precision,
+    index_growth double precision,
+    dead_share double precision,
+    changed bigint,
+    vacuumed_at timestamptz,
+    analyzed_at timestamptz,
+    hot_share double precision,
+    fillfactor integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     r funnelvec.resolutions;
+    parsed record;
     stored record;
+    upkeep record;
+    home regclass;
     fault text;
 begin
     for r in
@@ -43,27 +56,55 @@ begin
         bit_balance := null;
         index_name := null;
         index_bytes := null;
+        storage := case when r.code_column = r.column_name then 'base' else 'column' end;
+        code_bytes := null;
+        toasted := null;
+        index_growth := null;
+        dead_share := null;
+        changed := null;
+        vacuumed_at := null;
+        analyzed_at := null;
+        hot_share := null;
+        fillfactor := null;
         fault := coalesce(funnelvec._resolution_fault(r), funnelvec._measure_fault(r, status.table_name is not null));
         if fault is not null then
             advice := fault;
             return next;
             continue;
         end if;
-        select c.* into stored
-        from funnelvec._parse_resolution(r.resolution) as p
-        cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as c;
+        -- What holds the codes and the index over them.
+        home := r.table_name;
+        parsed := funnelvec._parse_resolution(r.resolution);
+        stored := funnelvec._code(parsed.dims, parsed.code, 'x', r.metric, 'f32');
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
+        select c.bytes, c.toasted into code_bytes, toasted from funnelvec._code_sizes(home, r.code_column, parsed.dims, parsed.code) as c;
         coverage := filled::double precision / nullif(rows, 0);
-        index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);
+        index_name := funnelvec._index_of(home, r.code_column, stored.opclass);
         index_bytes := funnelvec._index_bytes(index_name);
-        advice := concat_ws('; ',
+        index_growth := round((index_bytes / funnelvec._new_index_bytes(index_name, filled, parsed.dims, parsed.code))::numeric, 2);
+        upkeep := funnelvec._upkeep(home);
+        dead_share := round(upkeep.dead_share::numeric, 4);
+        changed := upkeep.changed;
+        vacuumed_at := upkeep.vacuumed_at;
+        analyzed_at := upkeep.analyzed_at;
+        hot_share := round(upkeep.hot_updates::numeric / nullif(upkeep.updates, 0), 4);
+        fillfactor := upkeep.fillfactor;
+        advice := concat_ws(E'\n',
             case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
-            case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end);
+            case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
+            case when storage <> 'base' and toasted > 0.05
+                then funnelvec._toasted_advice(home, r.code_column, toasted) end,
+            funnelvec._index_advice(r, home, index_name, index_bytes, index_growth, rows),
+            funnelvec._vacuum_advice(home, rows + upkeep.dead, upkeep.dead_share),
+            funnelvec._stale_advice(home, rows, upkeep.analyzed, changed),
+            case when storage = 'column'
+                then funnelvec._hot_advice(home, upkeep.updates, hot_share, fillfactor, upkeep.row_bytes) end);
         return next;
     end loop;
     return query
     select p."table", null::text, null::text, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
-        null::regclass, null::bigint, p.advice, p.object
+        null::regclass, null::bigint, p.advice, p.object, null::text, null::bigint, null::double precision, null::double precision,
+        null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
     from funnelvec._problems() as p
     where status.table_name is null or p."table" = status.table_name
     order by p."table"::text, p.object;
@@ -117,8 +158,8 @@ as $body$
 $body$;
 
 -- Rows, and rows whose code an HNSW index can see: not null and, under cosine, not zero. Tables of more than 200,000 rows are
--- sampled by pages and scaled up. Balance of sign codes: mean over dimensions of 1 - |2 p - 1|, p = share of ones, on up to 1,000
--- rows; 1 where every dimension splits the rows in half, 0 where every dimension is constant.
+-- sampled, 50,000 rows by pages, and scaled up. Balance of sign codes: mean over dimensions of 1 - |2 p - 1|, p = share of ones, on
+-- about 1,000 rows; 1 where every dimension splits the rows in half, 0 where every dimension is constant.
 create or replace function funnelvec._coverage(
     r funnelvec.resolutions,
     out rows bigint,
@@ -136,12 +177,13 @@ declare
         else format('%s(t.%I) > 0', norm, r.code_column)
     end;
     believed bigint := funnelvec._rows(r.table_name);
-    drawn text := case when believed > 200000
-        then format('tablesample system (%s) repeatable (0)', 100 * 200000.0 / believed) else '' end;
-    few text := format('tablesample bernoulli (%s) repeatable (0)', least(100, 100 * 4000.0 / greatest(1, believed)));
+    large boolean := believed > 200000;
+    drawn text := case when large then format('tablesample system (%s) repeatable (0)', 100 * 50000.0 / believed) else '' end;
+    few text := format('tablesample %s (%s) repeatable (0)', case when large then 'system' else 'bernoulli' end,
+        least(100, 100 * 1000.0 / greatest(1, believed)));
 begin
     execute format('select count(*), count(*) filter (where %s) from %s as t %s', visible, r.table_name, drawn) into rows, filled;
-    if drawn <> '' then
+    if large then
         filled := round(filled::numeric * believed / greatest(1, rows));
         rows := believed;
     end if;
@@ -149,7 +191,7 @@ begin
         execute format(
             'select avg(1 - abs(2 * b.p - 1)) from ('
             'select avg(get_bit(t.code, i)) as p '
-            'from (select t.%1$I as code from %2$s as t %3$s where t.%1$I is not null limit 1000) as t '
+            'from (select t.%1$I as code from %2$s as t %3$s where t.%1$I is not null limit 1500) as t '
             'cross join generate_series(0, %4$s - 1) as i group by i) as b',
             r.code_column, r.table_name, few, p.dims)
         into balance;
@@ -157,5 +199,140 @@ begin
 end
 $body$;
 
+-- Bytes of all codes of a relation, and the share of them that is out of line: counted where PostgreSQL can tell (17 and later), else
+-- from its statistics. Sampled as the coverage is.
+create or replace function funnelvec._code_sizes(
+    relation regclass,
+    code_column text,
+    dims integer,
+    code text,
+    out bytes bigint,
+    out toasted double precision
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    believed bigint := funnelvec._rows(relation);
+    large boolean := believed > 200000;
+    counted bigint;
+begin
+    execute format(
+        'select count(*), sum(pg_column_size(t.%1$I)), %2$s::double precision / nullif(count(t.%1$I), 0) from %3$s as t %4$s',
+        code_column,
+        case when current_setting('server_version_num')::integer >= 170000
+            then format('count(*) filter (where pg_column_toast_chunk_id(t.%I) is not null)', code_column) else 'null' end,
+        relation,
+        case when large then format('tablesample system (%s) repeatable (0)', 100 * 50000.0 / believed) else '' end)
+    into counted, bytes, toasted;
+    toasted := coalesce(
+        toasted, funnelvec._toasted_by_statistics(relation, code_column, funnelvec._code_bytes(dims, code)));
+    if large then
+        bytes := round(bytes::numeric * believed / greatest(1, counted));
+    end if;
+end
+$body$;
+
+-- Bytes that an HNSW index over so many rows has when it is new: on each page as many elements as fit, each with its code and the
+-- links of its levels (a level more has one of m). Rows with the same code share an element, so with many duplicates it is less.
+create or replace function funnelvec._new_index_bytes(index_name regclass, rows bigint, dims integer, code text)
+returns double precision
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select 8192 * (1 + case
+        when e.bytes + n.bytes + 8 <= 8160 then ceil(rows / floor(8160 / (e.bytes + n.bytes + 8)))
+        else rows + ceil(rows / floor(8160 / (n.bytes + 4))) end)
+    from (
+        select coalesce((
+            select o.option_value::double precision
+            from pg_class as c cross join pg_options_to_table(c.reloptions) as o
+            where c.oid = index_name and o.option_name = 'm'), 16)
+    ) as i (m)
+    cross join lateral (
+        select 8 * ceil((80 + case code when 'f32' then 4 * dims when 'f16' then 2 * dims else (dims + 7) / 8 end) / 8.0)
+    ) as e (bytes)
+    cross join lateral (select 8 * ceil((4 + (2 + 1 / (i.m - 1)) * i.m * 6) / 8)) as n (bytes)
+    where rows > 0
+$body$;
+
+create or replace function funnelvec._index_advice(
+    r funnelvec.resolutions,
+    home regclass,
+    index_name regclass,
+    index_bytes bigint,
+    growth double precision,
+    rows bigint
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    buffers bigint := pg_size_bytes(current_setting('shared_buffers'));
+    cache bigint := pg_size_bytes(current_setting('effective_cache_size'));
+    starts text;
+    broken regclass;
+begin
+    select i.indexrelid into broken
+    from pg_index as i
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_am as m on m.oid = c.relam
+    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
+    limit 1;
+    if index_name is null and rows >= 10000 then
+        select string_agg(f.name, ', ' order by f.name) into starts
+        from funnelvec.funnels as f
+        cross join lateral funnelvec._parse_funnel(f.funnel) as p
+        where f.table_name = r.table_name and f.column_name = r.column_name and p.stage = 1 and p.resolution = r.resolution;
+    end if;
+    return nullif(concat_ws(E'\n',
+        case when broken is not null then format('the index %s is not valid, its building was interrupted: drop index %1$s;', broken) end,
+        case when starts is not null then format('%s starts here and has no index, so it compares every row: '
+            'select funnelvec.add_resolution(%L, %L, %L, index => true);', starts, r.table_name::text, r.column_name, r.resolution) end,
+        case when growth > 1.5 and index_bytes > 1000000 then format(
+            'the index has %s times the size of a new one: reindex index concurrently %s;', growth, index_name) end,
+        case
+            when index_bytes > cache then format('the index (%s) does not fit into effective_cache_size (%s), so searches read from '
+                'the disk: start with fewer dimensions or a bit code, or give the server more memory',
+                pg_size_pretty(index_bytes), current_setting('effective_cache_size'))
+            when index_bytes > buffers then format('the index (%s) does not fit into shared_buffers (%s)',
+                pg_size_pretty(index_bytes), current_setting('shared_buffers'))
+        end), '');
+end
+$body$;
+
+create or replace function funnelvec._vacuum_advice(relation regclass, versions bigint, dead_share double precision)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when versions >= 10000 and dead_share > 0.1 then format(
+        '%s %% of the row versions of %s are dead, and take places in what an index returns: vacuum %2$s;',
+        round(100 * dead_share), relation) end
+$body$;
+
+-- An update that changes no indexed column is cheap (HOT) where its page has room for one more version of the row. Codes in the row
+-- make rows long, and a page that was filled to the end has no room.
+create or replace function funnelvec._hot_advice(
+    relation regclass,
+    updates bigint,
+    hot_share double precision,
+    fillfactor integer,
+    row_bytes double precision
+)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when updates >= 1000 and hot_share < 0.5 and fillfactor > w.wanted then format(
+        '%s %% of %s updates were HOT; the others entered every index again. Leave room on the pages: alter table %s set (fillfactor = %s); '
+        'pages that are full stay so until they are rewritten (vacuum full)',
+        round(100 * hot_share), updates, relation, w.wanted) end
+    -- Room for two versions more; half a page at least stays for rows.
+    from (select greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (wanted)
+$body$;
+
 comment on function funnelvec.status(regclass)
-    is 'stored resolutions: coverage, balance of sign codes, index and its size, advice; and what repair() would mend';
+    is 'stored resolutions: coverage, sizes, index, what has to be looked after, with the statements; and what repair() would mend';

@@ -95,7 +95,10 @@ begin
     f.metric := said ->> 'metric';
     f.model := coalesce(said ->> 'model', '');
     f.approximate := coalesce((said ->> 'approximate')::boolean, false);
+    f.returns := (select array_agg(r.name order by r.ordinal)
+        from jsonb_array_elements_text(nullif(said -> 'returns', 'null')) with ordinality as r (name, ordinal));
     f.created_at := now();
+    f.logging := nullif(said -> 'logging', 'null');
     calibration := nullif(said -> 'calibration', 'null');
 exception when data_exception then
     f := null;
@@ -141,6 +144,7 @@ begin
     select q.* into p from pg_proc as q where q.oid = funnelvec._function_oid(f);
     shape := funnelvec._function_shape(f);
     if funnelvec._function_body(f) = p.prosrc and p.proargnames = shape.names and p.proallargtypes = shape.types
+        and (p.provolatile = 'v') = funnelvec._logs(f)
         and not p.prosecdef and p.proconfig = array['search_path=pg_catalog, pg_temp']
     then
         return null;
@@ -200,6 +204,12 @@ as $body$
     from funnelvec.funnels as f
     cross join lateral funnelvec._function_fault(f) as s (fault)
     where s.fault is not null and not funnelvec._gone(f.table_name)
+    union all
+    select f.table_name, format('table %s', l.name),
+        format('the query log of %s is gone: select funnelvec.stop_logging(%L, forget => true);', f.name, funnelvec._function_name(f))
+    from funnelvec.funnels as f
+    cross join lateral funnelvec._lost_log(f) as l (name)
+    where l.name is not null and not funnelvec._gone(f.table_name)
     union all
     select u.table_name, format('column %s.%I', u.table_name, u.code_column),
         format('holds %s of %I, which the registry does not know: select funnelvec.repair();', u.resolution, u.column_name)

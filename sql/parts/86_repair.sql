@@ -107,7 +107,8 @@ begin
     insert into funnelvec.resolutions select u.* from unnest(resolutions) as u on conflict do nothing;
     with gone as (
         delete from funnelvec.funnels as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
-    select array_agg(jsonb_populate_record(d::funnelvec.funnels, jsonb_build_object('column_name', n.name)))
+    select array_agg(jsonb_populate_record(d::funnelvec.funnels, jsonb_build_object('column_name', n.name,
+        'returns', array_replace(d.returns, d.column_name, n.name))))
     into funnels from gone as d cross join lateral (select moved ->> (d.table_name::oid::text || ' ' || d.column_name)) as n (name);
     insert into funnelvec.funnels select u.* from unnest(funnels) as u on conflict do nothing;
     with gone as (

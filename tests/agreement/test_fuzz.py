@@ -103,7 +103,17 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "filter": lambda rng: rng.choice(
             [None, {"price": {"$lt": 50}}, filter_of(rng), filter_of(rng), deep(rng)]
         ),
+        "after": lambda rng: rng.choice(
+            [None, {"score": 0.5, "key": [7]}, '{"score": 0.5, "key": [7]}']
+        ),
         "funnel": lambda rng: rng.choice([None, "products_search"]),
+    },
+    "search_many": {
+        "queries": lambda rng: np.stack([good(rng), good(rng)]),
+        "k": lambda rng: rng.randint(1, 20),
+        "min_relevance": lambda rng: rng.choice([None, 0.5]),
+        "filter": lambda rng: rng.choice([None, filter_of(rng)]),
+        "funnel": lambda _: None,
     },
     "explain": {
         "query": good,
@@ -116,6 +126,8 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "k": lambda rng: rng.randint(1, 5),
         "funnel": lambda _: None,
         "seed": lambda rng: rng.randint(0, 9),
+        "queries": lambda rng: rng.choice([None, np.stack([good(rng) for _ in range(3)])]),
+        "filter": lambda rng: rng.choice([None, {"price": {"$lt": 50}}, filter_of(rng)]),
     },
     "add": {
         "ids": lambda rng: [rng.choice([1, 2, 10**6]) + i for i in range(2)],
@@ -137,13 +149,23 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "replace": lambda rng: rng.random() < 0.5,
         "model": lambda rng: rng.choice([None, "m"]),
         "metric": lambda rng: rng.choice([None, "cosine"]),
+        "returns": lambda rng: rng.choice([(), ["price"], ["name", "price"]]),
     },
     "drop_funnel": {"name": lambda _: "g"},
+    "log_queries": {
+        "share": lambda _: 1.0,
+        "keep_for": lambda _: datetime.timedelta(days=1),
+        "max_rows": lambda rng: rng.randint(1, 9),
+        "roles": lambda _: False,
+        "funnel": lambda _: None,
+    },
+    "stop_logging": {"forget": lambda rng: rng.random() < 0.5, "funnel": lambda _: None},
+    "logged_queries": {"limit": lambda rng: rng.randint(1, 9), "funnel": lambda _: None},
     "status": {},
     "__len__": {},
 }
 #: Arguments that have to be given; a funnel is one of them where it is made.
-REQUIRED = ("query", "ids", "vectors", "resolution", "name")
+REQUIRED = ("query", "queries", "ids", "vectors", "resolution", "name")
 
 
 def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]]:

@@ -40,13 +40,18 @@ STATE = {
     "resolutions": "select table_name::text, column_name, resolution, metric, code_column, index_name"
     "  from funnelvec.resolutions order by 1, 2, 3",
     "funnels": "select table_name::text, name, column_name, funnel, metric, approximate, model,"
-    "       calibration from funnelvec.funnels order by 1, 2",
+    "       calibration, logging from funnelvec.funnels order by 1, 2",
     "calibrations in force": "select f.name, to_jsonb(c) - 'table_name' from funnelvec.funnels as f"
     "  join funnelvec.calibrations as c using (table_name, column_name, model, metric)"
     " where c.version = f.calibration order by 1",
     "functions": "select pronamespace::regnamespace::text, proname, proacl::text, prosrc,"
     "       obj_description(oid, 'pg_proc'), proowner::regrole::text"
     "  from pg_proc where proname in ('products_search', 'Odd one') order by 1, 2",
+    "logged": "select id, k, returned, query::text from products_search_log where id = 1",
+    "guards": "select polname, polcmd::text, polpermissive,"  # brackets come back in other places
+    "       translate(pg_get_expr(polqual, polrelid), '()', ''),"
+    "       translate(pg_get_expr(polwithcheck, polrelid), '()', '') from pg_policy"
+    " where polrelid = 'products_search_log'::regclass order by 1",
     "faults": "select object, advice from funnelvec.status() where advice <> ''",
 }
 
@@ -100,6 +105,8 @@ def furnish(owner: Connection) -> None:
     )
     for _ in range(2):
         owner.execute("select * from funnelvec.calibrate('products_search', 'judgments')")
+    owner.execute("select funnelvec.log_queries('products_search', share => 1)")
+    search(owner, "products_search", Q)
     owner.execute(
         f"""
         revoke execute on function products_search from public;
@@ -198,8 +205,14 @@ def assert_complete(dump: Source, target: Database) -> None:
         # What comes back can be worked with.
         owner.execute("select funnelvec.add_resolution('products', 'embedding', '8:f16')")
         owner.execute("select * from funnelvec.calibrate('products_search', 'judgments')")
-    with connected(target.other_url) as other:
+    logged = "select count(*) from products_search_log"
+    with connected(target.other_url) as other, connected(target.owner_url) as owner:
+        before = owner.execute(logged).fetchone()
         assert len(search(other, "products_search", Q)) == 10
+        after = owner.execute(logged).fetchone()
+        assert before is not None and after == (before[0] + 1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            other.execute("select * from products_search_log")
 
 
 MODES = [pytest.param("extension", marks=pytest.mark.pg(18)), "plain"]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from funnelvec import cli
-from funnelvec.bench import compare, generate, stage
+from funnelvec.bench import compare, generate, measure_filters, stage
+from funnelvec.bench.selectivity import SHARES
 from funnelvec.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
@@ -203,3 +204,37 @@ def test_the_command_prints_tables_or_json(
     assert found["data"]["rows"] == 200
     assert found["queries"] == 30
     assert 0.5 < found["contestants"][0]["recall"] <= 1
+
+
+def test_filters_are_measured_side_by_side(owner_url: str, owner_conn: Connection) -> None:
+    dataset = generate(2000, 8, dims=32, seed=1)
+    report = measure_filters(owner_url, dataset, funnel="16:f16@40 > 32:f32", k=5, rounds=2)
+    assert traces(owner_conn) == 0
+    assert [each.share for each in report.measured] == [*SHARES, *SHARES]
+    for each in report.measured:
+        assert each.short == 0  # ours is always full
+        assert each.funnel_recall >= 0.6
+        if not each.access.startswith("index"):
+            assert each.funnel_recall >= 0.9
+        assert each.exact_ms > 0 and each.versus_exact is not None
+    narrow = [each.access for each in report.measured if each.share < 0.01]
+    assert all(access.startswith(("scan", "filter by index")) for access in narrow)
+    assert len(report.section().rows) == 12
+    assert len(json.loads(json.dumps(report.as_json()))["measured"]) == 12
+
+
+def test_the_command_prints_filters(owner_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "bench",
+        "--filters",
+        "--quick",
+        "--url",
+        owner_url,
+        "--rows",
+        "400",
+        "--dims",
+        "16",
+    ]
+    assert cli.main([*arguments, "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "our way" in out and "100.00%" in out and "ours had 0" in out

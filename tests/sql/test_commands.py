@@ -176,7 +176,7 @@ def test_a_table_that_is_not_there(owner_url: str, capsys: pytest.CaptureFixture
 def test_status_names_what_repair_would_mend(
     products_database: Database, products: Any, call: Callable[..., Any]
 ) -> None:
-    products.execute("drop function two_stages(vector, integer, double precision, jsonb)")
+    products.execute("drop function two_stages(vector, integer, double precision, jsonb, jsonb)")
     printed = call("status", products_database.owner_url)
     assert "two_stages" in printed and "repair" in printed
     (problem,) = call("status", products_database.owner_url, "--json")["problems"]

@@ -29,7 +29,7 @@ DIMS = 8
 
 #: What a call may end in beside FV...: the standard states that docs/errors.md lists.
 STANDARD = {
-    "22000", "22003", "22P02", "22P05",  # text that is no value of the argument's type
+    "22000", "22003", "22007", "22008", "22015", "22P02", "22P05",  # text that is no value of the argument's type
     "0A000", "3F000", "42601", "42602", "42P01",  # text that names no table
     "42501",  # no privilege
     "54000", "54001",  # beyond PostgreSQL's own limits
@@ -60,6 +60,18 @@ NUMBERS = [
 FLOATS = [
     "0", "1", "0.5", "-0.0", "1.0000000001", "-1e-300", "1e-320", "5e-324", "1e308", "1e309", "NaN",
     "Infinity", "-Infinity", "", "half", "0.1e", "1e-9", "0.999999999999",
+]  # fmt: skip
+RETURNED = [
+    "{price}", "{name,price}", "{id}", "{score}", "{}", "{NULL}", "{price,price}", "{no}", "{{price},{name}}", "{after}",
+    "{embedding}", "{_fv_k}", '{"pri ce"}', "price", "{", '{"\'; drop table products; --"}', "{xmin}", "{tableoid}",
+]  # fmt: skip
+PLACES = [
+    '{"score": 0.5, "key": [7]}', '{"score": "-Infinity", "key": ["7"]}', '{"score": "NaN", "key": [7]}', "{}", "[]", "1",
+    '{"score": 0.5}', '{"score": 0.5, "key": []}', '{"score": 0.5, "key": [7, 8]}', '{"score": null, "key": [7]}',
+    '{"score": 0.5, "key": [null]}', '{"score": 0.5, "key": [[7]]}', '{"score": 0.5, "key": 7}', "null", '"x"', "",
+    '{"score": true, "key": [7]}', '{"score": 1e400, "key": [7]}', '{"score": 0.5, "key": ["x"]}',
+    '{"score": 0.5, "key": [1e30]}', '{"score": "x", "key": [7]}', '{"score": 0.5, "key": [7], "more": 1}',
+    '{"score": "1; drop table products", "key": ["\'; drop table products; --"]}', '{"score": 0.5, "key": [true]}',
 ]  # fmt: skip
 BOOLEANS = ["true", "false", "maybe", "", "1", "on", "t"]
 METRICS = ["cosine", "dot", "euclidean", "Cosine", "l1", "", "cosine'; --", "COSINE "]
@@ -137,6 +149,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "replace": lambda _: BOOLEANS,
         "model": lambda _: WORDS,
         "metric": lambda _: METRICS,
+        "returns": lambda _: RETURNED,
     },
     "funnelvec.drop_funnel": {"name": lambda _: ["g", *WORDS]},
     "funnelvec.search_sql": {"funnel": lambda _: ["f", "f", *WORDS], "filter": filter_texts},
@@ -152,7 +165,21 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "sample": lambda _: NUMBERS,
         "k": lambda _: NUMBERS,
         "seed": lambda _: NUMBERS,
+        "queries_from": lambda rng: ["judgments", "odd_judgments", *tables(rng)],
+        "filter": filter_texts,
     },
+    "funnelvec.log_queries": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "share": lambda _: FLOATS,
+        "keep_for": lambda _: ["1 day", "0", "-1 day", "1e9 years", "infinity", *WORDS],
+        "max_rows": lambda _: NUMBERS,
+        "roles": lambda _: BOOLEANS,
+    },
+    "funnelvec.stop_logging": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "forget": lambda _: BOOLEANS,
+    },
+    "funnelvec.trim_query_log": {"funnel": lambda _: ["f", *WORDS]},
     "funnelvec.calibrate": {
         "funnel": lambda _: ["f", "f", *WORDS],
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
@@ -175,18 +202,20 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "after": lambda _: PLACES,
     },
     "scanned": {
         "query": vector_texts,
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "after": lambda _: PLACES,
     },
 }
 REQUIRED = {
     "funnelvec.add_resolution": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
-    "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
+    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
 }  # fmt: skip
 #: Searches are what users call most, so they get the larger share.
 WEIGHTS = {

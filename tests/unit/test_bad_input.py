@@ -180,7 +180,10 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: e.create("t\0", dims=4), InvalidInput, "NUL"),
     (lambda e, t: e.create("t", dims=4, vector="id"), InvalidInput, "'id'"),
     (lambda e, t: e.create("t", dims=4, columns={"id": "text"}), InvalidInput, "'id'"),
-    (lambda e, t: e.create("t", dims=4, columns={"a": "json"}), InvalidInput, "'json'"),  # type: ignore[dict-item]
+    (lambda e, t: e.create("t", dims=4, columns={"a": "jsonb"}), InvalidInput, "'jsonb'"),  # type: ignore[dict-item]
+    (lambda e, t: e.create("t", dims=4, columns={"a": "json[]"}), InvalidInput, "'json"),  # type: ignore[dict-item]
+    (lambda e, t: e.create("t", dims=4, id_kind="json"), InvalidInput, "kind json"),
+    (lambda e, t: e.create("t", dims=4, id_kind="text[]"), InvalidInput, "no order"),
     (lambda e, t: e.create("t", dims=4, id_kind="serial"), InvalidInput, "'serial'"),  # type: ignore[arg-type]
     (lambda e, t: e.create("t", dims=4, dtype="f64"), InvalidInput, "'f64'.*f32, f16"),  # type: ignore[arg-type]
     (lambda e, t: e.create("t", dims=4, metric="l3"), InvalidInput, "'l3'"),  # type: ignore[arg-type]

@@ -323,3 +323,30 @@ def test_closing_forgets() -> None:
         engine.create("t", dims=2)
     with pytest.raises(NotFound):
         engine.table("t")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": float("nan")}, [float("inf")], {1: 2}, {None: 1}, {"a": {"b": object()}}, "a\0", {"a\0": 1}, ["\ud800"],
+        {"a": b"x"}, 1j,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_json_is_refused(value: object) -> None:
+    with fv.connect("memory:") as engine:
+        table = engine.create("t", dims=2, columns={"meta": "json"})
+        with pytest.raises(fv.errors.InvalidInput, match="meta"):
+            table.add([1], [[1, 2]], columns={"meta": [value]})
+        assert len(table) == 0
+
+
+def test_json_and_arrays_are_kept_apart_from_what_was_given() -> None:
+    given = {"a": [1, None, {"b": True}]}
+    with fv.connect("memory:") as engine:
+        table = engine.create("t", dims=2, columns={"meta": "json", "tags": "text[]"})
+        table.add([1], [[1, 2]], columns={"meta": [given], "tags": [("x", None)]})
+        given["a"].clear()
+        table.create_funnel("t_search", "2:f32", returns=["meta", "tags"])
+        (hit,) = table.search([1, 2], filter={"meta.a": 1, "tags": "x"})
+        assert hit.columns == {"meta": {"a": [1, None, {"b": True}]}, "tags": ["x", None]}

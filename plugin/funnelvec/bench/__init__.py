@@ -11,6 +11,17 @@ from __future__ import annotations
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
+from funnelvec.bench.selectivity import FilterReport, measure_filters
 from funnelvec.bench.stats import Ratio
 
-__all__ = ["BenchReport", "Dataset", "Ratio", "Standing", "compare", "generate", "load"]
+__all__ = [
+    "BenchReport",
+    "Dataset",
+    "FilterReport",
+    "Ratio",
+    "Standing",
+    "compare",
+    "generate",
+    "load",
+    "measure_filters",
+]

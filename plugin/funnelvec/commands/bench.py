@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from funnelvec.commands.output import print_json, print_table, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from funnelvec.bench import Dataset
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -27,6 +31,11 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
 {_FULL[2]} builds."""
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
+    parser.add_argument(
+        "--filters",
+        action="store_true",
+        help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
+    )
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
     parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
@@ -54,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
     queries, rounds, builds = _QUICK if args.quick else _FULL
+    if args.filters:
+        queries = 20 if args.quick else 60
     if args.data is None:
         dims = 1_536 if args.dims is None else args.dims
         rows = _ROWS if args.rows is None else args.rows
@@ -67,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
             queries=queries,
             seed=args.seed,
         )
+    if args.filters:
+        return _filters(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -82,6 +95,28 @@ def run(args: argparse.Namespace) -> int:
     for section in report.sections():
         print_table(section.head, section.rows, title=section.title)
         print()
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
+    from funnelvec import bench
+
+    report = bench.measure_filters(
+        args.url,
+        dataset,
+        funnel=args.funnel,
+        k=args.k,
+        rounds=3 if args.rounds is None else args.rounds,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    section = report.section()
+    print_table(section.head, section.rows, title=section.title)
+    print()
     for line in report.lines():
         print(line)
     return 0

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(dataclasses.asdict(found))
         return 0
-    head = ("resolution", "access", "stage", "keep", "rows in", "rows out", "ms")
+    head = ("resolution", "access", "stage", "keep", "rows in", "rows out", "ms", "hit", "read")
     rows = [
         (
             stage.resolution,
@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
             f"{stage.rows_in:,}",
             f"{stage.rows_out:,}",
             f"{stage.ms:.3f}",
+            f"{stage.blocks_hit:,}",
+            f"{stage.blocks_read:,}",
         )
         for stage in found.stages
     ]

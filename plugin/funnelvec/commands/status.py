@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from funnelvec.commands.output import print_json, print_table
@@ -52,7 +53,9 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 connection,
                 'select s."table"::text as table, s.column_name as vector, s.resolution,'
                 "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
-                "       s.index_name::text as index, s.index_bytes, s.advice,"
+                "       s.index_name::text as index, s.index_bytes, s.advice, s.storage,"
+                "       s.code_bytes, s.toasted, s.index_growth, s.dead_share, s.changed,"
+                "       s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,"
                 "       (select r.metric from funnelvec.resolutions as r"
                 '         where r.table_name = s."table" and r.column_name = s.column_name'
                 "           and r.resolution = s.resolution) as metric"
@@ -104,21 +107,57 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
         print("no resolutions; make one with funnelvec.add_resolution")
         return
     texts = ("table", "vector", "resolution", "metric")
-    head = (*texts, "rows", "coverage", "bit balance", "index MB")
+    head = (
+        *texts, "rows", "coverage", "balance", "codes MB", "toasted", "index MB", "growth",
+    )  # fmt: skip
     rows = [
         (
             *(each[name] for name in texts),
             f"{each['rows']:,}",
-            "-" if each["coverage"] is None else f"{each['coverage']:.3f}",
-            "-" if each["bit_balance"] is None else f"{each['bit_balance']:.2f}",
-            "-" if each["index_bytes"] is None else f"{each['index_bytes'] / 1e6:.1f}",
+            _number(each["coverage"], ".3f"),
+            _number(each["bit_balance"], ".2f"),
+            _number(each["code_bytes"], ".1f", unit=1e6),
+            _number(each["toasted"], ".0%"),
+            _number(each["index_bytes"], ".1f", unit=1e6),
+            _number(each["index_growth"], ".2f"),
         )
         for each in found
     ]
     print_table(head, rows, text=len(texts))
+    _print_tables(found)
+    said = set()
     for each in found:
-        if each["advice"]:
-            print(f"{each['table']}.{each['vector']} {each['resolution']}: {each['advice']}")
+        for line in each["advice"].splitlines():
+            # What is about the table stands in the row of each resolution.
+            if (each["table"], line) not in said:
+                print(f"{each['table']}.{each['vector']} {each['resolution']}: {line}")
+            said.add((each["table"], line))
+
+
+def _print_tables(found: list[dict[str, Any]]) -> None:
+    counted = {each["table"]: each for each in found if each["fillfactor"] is not None}
+    head = ("table", "vacuumed", "analyzed", "changed since", "dead", "HOT updates", "fillfactor")
+    rows = [
+        (
+            name,
+            _when(each["vacuumed_at"]),
+            _when(each["analyzed_at"]),
+            _number(each["changed"], ",d"),
+            _number(each["dead_share"], ".0%"),
+            _number(each["hot_share"], ".0%"),
+            each["fillfactor"],
+        )
+        for name, each in counted.items()
+    ]
+    print_table(head, rows, text=3)
+
+
+def _number(value: float | None, form: str, *, unit: float = 1) -> str:
+    return "-" if value is None else format(value if unit == 1 else value / unit, form)
+
+
+def _when(moment: datetime.datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _print_funnels(found: list[dict[str, Any]]) -> None:

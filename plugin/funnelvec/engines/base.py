@@ -14,24 +14,25 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.engines.observed import Observed
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Explanation,
     Hit,
     Judgments,
     Key,
     Metric,
     Problem,
-    RecallReport,
     Repair,
-    ResolutionStatus,
 )
 
-__all__ = ["Capabilities", "Engine", "Progress", "Table", "default_funnel"]
+__all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]
+
+#: Where a page begins: behind a hit, or its cursor as text or as the JSON in it.
+After: TypeAlias = Hit | str | Mapping[str, Any]
 
 #: True shows a progress bar; a callable is told (rows done, rows in all).
 Progress: TypeAlias = bool | Callable[[int, int], None]
@@ -64,7 +65,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Protocol):
+class Table(Observed, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -176,6 +177,7 @@ class Table(Protocol):
         replace: bool = False,
         model: str | None = None,
         metric: Metric | None = None,
+        returns: Sequence[str] = (),
     ) -> None:
         """Give a funnel a name to search by.
 
@@ -189,15 +191,18 @@ class Table(Protocol):
             Name of the embedding model; a calibration belongs to it.
         metric
             As for `add_resolution`.
+        returns
+            Names of columns whose values every hit brings along, in `Hit.columns`.
 
         Raises
         ------
         SpecError
             If the funnel is malformed or does not fit the column.
         NotFound
-            If one of its resolutions has not been added.
+            If one of its resolutions has not been added, or a column to return does not exist.
         Conflict
-            If the name is taken, or the vector column has another metric.
+            If the name is taken, a column to return is one of the key or has a name that the
+            search function has taken, or the vector column has another metric.
         """
 
     def drop_funnel(self, name: str) -> None:
@@ -210,6 +215,7 @@ class Table(Protocol):
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        after: After | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` rows most similar to `query`, best first, ties by key.
@@ -226,6 +232,10 @@ class Table(Protocol):
             Leave out rows below this calibrated probability, in [0, 1].
         filter
             See `funnelvec.filters`; applied before the first stage counts.
+        after
+            Where the answer begins: behind this hit, the last of the page before, or its
+            ``cursor``. Pages go on through the rows that reach the last stage, and are empty
+            behind the last of them.
         funnel
             Name of the funnel; None means ``<table>_search``.
 
@@ -239,29 +249,21 @@ class Table(Protocol):
             If `min_relevance` is given and the funnel has no calibration.
         """
 
-    def explain(
+    def search_many(
         self,
-        query: npt.ArrayLike,
+        queries: npt.ArrayLike,
         *,
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage, with times."""
+    ) -> list[list[Hit]]:
+        """Answer several queries in one call: what `search` gives for each, in their order.
 
-    def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search, with sampled rows as queries.
-
-        The row itself does not count among its own neighbours, so the funnel is asked for
-        ``k + 1`` rows.
-
-        Raises
-        ------
-        InvalidInput
-            If the table has fewer than two rows, or ``k + 1`` rows cannot reach the last stage.
+        Parameters
+        ----------
+        queries
+            (n, dims) float32 or what converts to it; n may be 0.
         """
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
@@ -276,9 +278,6 @@ class Table(Protocol):
             If the judgments are too few, or scores do not rise with relevance. Judged rows that
             the table does not have (any more) are left out.
         """
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every resolution: coverage, bit balance, index."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
-from funnelvec.engines.keys import plain
+from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_flag, check_mapping, check_progress
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
 from funnelvec.funnel import Funnel
@@ -33,9 +33,9 @@ __all__ = [
     "check_metric",
     "check_min_relevance",
     "check_name",
+    "check_positive",
     "check_progress",
     "check_query",
-    "check_recall_arguments",
     "check_resolution",
     "check_schema",
 ]
@@ -62,7 +62,7 @@ def check_query(
     vector = _numbers(query, "the query", code)
     if vector.ndim != 1:
         raise InvalidInput(
-            f"the query must have the shape ({dims},), not {vector.shape}; search one query a call"
+            f"the query must have the shape ({dims},), not {vector.shape}; for several: search_many"
         )
     if vector.shape[0] != dims:
         raise InvalidInput(
@@ -80,6 +80,7 @@ def check_matrix(
     rows: int,
     code: BaseCode = "f32",
     directed: bool = True,
+    what: str = "vectors",
 ) -> npt.NDArray[np.float32]:
     """Return the vectors as (rows, dims) float32, rounded to what a column of `code` holds.
 
@@ -89,16 +90,16 @@ def check_matrix(
         If the shape differs, a number is not finite there, or, where vectors are to be
         `directed`, a row is zero.
     """
-    matrix = _numbers(vectors, "vectors", code)
+    matrix = _numbers(vectors, what, code)
     if rows == 0 and matrix.size == 0:
         return np.empty((0, dims), np.float32)
     if matrix.ndim != 2 or matrix.shape[1] != dims:
         raise InvalidInput(
-            f"vectors must have the shape (n, {dims}) of the column, not {matrix.shape}"
+            f"{what} must have the shape (n, {dims}) of the column, not {matrix.shape}"
         )
     if len(matrix) != rows:
         raise InvalidInput(f"{rows} ids but {len(matrix)} vectors; give one vector per id")
-    _check_values(matrix, "vectors", code=code, directed=directed)
+    _check_values(matrix, what, code=code, directed=directed)
     return matrix
 
 
@@ -208,7 +209,7 @@ def check_k(k: int, *, funnel: Funnel | None = None) -> int:
     InvalidInput
         If it is not a whole number from 1 to what reaches the last stage of `funnel`.
     """
-    k = _positive(k, "k")
+    k = check_positive(k, "k")
     keep = None if funnel is None else funnel.narrowest_keep
     if keep is not None and k > keep:
         raise InvalidInput(
@@ -218,7 +219,8 @@ def check_k(k: int, *, funnel: Funnel | None = None) -> int:
     return k
 
 
-def _positive(value: Any, name: str) -> int:
+def check_positive(value: Any, name: str) -> int:
+    """Return a whole number of at least 1; `name` is for the message."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -241,30 +243,6 @@ def check_min_relevance(min_relevance: float | None) -> float | None:
     return float(value)
 
 
-def check_recall_arguments(*, sample: int, k: int, seed: int, funnel: Funnel, rows: int) -> int:
-    """Check the arguments of ``measure_recall`` and return how many rows to sample.
-
-    Raises
-    ------
-    InvalidInput
-        If a number is out of range, ``k + 1`` rows cannot reach the last stage, or the table has
-        fewer than two rows.
-    """
-    sample, k = _positive(sample, "sample"), _positive(k, "k")
-    start: Any = plain(seed)
-    if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < 2**31:
-        raise InvalidInput(f"seed must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
-    keep = funnel.narrowest_keep
-    if keep is not None and k + 1 > keep:
-        raise InvalidInput(
-            f"k = {k} needs {k + 1} rows at the last stage of '{funnel}' (a sampled row finds "
-            f"itself too), but {keep} reach it; ask for {keep - 1} or less"
-        )
-    if rows < 2:
-        raise InvalidInput(f"recall needs at least two rows, the table has {rows}; add rows first")
-    return min(sample, rows)
-
-
 def check_name(name: str, what: str) -> str:
     """Return `name` if it can name a table, column or funnel; `what` says which, for the message.
 
@@ -284,7 +262,7 @@ def check_name(name: str, what: str) -> str:
 
 def check_dims(dims: int) -> int:
     """Return the width of a new column, 1 to 16,000."""
-    if _positive(dims, "dims") > MAX_DIMS:
+    if check_positive(dims, "dims") > MAX_DIMS:
         raise InvalidInput(f"dims must be at most {MAX_DIMS}, not {dims}")
     return dims
 
@@ -346,7 +324,7 @@ def check_schema(
     for name, count in Counter(names).items():
         if count > 1:
             raise InvalidInput(f"the name {name!r} is given to {count} columns; names must differ")
-    key = dict(zip(ids, kinds, strict=True))
+    key = dict(zip(ids, check_key_kinds(kinds), strict=True))
     for name, kind in {**key, **others}.items():
         if _unknown(kind, get_args(ColumnKind)):
             raise InvalidInput(

@@ -14,13 +14,14 @@ import numpy as np
 
 from funnelvec import kinds as _kinds
 from funnelvec.errors import InvalidInput
-from funnelvec.types import Key
+from funnelvec.types import ColumnKind, Key
 
 __all__ = [
     "KeyKind",
     "KeyName",
     "check_ids",
     "check_key",
+    "check_key_kinds",
     "key_kind",
     "key_name",
     "key_names",
@@ -46,6 +47,20 @@ def key_names(key: KeyName) -> tuple[str, ...]:
 def key_kind(key: KeyName, kinds: Mapping[str, _kinds.Kind]) -> KeyKind:
     """Look up what a key holds."""
     return kinds[key] if isinstance(key, str) else tuple(kinds[name] for name in key)
+
+
+def check_key_kinds(kinds: Sequence[ColumnKind]) -> Sequence[ColumnKind]:
+    """Return the kinds of a new key.
+
+    Raises
+    ------
+    InvalidInput
+        If one has no order that would say which row comes first.
+    """
+    for kind in kinds:
+        if str(kind) == "json" or str(kind).endswith("[]"):
+            raise InvalidInput(f"a key cannot be of kind {kind}: that has no order")
+    return kinds
 
 
 def check_ids(ids: Sequence[Key], *, kind: KeyKind) -> list[Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.filters import And, Filter, Not, Or, Test
+from funnelvec.filters import And, Filter, Not, Or, Test, column_of
+from funnelvec.kinds import element_kind
 from funnelvec.types import ColumnKind
 
 __all__ = ["mask"]
@@ -22,6 +24,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
 }
+_NEGATED = {"$ne": "$eq", "$nin": "$in"}
 
 
 def mask(
@@ -40,7 +43,8 @@ def mask(
     """
     match filter:
         case Test():
-            return _test(filter, columns[filter.field], kinds[filter.field], rows=rows)
+            column, path = column_of(filter.field, kinds)
+            return _test(filter, columns[column], path, kinds[column], rows=rows)
         case Not(part):
             return ~mask(part, columns, kinds, rows=rows)
         case And(parts):
@@ -50,25 +54,67 @@ def mask(
 
 
 def _test(
-    test: Test, values: Sequence[Any], kind: ColumnKind, *, rows: int
+    test: Test, values: Sequence[Any], path: Sequence[str], kind: ColumnKind, *, rows: int
 ) -> npt.NDArray[np.bool_]:
-    present = _each((value is not None for value in values), rows)
-    match test.operator:
-        case "$exists":
-            return present if test.value else ~present
-        case "$ne":
-            return ~_each((value == test.value for value in values), rows)
-        case "$in" | "$nin":
-            wanted = frozenset(test.value)
-            among = _each((value in wanted for value in values), rows)
-            return among if test.operator == "$in" else ~among
-        case _:
-            holds = _COMPARE[test.operator]
-            found = _each((v is not None and holds(v, test.value) for v in values), rows)
-    if kind == "number" and test.operator in ("$gt", "$gte"):
+    reached: Iterable[Any] = (_follow(v, path) for v in values) if kind == "json" else values
+    if test.operator == "$exists":
+        present = _each((value is not None for value in reached), rows)
+        return present if test.value else ~present
+    positive = _NEGATED.get(test.operator, test.operator)
+    passes = _passing(positive, test.value, kind)
+    if kind == "json" or element_kind(kind):
+        found = _each((any(map(passes, _elements(value))) for value in reached), rows)
+    else:
+        found = _each((value is not None and passes(value) for value in reached), rows)
+    return found if positive == test.operator else ~found
+
+
+def _passing(name: str, wanted: Any, kind: ColumnKind) -> Callable[[Any], bool]:
+    """Return what decides about one value that is there."""
+    if kind == "json":
+        if name == "$in":
+            among = frozenset(map(_typed, wanted))
+            return lambda value: _typed(value) in among
+        kind_of, limit = _typed(wanted)
+        compare = _COMPARE[name]
+
+        def passes(value: Any) -> bool:
+            found, number = _typed(value)
+            return found == kind_of and compare(number, limit)
+
+        return passes
+    if name == "$in":
+        values = frozenset(wanted)
+        return lambda value: value in values
+    holds = _COMPARE[name]
+    if kind in ("number", "number[]") and name in ("$gt", "$gte"):
         # Postgres sorts NaN above every number; a filter's own value is never NaN.
-        found |= _each((value is not None and value != value for value in values), rows)
-    return found
+        return lambda value: holds(value, wanted) or value != value
+    return lambda value: holds(value, wanted)
+
+
+def _follow(value: Any, path: Sequence[str]) -> Any:
+    """Return what the path leads to in a JSON value; None where it leads nowhere."""
+    for step in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(step)
+    return value
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    """Return what a test on an array or in JSON may match: the value itself, or each element."""
+    return (item for item in (value if isinstance(value, list) else [value]) if item is not None)
+
+
+def _typed(value: Any) -> tuple[str, Any]:
+    """Return a JSON value with its JSON type, comparable with others of that type."""
+    if isinstance(value, bool):
+        return "boolean", value
+    if isinstance(value, (int, float, Decimal)):
+        # By the digits that are written, as in a database: 0.1 is 0.1, not the double next to it.
+        return "number", Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    return ("string", value) if isinstance(value, str) else ("other", None)
 
 
 def _each(decisions: Iterable[bool], rows: int) -> npt.NDArray[np.bool_]:

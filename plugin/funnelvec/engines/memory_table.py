@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy.typing as npt
 
-from funnelvec import filters
 from funnelvec.calibration import PlattCalibration
-from funnelvec.codes import Codes, bits
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName, check_ids
-from funnelvec.engines.store import Step, Store, judge, measure_recall
-from funnelvec.errors import Conflict, NotCalibrated, NotFound
+from funnelvec.engines.memory_observing import MemoryObserving
+from funnelvec.engines.memory_searching import MemorySearching
+from funnelvec.engines.store import NamedFunnel, Store, judge
+from funnelvec.errors import Conflict, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     ColumnKind,
-    Explanation,
-    Hit,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
-    StageReport,
 )
 
 __all__ = ["MemoryTable"]
@@ -38,14 +31,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-@dataclass(frozen=True, slots=True)
-class _NamedFunnel:
-    name: str
-    funnel: Funnel
-    model: str | None
-
-
-class MemoryTable:
+class MemoryTable(MemorySearching, MemoryObserving):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -68,7 +54,7 @@ class MemoryTable:
         self._store = Store(base, metric=metric or _DEFAULT, key=key, kinds=kinds)
         # What holds the column to its metric; a column made for another than the default is held.
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
-        self._funnels: dict[str, _NamedFunnel] = {}
+        self._funnels: dict[str, NamedFunnel] = {}
         self._funnel_owners = funnel_owners
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
 
@@ -192,6 +178,7 @@ class MemoryTable:
         replace: bool = False,
         model: str | None = None,
         metric: Metric | None = None,
+        returns: Sequence[str] = (),
     ) -> None:
         """Give a funnel a name to search by."""
         checks.check_name(name, "the name of a funnel")
@@ -200,13 +187,14 @@ class MemoryTable:
         funnel = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         funnel.check(dims=self.dims, code=self.code, approximate=approximate)
         chosen = self._metric_for(metric)
+        columns = self._returned(returns)
         for stage in funnel.stages:
             self._check_stored(stage.resolution)
         owner = self._funnel_owners.get(name)
         if owner is not None and (owner != self.name or not replace):
             way_out = "pass replace=True" if owner == self.name else "choose another name"
             raise Conflict(f"funnel {name!r} exists already, on table {owner!r}; {way_out}")
-        self._funnels[name] = _NamedFunnel(name, funnel, model)
+        self._funnels[name] = NamedFunnel(name, funnel, model, columns)
         self._funnel_owners[name] = self.name
         self._claim(name, chosen)
 
@@ -216,7 +204,7 @@ class MemoryTable:
         del self._funnels[self._funnel(name).name], self._funnel_owners[name]
         self._release(name)
 
-    def _funnel(self, name: str | None) -> _NamedFunnel:
+    def _funnel(self, name: str | None) -> NamedFunnel:
         wanted = default_funnel(self.name) if name is None else checks.check_name(name, "funnel")
         if wanted not in self._funnels:
             known = ", ".join(sorted(self._funnels)) or "none"
@@ -226,99 +214,7 @@ class MemoryTable:
             )
         return self._funnels[wanted]
 
-    # -- searching -------------------------------------------------------------------------------
-
-    def search(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> list[Hit]:
-        """Find the `k` most similar rows."""
-        return self._search(query, k, min_relevance, filter, funnel)[0]
-
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage."""
-        start = perf_counter()
-        hits, steps, notes = self._search(query, k, min_relevance, filter, funnel)
-        total_ms = 1e3 * (perf_counter() - start)
-        reports = [
-            StageReport(
-                stage=number,
-                resolution=str(step.stage.resolution),
-                keep=step.stage.keep,
-                rows_in=step.rows_in,
-                rows_out=len(hits) if number == len(steps) else len(step.rows),
-                ms=step.ms,
-                access="scan" if number == 1 else "rescore",
-            )
-            for number, step in enumerate(steps, 1)
-        ]
-        return Explanation(str(self._funnel(funnel).funnel), tuple(reports), total_ms, tuple(notes))
-
-    def _search(
-        self,
-        query: npt.ArrayLike,
-        k: int,
-        min_relevance: float | None,
-        filter: Mapping[str, Any] | None,
-        funnel: str | None,
-    ) -> tuple[list[Hit], tuple[Step, ...], list[str]]:
-        named = self._funnel(funnel)
-        vector = checks.check_query(
-            query, dims=self.dims, code=self.code, directed=self._store.directed
-        )
-        k = checks.check_k(k, funnel=named.funnel)
-        threshold = checks.check_min_relevance(min_relevance)
-        last = named.funnel.last.resolution
-        calibration = self._calibrations.get((named.model, self.metric, last))
-        if threshold is not None and calibration is None:
-            raise NotCalibrated(
-                f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
-                f"call calibrate(judgments, funnel={named.name!r}) first"
-            )
-        parsed = filters.parse(filter)
-        bound = None if parsed is None else filters.check(parsed, self._store.kinds)
-        rows = self._store.matching(bound)
-        steps = self._store.descend(vector, named.funnel, rows)
-        notes = []
-        top, scores = steps[-1].rows[:k], steps[-1].scores[:k]
-        if calibration is None:
-            relevance: list[float | None] = [None] * len(top)
-        else:
-            if threshold is not None:
-                cutoff = calibration.cutoff(vector, threshold)
-                notes.append(f"min_relevance {threshold:g} is a score of at least {cutoff:.6g}")
-                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
-            relevance = [float(value) for value in calibration.apply(vector, scores)]
-        hits = [
-            Hit(self._store.keys[row], float(score), value)
-            for row, score, value in zip(top, scores, relevance, strict=True)
-        ]
-        return hits, steps, notes
-
     # -- measuring and calibrating ---------------------------------------------------------------
-
-    def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search."""
-        chosen = self._funnel(funnel).funnel
-        size = checks.check_recall_arguments(
-            sample=sample, k=k, seed=seed, funnel=chosen, rows=len(self)
-        )
-        return measure_recall(self._store, chosen, sample=size, k=k, seed=seed)
 
     def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
         """Fit relevance to judged pairs and use it from now on."""
@@ -335,24 +231,3 @@ class MemoryTable:
         )
         self._calibrations[named.model, self.metric, last] = calibration
         return calibration
-
-    def status(self) -> list[ResolutionStatus]:
-        """Report every resolution that was added."""
-        return [
-            self._status(resolution, stored)
-            for resolution, stored in self._store.codes.items()
-            if resolution != self._base
-        ]
-
-    def _status(self, resolution: Resolution, stored: Codes) -> ResolutionStatus:
-        has_balance = resolution.code == "bit" and len(self) > 0
-        return ResolutionStatus(
-            table=self.name,
-            vector=self.vector,
-            resolution=str(resolution),
-            column=resolution.column_name(self.vector),
-            rows=len(self),
-            filled=len(self),
-            coverage=1.0,
-            bit_balance=bits.balance(stored, dims=resolution.dims) if has_balance else None,
-        )

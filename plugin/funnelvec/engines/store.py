@@ -28,15 +28,23 @@ from funnelvec.types import (
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    StageRecall,
     needs_direction,
 )
 
-__all__ = ["Rows", "Step", "Store", "judge", "measure_recall"]
+__all__ = ["NamedFunnel", "Rows", "Step", "Store", "judge"]
 
 #: Row numbers, (n,) intp.
 Rows: TypeAlias = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFunnel:
+    """A funnel as a table knows it; `returns` are the columns that its hits bring along."""
+
+    name: str
+    funnel: Funnel
+    model: str | None
+    returns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,10 @@ class Store:
         """Number of the row with that key, or None."""
         return self._row_of.get(key)
 
+    def value(self, column: str, row: int) -> Any:
+        """Return what a row has in a column."""
+        return self._columns[column][row]
+
     def append(
         self,
         keys: Sequence[Any],
@@ -153,6 +165,14 @@ class Store:
                 found &= self.codes[resolution].any(axis=1)
         return np.flatnonzero(found)
 
+    def askable(self, funnel: Funnel, queries: npt.NDArray[np.float32]) -> Rows:
+        """Which of the (n, dims) queries are not zero at any stage, nor at all."""
+        found = np.ones(len(queries), np.bool_)
+        for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
+            if self.directed and resolution.code != "bit":
+                found &= self._encode(resolution, queries).any(axis=1)
+        return np.flatnonzero(found)
+
     def scores(
         self, resolution: Resolution, query: npt.NDArray[np.float32], rows: Rows
     ) -> npt.NDArray[np.float64]:
@@ -193,44 +213,6 @@ class Store:
             rows, scores = rows[order], scores[order]
             steps.append(Step(stage, rows_in, rows, scores, 1e3 * (perf_counter() - start)))
         return tuple(steps)
-
-
-def measure_recall(store: Store, funnel: Funnel, *, sample: int, k: int, seed: int) -> RecallReport:
-    """Send sampled rows through the funnel and through exact search, and compare.
-
-    A stage's recall is the share of the exact `k` nearest rows that are alive after it, the
-    sampled row itself left out of both, averaged over the sample.
-
-    Raises
-    ------
-    InvalidInput
-        If every row is zero at some stage, so that none can be asked for there.
-    """
-    usable = store.comparable(funnel)
-    if not len(usable):
-        raise InvalidInput(f"every row is zero at some stage of '{funnel}'; widen that stage")
-    picked = np.random.default_rng(seed).choice(usable, min(sample, len(usable)), replace=False)
-    exact = Funnel((Stage(store.base),))
-    everything = store.matching(None)
-    alive = np.zeros((len(picked), len(funnel.stages)))
-    times = np.zeros((len(picked), 2))
-    for number, row in enumerate(picked):
-        query = store.codes[store.base][row]
-        steps = store.descend(query, funnel, everything)
-        (truth,) = store.descend(query, exact, everything)
-        best = truth.rows[truth.rows != row][:k]
-        survivors = [step.rows[step.rows != row] for step in steps]
-        survivors[-1] = survivors[-1][:k]
-        alive[number] = [np.isin(best, rows).mean() for rows in survivors]
-        times[number] = sum(step.ms for step in steps), truth.ms
-    recalls = [
-        StageRecall(number, str(stage.resolution), stage.keep, float(recall))
-        for number, (stage, recall) in enumerate(
-            zip(funnel.stages, alive.mean(axis=0), strict=True), 1
-        )
-    ]
-    funnel_ms, exact_ms = np.median(times, axis=0)
-    return RecallReport(k, len(picked), tuple(recalls), float(funnel_ms), float(exact_ms))
 
 
 def judge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import struct
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -30,6 +31,7 @@ __all__ = [
     "COLUMN_TYPES",
     "DTYPES",
     "SQL_NAME",
+    "VectorArray",
     "VectorParameter",
     "milliseconds",
     "quoted",
@@ -58,6 +60,14 @@ COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
     "date": "date",
     "timestamp": "timestamptz",
     "uuid": "uuid",
+    "integer[]": "bigint[]",
+    "number[]": "double precision[]",
+    "text[]": "text[]",
+    "boolean[]": "boolean[]",
+    "date[]": "date[]",
+    "timestamp[]": "timestamptz[]",
+    "uuid[]": "uuid[]",
+    "json": "jsonb",
 }
 
 #: What the vectors of a column are on the wire, by the code of the column.
@@ -120,6 +130,31 @@ class _VectorDumper(Dumper):
         return wire(obj.array).to_binary()
 
 
+class VectorArray:
+    """An (n, d) array on its way to Postgres as an array of vectors of the type with this oid."""
+
+    __slots__ = ("array", "oid")
+
+    def __init__(self, array: npt.NDArray[Any], oid: int) -> None:
+        self.array, self.oid = array, oid
+
+
+class _VectorArrayDumper(Dumper):
+    # The statement casts it; the binary form of an array also names the type of its elements.
+    oid = 0
+    format = pq.Format.BINARY
+
+    def dump(self, obj: VectorArray) -> bytes:
+        wire = HalfVector if obj.array.dtype == np.float16 else Vector
+        head = struct.pack("!iiI", 1 if len(obj.array) else 0, 0, obj.oid)
+        if not len(obj.array):
+            return head
+        elements = [wire(row).to_binary() for row in obj.array]
+        lengths = (struct.pack("!i", len(element)) for element in elements)
+        parts = (part for pair in zip(lengths, elements, strict=True) for part in pair)
+        return b"".join((head, struct.pack("!ii", len(elements), 1), *parts))
+
+
 def vector_dumper(oid: int) -> type[Dumper]:
     """Return a dumper that says it makes values of this type, as COPY needs to know."""
     return type("VectorDumper", (_VectorDumper,), {"oid": oid})
@@ -128,6 +163,7 @@ def vector_dumper(oid: int) -> type[Dumper]:
 def register(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Teach one connection our own parameter class; other types are left as they are."""
     connection.adapters.register_dumper(VectorParameter, _VectorDumper)
+    connection.adapters.register_dumper(VectorArray, _VectorArrayDumper)
 
 
 def milliseconds(timeout: float | None) -> str | None:
@@ -154,6 +190,8 @@ def to_column(value: Any, type_name: str) -> Any:
     """Turn a value of a kind into what the binary COPY of a column of this type takes."""
     if value is None:
         return None
+    if type_name.endswith("[]") and isinstance(value, list):
+        return [to_column(item, type_name[:-2]) for item in value]
     if type_name == "timestamp without time zone" and isinstance(value, datetime.datetime):
         return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
     return value

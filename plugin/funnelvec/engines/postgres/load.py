@@ -139,4 +139,5 @@ def _kind(column: Column) -> Kind:
             "such rows with SQL"
         )
     # Filters compare doubles; what is written keeps its digits where the column does.
-    return "numeric" if column.type == "numeric" else column.kind
+    written: dict[str, Kind] = {"numeric": "numeric", "numeric[]": "numeric[]"}
+    return written.get(column.type, column.kind)

@@ -39,8 +39,11 @@ where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped a
 order by a.attnum
 
 -- name: funnels
-select f.name, f.funnel, f.model, f.metric
+select f.name, f.funnel, f.model, f.metric, coalesce(f.returns, '{}') as returns, a.atttypid::bigint as vector_oid,
+    pg_catalog.format('%%s.%%I', funnelvec._vector_schema(), t.typname) as vector_type
 from funnelvec.funnels as f
+join pg_catalog.pg_attribute as a on a.attrelid = f.table_name and a.attname = f.column_name
+join pg_catalog.pg_type as t on t.oid = a.atttypid
 where f.table_name = %(table)s::regclass and f.column_name = %(vector)s
 order by f.name
 
@@ -58,18 +61,33 @@ select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s
 -- name: create_funnel
 select funnelvec.create_funnel(
     %(name)s, %(table)s::regclass, %(vector)s, %(funnel)s,
-    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s, metric => %(metric)s)
+    approximate => %(approximate)s, replace => %(replace)s, model => %(model)s, metric => %(metric)s,
+    returns => %(returns)s)
 
 -- name: drop_funnel
 select funnelvec.drop_funnel(%(funnel)s)
 
 -- name: explain
-select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access
+select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access, e.blocks_hit, e.blocks_read,
+    pg_catalog.array_remove(pg_catalog.string_to_array(e.notes, E'\n'), '') as notes
 from funnelvec.explain(%(funnel)s, %(query)s, %(k)s, %(min_relevance)s, %(filter)s) as e
 
 -- name: measure_recall
-select m.stage, m.resolution, m.keep, m.recall, m.queries, m.funnel_ms, m.exact_ms
-from funnelvec.measure_recall(%(funnel)s, sample => %(sample)s, k => %(k)s, seed => %(seed)s) as m
+select m.stage, m.resolution, m.keep, m.recall, m.low, m.high, m.queries, m.funnel_ms, m.exact_ms
+from funnelvec.measure_recall(
+    %(funnel)s, sample => %(sample)s, k => %(k)s, seed => %(seed)s, queries_from => %(queries)s::regclass, filter => %(filter)s) as m
+
+-- name: log_queries
+select funnelvec.log_queries(
+    %(funnel)s, share => %(share)s, keep_for => %(keep_for)s, max_rows => %(max_rows)s, roles => %(roles)s)
+
+-- name: stop_logging
+select funnelvec.stop_logging(%(funnel)s, forget => %(forget)s)
+
+-- name: query_log
+select f.logging ->> 'table'
+from funnelvec.funnels as f
+where f.table_name = %(table)s::regclass and f.name = %(funnel)s
 
 -- name: calibrate
 select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
@@ -78,7 +96,8 @@ from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 -- name: status
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
-    s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice
+    s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.code_bytes, s.toasted, s.index_growth,
+    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor
 from funnelvec.status(%(table)s::regclass) as s
 where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)
 

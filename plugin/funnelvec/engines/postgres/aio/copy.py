@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio  # async only
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
+import numpy.typing as npt
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
@@ -16,7 +18,7 @@ from funnelvec.engines.postgres.aio.connection import Connection, cursor, fetch_
 from funnelvec.engines.postgres.load import Column, JudgedRows, Rows
 from funnelvec.engines.progress import reporting
 
-__all__ = ["copy_judgments", "copy_rows", "read_columns"]
+__all__ = ["copy_judgments", "copy_queries", "copy_rows", "read_columns"]
 
 _REPORT_EVERY = 1000
 _CANCEL_TIMEOUT = 5.0  # seconds, as psycopg has it for other statements
@@ -92,3 +94,23 @@ async def copy_judgments(connection: Connection, table: sql.Identifier, judged: 
     async with _copying(connection, command, types, vector=vector) as copy:
         for query, id, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
             await copy.write_row((VectorParameter(query), *id, label))
+
+
+async def copy_queries(
+    connection: Connection, table: sql.Identifier, vector: str, queries: npt.NDArray[Any]
+) -> str:
+    """Put queries into a temporary table, gone with the transaction; return its name."""
+    name = "pg_temp.funnelvec_queries"
+    await cursor(connection).execute(
+        sql.SQL(
+            "create temporary table funnelvec_queries on commit drop as "
+            "select t.{} as query from {} as t limit 0"
+        ).format(sql.Identifier(vector), table)
+    )
+    columns = await read_columns(connection, name)
+    command = sql.SQL("copy pg_temp.funnelvec_queries (query) from stdin (format binary)")
+    column = columns["query"]
+    async with _copying(connection, command.format(), [column.oid], vector=column) as copy:
+        for query in queries:
+            await copy.write_row((VectorParameter(query),))
+    return name

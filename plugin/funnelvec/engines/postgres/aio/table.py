@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
-from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
+from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
-from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio import copy
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
@@ -25,25 +24,23 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.observing import AsyncObserving
+from funnelvec.engines.postgres.aio.searching import AsyncSearching
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
-    Explanation,
-    Hit,
     Judgments,
     Key,
     Metric,
-    RecallReport,
-    ResolutionStatus,
-    StageRecall,
-    StageReport,
     needs_direction,
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import LiteralString  # in typing from Python 3.11 on
+
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
 
 __all__ = ["AsyncPostgresTable"]
@@ -55,9 +52,12 @@ class StoredFunnel(NamedTuple):
     funnel: str
     model: str
     metric: Metric
+    returns: tuple[str, ...]
+    vector_oid: int
+    vector_type: LiteralString
 
 
-class AsyncPostgresTable:
+class AsyncPostgresTable(AsyncSearching, AsyncObserving):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -185,8 +185,9 @@ class AsyncPostgresTable:
         replace: bool = False,
         model: str | None = None,
         metric: Metric | None = None,
+        returns: Sequence[str] = (),
     ) -> None:
-        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
+        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter, after)``."""
         checks.check_name(name, "the name of a funnel")
         checks.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
@@ -199,6 +200,7 @@ class AsyncPostgresTable:
             replace=checks.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
+            returns=check_returns(returns),
         )
         self._funnels = {}
 
@@ -206,96 +208,6 @@ class AsyncPostgresTable:
         """Drop a funnel and its SQL function; its calibration stays with the column."""
         await self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
-
-    async def search(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> list[Hit]:
-        """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
-        # The function takes what the column holds; what has no direction it refuses itself.
-        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
-        checks.check_k(k)
-        threshold = checks.check_min_relevance(min_relevance)
-        parsed = filters.parse(filter)
-        async with self._engine._calling() as connection:
-            name, _ = await self._known_funnel(connection, funnel)
-            command = sql.SQL("select * from {}(%s, %s, %s, %s)").format(
-                sql.Identifier(self._schema, name)
-            )
-            rows = await fetch_all(
-                connection,
-                command,
-                (vector, k, threshold, None if parsed is None else filters.to_json(parsed)),
-            )
-        if isinstance(self._key, str):
-            return [Hit(*row) for row in rows]
-        return [Hit(tuple(key), score, relevance) for *key, score, relevance in rows]
-
-    async def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
-        vector = VectorParameter(self._query(query))
-        checks.check_k(k)
-        threshold = checks.check_min_relevance(min_relevance)
-        parsed = filters.parse(filter)
-        async with self._engine._calling() as connection, atomic(connection):
-            name, stored = await self._known_funnel(connection, funnel)
-            rows = await fetch_all(
-                connection,
-                statement("explain"),
-                {
-                    "funnel": quoted(self._schema, name),
-                    "query": vector,
-                    "k": k,
-                    "min_relevance": threshold,
-                    "filter": None if parsed is None else filters.to_json(parsed),
-                },
-            )
-        stages = tuple(StageReport(*row) for row in rows)
-        return Explanation(
-            funnel=stored.funnel,
-            stages=stages,
-            total_ms=round(sum(stage.ms for stage in stages), 3),
-        )
-
-    async def measure_recall(
-        self, *, sample: int = 200, k: int = 10, funnel: str | None = None, seed: int = 0
-    ) -> RecallReport:
-        """Measure the funnel against exact search in the database, stage by stage."""
-        async with self._engine._calling() as connection, atomic(connection):
-            name, stored = await self._known_funnel(connection, funnel)
-            checks.check_recall_arguments(
-                sample=sample,
-                k=k,
-                seed=seed,
-                funnel=Funnel.parse(stored.funnel),
-                rows=await self._count(connection),
-            )
-            rows = await fetch_all(
-                connection,
-                statement("measure_recall"),
-                {"funnel": quoted(self._schema, name), "sample": sample, "k": k, "seed": seed},
-            )
-        *_, queries, funnel_ms, exact_ms = rows[-1]
-        return RecallReport(
-            k=k,
-            queries=queries,
-            stages=tuple(StageRecall(*row[:4]) for row in rows),
-            funnel_ms=funnel_ms,
-            exact_ms=exact_ms,
-        )
 
     async def calibrate(
         self, judgments: Judgments, *, funnel: str | None = None
@@ -327,17 +239,6 @@ class AsyncPostgresTable:
             n_relevant=relevant,
             n_queries=queries,
         )
-
-    async def status(self) -> list[ResolutionStatus]:
-        """Report every stored resolution of this vector column."""
-        async with self._engine._calling() as connection:
-            rows = await fetch_all(
-                connection, statement("status"), {"table": self._regclass, "vector": self._vector}
-            )
-        return [ResolutionStatus(*row) for row in rows]
-
-    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
 
     @property
     def _identifier(self) -> sql.Identifier:

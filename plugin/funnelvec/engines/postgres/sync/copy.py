@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy.typing as npt
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
@@ -17,7 +19,7 @@ from funnelvec.engines.postgres.load import Column, JudgedRows, Rows
 from funnelvec.engines.postgres.sync.connection import Connection, cursor, fetch_all
 from funnelvec.engines.progress import reporting
 
-__all__ = ["copy_judgments", "copy_rows", "read_columns"]
+__all__ = ["copy_judgments", "copy_queries", "copy_rows", "read_columns"]
 
 _REPORT_EVERY = 1000
 _CANCEL_TIMEOUT = 5.0  # seconds, as psycopg has it for other statements
@@ -91,3 +93,23 @@ def copy_judgments(connection: Connection, table: sql.Identifier, judged: Judged
     with _copying(connection, command, types, vector=vector) as copy:
         for query, id, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
             copy.write_row((VectorParameter(query), *id, label))
+
+
+def copy_queries(
+    connection: Connection, table: sql.Identifier, vector: str, queries: npt.NDArray[Any]
+) -> str:
+    """Put queries into a temporary table, gone with the transaction; return its name."""
+    name = "pg_temp.funnelvec_queries"
+    cursor(connection).execute(
+        sql.SQL(
+            "create temporary table funnelvec_queries on commit drop as "
+            "select t.{} as query from {} as t limit 0"
+        ).format(sql.Identifier(vector), table)
+    )
+    columns = read_columns(connection, name)
+    command = sql.SQL("copy pg_temp.funnelvec_queries (query) from stdin (format binary)")
+    column = columns["query"]
+    with _copying(connection, command.format(), [column.oid], vector=column) as copy:
+        for query in queries:
+            copy.write_row((VectorParameter(query),))
+    return name

@@ -1,0 +1,108 @@
+"""What is asked of a search beside its query: several queries at once, and where a page begins."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec.engines import checks
+from funnelvec.engines.base import After
+from funnelvec.errors import InvalidInput
+from funnelvec.types import BaseCode, Hit, KeyPart
+
+__all__ = ["RESERVED", "Place", "check_after", "check_many", "check_returns"]
+
+#: Names that the search function has taken, so that no column it returns may have them.
+RESERVED = ("score", "relevance", "query", "k", "min_relevance", "filter", "after")
+
+_FORM = 'the last Hit of the page before, its .cursor, or {"score": 0.93, "key": [17]}'
+
+
+class Place(NamedTuple):
+    """The place of a row in the order of an answer; the key has one value per key column."""
+
+    score: float
+    key: tuple[KeyPart, ...]
+
+    def to_json(self) -> str:
+        """Write it as the argument ``after`` of the SQL function takes it."""
+        return Hit(self.key, self.score, None).cursor
+
+
+def check_after(after: After | None) -> Place | None:
+    """Read where the next page begins.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not the place of a row.
+    """
+    if after is None:
+        return None
+    given: Any = after.cursor if isinstance(after, Hit) else after
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise InvalidInput(f"after is {_FORM}, not {after!r:.100}") from None
+    if not isinstance(given, Mapping) or set(given) != {"score", "key"}:
+        raise InvalidInput(f"after is {_FORM}, not {after!r:.100}")
+    key = given["key"]
+    if not isinstance(key, (list, tuple)) or not key or not all(map(_is_scalar, key)):
+        raise InvalidInput(f"after: the key is a list, a value per key column, not {key!r:.100}")
+    return Place(_score(given["score"]), tuple(key))
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _score(given: Any) -> float:
+    try:
+        score = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if math.isnan(score):
+        raise InvalidInput(f"after: the score is a number, not {given!r:.100}")
+    return score
+
+
+def check_many(
+    queries: npt.ArrayLike, *, dims: int, code: BaseCode, directed: bool
+) -> npt.NDArray[np.float32]:
+    """Return the queries as (n, dims) float32, rounded to what a column of `code` holds.
+
+    Raises
+    ------
+    InvalidInput
+        If they are not an (n, dims) array of finite numbers, or one is zero and may not be.
+    """
+    given: Any = queries
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise InvalidInput(f"queries must have the shape (n, {dims}), not be {given!r:.100}")
+    try:
+        rows = len(given)
+    except Exception as error:  # an array of no dimensions has a length and then has none
+        raise InvalidInput(f"queries must have the shape (n, {dims}): {error}") from None
+    return checks.check_matrix(
+        given, dims=dims, rows=rows, code=code, directed=directed, what="queries"
+    )
+
+
+def check_returns(returns: Sequence[str]) -> list[str]:
+    """Return the names of the columns that a funnel's hits bring along.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a list of names.
+    """
+    given: Any = returns
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise InvalidInput(f"returns is a list of names of columns, not {given!r:.100}")
+    return [checks.check_name(name, "the name of a column to return") for name in given]

@@ -1,0 +1,138 @@
+"""Searching an asynchronous table: one query, many in one call, page after page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psycopg import sql
+from psycopg.errors import UndefinedColumn, UndefinedFunction
+from psycopg.rows import TupleRow
+
+from funnelvec import filters
+from funnelvec.engines import checks
+from funnelvec.engines.asking import check_after, check_many
+from funnelvec.engines.base import After
+from funnelvec.engines.keys import KeyName, key_names
+from funnelvec.engines.postgres.adapt import DTYPES, VectorArray, VectorParameter
+from funnelvec.engines.postgres.aio.connection import Connection, fetch_all
+from funnelvec.types import BaseCode, Hit
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
+    from funnelvec.engines.postgres.aio.table import StoredFunnel
+
+__all__ = ["AsyncSearching"]
+
+# Columns by name: whoever replaces the funnel meanwhile may have given it more of them, and a
+# statement that the driver has prepared may not change its columns.
+_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s) as s")
+
+# The place of a hit in its answer is counted by the function's own order, so no text here knows it.
+_MANY = sql.SQL(
+    "select q.number, {} from unnest(%s::{}[]) with ordinality as q (query, number) "
+    "cross join lateral {}(q.query, %s, %s, %s) with ordinality as s "
+    "order by q.number, s.ordinality"
+)
+
+
+class AsyncSearching:
+    """The methods of `AsyncPostgresTable` that search."""
+
+    if TYPE_CHECKING:  # what the table has and these methods use
+        _engine: AsyncPostgresEngine
+        _schema: str
+        _dims: int
+        _code: BaseCode
+        _key: KeyName
+        _funnels: dict[str, StoredFunnel]
+
+        async def _known_funnel(
+            self, connection: Connection, name: str | None
+        ) -> tuple[str, StoredFunnel]: ...
+
+    async def search(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        after: After | None = None,
+        funnel: str | None = None,
+    ) -> list[Hit]:
+        """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
+        # The function takes what the column holds; what has no direction it refuses itself.
+        vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
+        arguments = self._arguments(k, min_relevance, filter)
+        place = check_after(after)
+        async with self._engine._calling() as connection:
+            name, stored = await self._known_funnel(connection, funnel)
+            rows = await self._found(
+                connection,
+                _ONE.format(self._columns(stored), sql.Identifier(self._schema, name)),
+                (vector, *arguments, None if place is None else place.to_json()),
+            )
+        return [self._hit(row, stored.returns) for row in rows]
+
+    async def search_many(
+        self,
+        queries: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> list[list[Hit]]:
+        """Return an answer per query, all in one statement."""
+        matrix = check_many(queries, dims=self._dims, code=self._code, directed=False)
+        arguments = self._arguments(k, min_relevance, filter)
+        async with self._engine._calling() as connection:
+            name, stored = await self._known_funnel(connection, funnel)
+            vectors = VectorArray(matrix.astype(DTYPES[self._code], copy=False), stored.vector_oid)
+            command = _MANY.format(
+                self._columns(stored),
+                sql.SQL(stored.vector_type),
+                sql.Identifier(self._schema, name),
+            )
+            rows = await self._found(connection, command, (vectors, *arguments))
+        found: list[list[Hit]] = [[] for _ in matrix]
+        for number, group in groupby(rows, key=lambda row: int(row[0])):
+            found[number - 1] = [self._hit(row[1:], stored.returns) for row in group]
+        return found
+
+    def _columns(self, stored: StoredFunnel) -> sql.Composed:
+        names = (*key_names(self._key), *stored.returns, "score", "relevance")
+        return sql.SQL(", ").join(sql.Identifier("s", name) for name in names)
+
+    async def _found(
+        self, connection: Connection, command: sql.Composed, arguments: Sequence[Any]
+    ) -> list[TupleRow]:
+        try:
+            return await fetch_all(connection, command, arguments)
+        except (UndefinedColumn, UndefinedFunction):
+            self._funnels = {}  # somebody has replaced or dropped it; the next call asks again
+            raise
+
+    def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        return checks.check_query(query, dims=self._dims, code=self._code, directed=False)
+
+    def _arguments(
+        self, k: int, min_relevance: float | None, filter: Mapping[str, Any] | None
+    ) -> tuple[int, float | None, str | None]:
+        parsed = filters.parse(filter)
+        return (
+            checks.check_k(k),
+            checks.check_min_relevance(min_relevance),
+            None if parsed is None else filters.to_json(parsed),
+        )
+
+    def _hit(self, row: Sequence[Any], returns: Sequence[str]) -> Hit:
+        """Read a row of the function: the key, the returned columns, score and relevance."""
+        width = len(key_names(self._key))
+        *values, score, relevance = row
+        id = values[0] if isinstance(self._key, str) else tuple(values[:width])
+        return Hit(id, score, relevance, dict(zip(returns, values[width:], strict=True)))
