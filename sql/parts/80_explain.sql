@@ -232,8 +232,9 @@ begin
     elsif run.try = 3 then
         notes := notes || 'to be sure of that, the stage was repeated without the index'::text;
     elsif run.try = 2 then
-        notes := notes || format('the index found %s of the %s rows that the stage keeps, so it was searched again, iterating: '
-            'rows that are dead and not vacuumed take places in it: vacuum %s;', run.rows_before, run.wanted, f.table_name);
+        notes := notes || format('the index found %s of the %s rows that the stage keeps, so it was searched again, iterating%s',
+            run.rows_before, run.wanted, case when upkeep.dead > 0
+                then format(': rows that are dead and not vacuumed take places in it: vacuum %s;', f.table_name) end);
     elsif run.tried like 'scan%' then
         notes := notes || 'the planner expected reading every row to be cheaper than the index'::text;
     end if;

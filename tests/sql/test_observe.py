@@ -220,6 +220,7 @@ def test_explain_notes_which_try_answered_and_why(products: Connection) -> None:
         "delete from products where id in (select id from products order by embedding <=> %s limit 95)",
         (Q,),
     )
+    products.execute("select pg_stat_force_next_flush()")
     rows = explain(products, "two_stages")
     assert rows[0][4] == 100 and rows[0][6].endswith(", iterating")
     (note,) = notes_of(rows)
@@ -243,12 +244,12 @@ def test_explain_notes_codes_that_are_out_of_line(owner_conn: Connection) -> Non
     q = text(matrix[0])
     owner_conn.execute("analyze products")
     rows = search(owner_conn, "funnelvec.explain", "f", query=q)
-    assert [row[9] for row in rows] == ["", "", ""]  # the long column itself is where it should be
+    assert not any("out of line" in row[9] for row in rows)  # the long column should be there
     owner_conn.execute("alter table products alter embedding_500_f32 set storage external")
     owner_conn.execute("update products set embedding = embedding")
     owner_conn.execute("vacuum full analyze products")
     rows = search(owner_conn, "funnelvec.explain", "f", query=q)
-    assert rows[0][9] == "" and rows[2][9] == ""
+    assert "out of line" not in rows[0][9] + rows[2][9]
     (note,) = notes_of(rows, stage=2)
     assert note.startswith("100 % of the codes in embedding_500_f32 lie out of line")
     assert "alter table products alter column embedding_500_f32 set storage main;" in note.replace(
