@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.resolution import Resolution
-    from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus
+    from funnelvec.types import (
+        Explanation,
+        Hit,
+        Judgments,
+        LoadReport,
+        RecallReport,
+        ResolutionStatus,
+        Upserted,
+    )
 
 __version__ = "0.1.0"
 
@@ -33,11 +41,13 @@ __all__ = [
     "FunnelvecError",
     "Hit",
     "Judgments",
+    "LoadReport",
     "PlattCalibration",
     "RecallReport",
     "Resolution",
     "ResolutionStatus",
     "Stage",
+    "Upserted",
     "__version__",
     "connect",
     "connect_async",
@@ -51,11 +61,13 @@ _HOME = {
     "Funnel": "funnelvec.funnel",
     "Hit": "funnelvec.types",
     "Judgments": "funnelvec.types",
+    "LoadReport": "funnelvec.types",
     "PlattCalibration": "funnelvec.calibration",
     "RecallReport": "funnelvec.types",
     "Resolution": "funnelvec.resolution",
     "ResolutionStatus": "funnelvec.types",
     "Stage": "funnelvec.funnel",
+    "Upserted": "funnelvec.types",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
     "wrap": "funnelvec.entry",

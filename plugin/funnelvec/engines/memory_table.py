@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -13,8 +13,10 @@ from funnelvec import filters
 from funnelvec.calibration import PlattCalibration
 from funnelvec.codes import Codes, bits
 from funnelvec.engines import checks
-from funnelvec.engines.base import Progress, default_funnel
-from funnelvec.engines.keys import KeyName, check_ids
+from funnelvec.engines.base import default_funnel
+from funnelvec.engines.keys import KeyName
+from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.store import Step, Store, judge, measure_recall
 from funnelvec.errors import Conflict, NotCalibrated, NotFound
 from funnelvec.funnel import Funnel
@@ -25,7 +27,6 @@ from funnelvec.types import (
     Explanation,
     Hit,
     Judgments,
-    Key,
     Metric,
     RecallReport,
     ResolutionStatus,
@@ -45,7 +46,7 @@ class _NamedFunnel:
     model: str | None
 
 
-class MemoryTable:
+class MemoryTable(MemoryLoading):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -70,6 +71,7 @@ class MemoryTable:
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
         self._funnels: dict[str, _NamedFunnel] = {}
         self._funnel_owners = funnel_owners
+        self._loads: dict[str, Record] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
 
     def __len__(self) -> int:
@@ -106,32 +108,6 @@ class MemoryTable:
         self._claims.discard(what)
         if not self._claims:
             self._store.metric = _DEFAULT
-
-    # -- rows ------------------------------------------------------------------------------------
-
-    def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows, all or none."""
-        store = self._store
-        checks.check_progress(progress)
-        keys = check_ids(ids, kind=store.key_kind)
-        matrix = checks.check_matrix(
-            vectors, dims=self.dims, rows=len(keys), code=self.code, directed=store.directed
-        )
-        values = checks.check_columns(columns, kinds=store.other_kinds, rows=len(keys))
-        for key in keys:
-            if store.row_of(key) is not None:
-                raise Conflict(f"a row with the key {key!r} is in table {self.name!r} already")
-        store.append(keys, matrix, values)
-        if callable(progress):
-            progress(len(keys), len(keys))
-        return len(keys)
 
     # -- resolutions and funnels -----------------------------------------------------------------
 

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from psycopg import sql
 from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.base import default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
@@ -27,7 +26,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
-from funnelvec.engines.postgres.twins import in_place
+from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
@@ -36,7 +35,6 @@ from funnelvec.types import (
     Explanation,
     Hit,
     Judgments,
-    Key,
     Metric,
     RecallReport,
     ResolutionStatus,
@@ -59,7 +57,7 @@ class StoredFunnel(NamedTuple):
     metric: Metric
 
 
-class PostgresTable:
+class PostgresTable(Loading):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -130,29 +128,6 @@ class PostgresTable:
         """Count the rows."""
         with self._engine._calling() as connection:
             return self._count(connection)
-
-    def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows by binary COPY, all or none."""
-        checks.check_progress(progress)
-        with self._engine._calling() as connection:
-            known = copy.read_columns(connection, self._regclass)
-            rows = in_place(
-                partial(
-                    load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
-                    code=self._code, directed=needs_direction(self._metric),
-                    ids=ids, vectors=vectors, columns=columns,
-                )
-            )  # fmt: skip
-            with atomic(connection):
-                copy.copy_rows(connection, self._identifier, rows, progress)
-        return len(rows.ids)
 
     def add_resolution(
         self,
@@ -303,12 +278,9 @@ class PostgresTable:
         """Fit relevance in the database; the judgments go there in a temporary table."""
         with self._engine._calling() as connection, atomic(connection):
             name, stored = self._known_funnel(connection, funnel)
-            judged = load.prepare_judgments(
-                judgments, copy.read_columns(connection, self._regclass),
-                key=self._key, vector=self._vector, dims=self._dims, code=self._code,
-                directed=needs_direction(stored.metric),
-            )  # fmt: skip
-            copy.copy_judgments(connection, self._identifier, judged)
+            layout = self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
             row = fetch_one(
                 connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
             )
