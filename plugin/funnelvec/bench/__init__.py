@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `compare` runs contestants on the same vectors and queries.
+"""Side-by-side measurements: `compare` searches, `compare_loads` loads.
 
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
@@ -9,8 +9,19 @@
 from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
+from funnelvec.bench.loading import LoadBench, compare_loads
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.stats import Ratio
 
-__all__ = ["BenchReport", "Dataset", "Ratio", "Standing", "compare", "generate", "load"]
+__all__ = [
+    "BenchReport",
+    "Dataset",
+    "LoadBench",
+    "Ratio",
+    "Standing",
+    "compare",
+    "compare_loads",
+    "generate",
+    "load",
+]
