@@ -63,7 +63,7 @@ def test_blocks_stay_small_and_hold_every_row() -> None:
         assert [done for done, _ in found][-1] == rows
         size = 2 + 12 + 8 + 4 * dims
         assert sum(len(block) for _, block in found) == rows * size
-        assert all(len(block) <= max(1 << 20, size) for _, block in found)
+        assert all(len(block) <= max(1 << 18, size) for _, block in found)
 
 
 TYPES: dict[str, list[Any]] = {

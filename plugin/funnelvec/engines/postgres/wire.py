@@ -30,7 +30,7 @@ TRAILER = b"\xff\xff"
 
 #: Most bytes and most rows of a block: enough that a call per block costs nothing, and few enough
 #: that progress is seen and other tasks have their turn.
-_BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 1000
+_BLOCK_BYTES, _BLOCK_ROWS = 1 << 18, 1000
 
 _NULL = b"\xff\xff\xff\xff"
 _DAY_0 = datetime.date(2000, 1, 1).toordinal()
