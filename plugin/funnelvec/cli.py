@@ -24,6 +24,7 @@ COMMANDS = {
     "upgrade": "bring a database to this version of funnelvec",
     "uninstall": "take funnelvec out of a database; your data stays",
     "render": "print the SQL of an installation, for psql or pg_tle",
+    "load": "load rows from Parquet or .npy files; goes on where it was interrupted",
     "status": "what a database has: version, resolutions, funnels",
     "repair": "mend what renames, drops, moves and restores left out of step",
     "search": "search a table through its funnel",
@@ -65,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())  # one line, whatever libpq says
         print(f"funnelvec: error: {message}", file=sys.stderr)
         return _FAILED
-    except KeyboardInterrupt:
-        print("funnelvec: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        how_to_go_on = f": {stopped}" if str(stopped) else ""
+        print(f"funnelvec: interrupted{how_to_go_on}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has what they wanted. Python would complain once more at exit.

@@ -32,6 +32,7 @@ __all__ = [
     "Judgments",
     "Key",
     "KeyPart",
+    "LoadReport",
     "Metric",
     "Problem",
     "RecallReport",
@@ -39,6 +40,7 @@ __all__ = [
     "ResolutionStatus",
     "StageRecall",
     "StageReport",
+    "Upserted",
     "needs_direction",
 ]
 
@@ -294,6 +296,45 @@ class Repair:
 
     object: str
     action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upserted:
+    """How many rows an upsert has added, and how many it has found and changed."""
+
+    inserted: int
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes
+    ----------
+    name
+        What the load is known by; a load of this name goes on where one was interrupted.
+    rows
+        Rows of the source that this call has put in (with `dry_run`: has checked).
+    inserted, updated
+        How many of them were new, and how many changed a row (``upsert=True``).
+    skipped
+        Rows that were in from an interrupted load, and were not sent again.
+    batches, seconds
+        How many batches were committed, and the time that the call took.
+    unused
+        Columns of the source that the table did not get.
+    """
+
+    name: str
+    rows: int
+    inserted: int
+    updated: int
+    skipped: int
+    batches: int
+    seconds: float
+    unused: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

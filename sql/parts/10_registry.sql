@@ -75,9 +75,26 @@ create table if not exists funnelvec.calibrations (
     primary key (table_name, column_name, model, metric, last_stage, version)
 );
 
+-- How far each bulk load has come, written in the transaction of every batch. It belongs to the role that loads: a loader needs no
+-- more than the right to insert, and nobody else can make its next start skip rows.
+create table if not exists funnelvec.loads (
+    table_name regclass not null,
+    column_name text not null,
+    loader text not null default current_user,
+    name text not null,
+    source jsonb not null,
+    rows bigint not null,
+    keys_crc bigint not null,
+    started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    updated_at timestamptz not null default pg_catalog.clock_timestamp(),
+    finished_at timestamptz,
+    primary key (table_name, column_name, loader, name)
+);
+
 comment on table funnelvec._install is 'versions of a plain install (empty when funnelvec is an extension)';
 comment on table funnelvec.resolutions is 'stored resolutions: one row per table, vector column and resolution';
 comment on table funnelvec.funnels is 'funnels: one row per generated search function';
+comment on table funnelvec.loads is 'bulk loads: how many rows of each source are in; finished_at is null while one is under way or interrupted';
 comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
 
 -- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
@@ -110,20 +127,42 @@ return coalesce(
     true
 );
 
+create or replace function funnelvec._inserts(table_name regclass)
+returns boolean
+language sql stable parallel safe
+return coalesce(
+    pg_catalog.has_table_privilege(table_name, 'insert')
+    or pg_catalog.has_any_column_privilege(table_name, 'insert'),
+    false
+);
+
 do $policies$
 declare
     registry text;
 begin
-    foreach registry in array array['resolutions', 'funnels', 'calibrations'] loop
+    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads'] loop
         execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
         execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists anybody on funnelvec.%I', registry);
-        execute pg_catalog.format(
-            'create policy readers on funnelvec.%I for select using (funnelvec._reads(table_name))', registry);
-        execute pg_catalog.format(
-            'create policy owners on funnelvec.%I using (funnelvec._owns(table_name)) '
-            'with check (funnelvec._owns(table_name))', registry);
+        if registry = 'loads' then
+            execute pg_catalog.format('drop policy if exists loaders on funnelvec.%I', registry);
+            execute pg_catalog.format(
+                'create policy loaders on funnelvec.%I '
+                'using (loader operator(pg_catalog.=) current_user::text and funnelvec._inserts(table_name)) '
+                'with check (loader operator(pg_catalog.=) current_user::text and funnelvec._inserts(table_name))', registry);
+            execute pg_catalog.format(
+                'create policy owners on funnelvec.%I for select using (funnelvec._owns(table_name))', registry);
+            execute pg_catalog.format('drop policy if exists removal on funnelvec.%I', registry);
+            execute pg_catalog.format(
+                'create policy removal on funnelvec.%I for delete using (funnelvec._owns(table_name))', registry);
+        else
+            execute pg_catalog.format(
+                'create policy readers on funnelvec.%I for select using (funnelvec._reads(table_name))', registry);
+            execute pg_catalog.format(
+                'create policy owners on funnelvec.%I using (funnelvec._owns(table_name)) '
+                'with check (funnelvec._owns(table_name))', registry);
+        end if;
         execute pg_catalog.format(
             'create policy anybody on funnelvec.%I for delete using (funnelvec._gone(table_name))', registry);
         execute pg_catalog.format('grant select, insert, update, delete on funnelvec.%I to public', registry);

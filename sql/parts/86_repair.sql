@@ -52,6 +52,7 @@ begin
         delete from funnelvec.resolutions as d where d.table_name = g.table_name;
         delete from funnelvec.funnels as d where d.table_name = g.table_name;
         delete from funnelvec.calibrations as d where d.table_name = g.table_name;
+        delete from funnelvec.loads as d where d.table_name = g.table_name;
         what := format('table %s', g.table_name::oid);
         action := 'remove the rows of the dropped table';
         return next;

@@ -93,6 +93,19 @@ def deep(rng: random.Random) -> Any:
     return found
 
 
+def sources(rng: random.Random) -> list[Any]:
+    """What a load may be given, all of it right but for one."""
+    n = rng.randint(0, 3)
+    key = rng.choice([1, 59, 10**6, None])
+    rows = [(i if key is None else key + i, good(rng)) for i in range(n)]
+    named = [{"id": i, "embedding": v, "price": anything(rng)} for i, v in rows]
+    batch = ([i for i, _ in rows], np.array([v for _, v in rows]).reshape(n, DIMS))
+    return [
+        np.stack([good(rng), good(rng)]), rows, iter(rows), [*rows, anything(rng)], named, [batch],
+        [{"id": batch[0], "embedding": batch[1]}], {"id": 1}, "/nowhere.parquet", [anything(rng)],
+    ]  # fmt: skip
+
+
 #: Entry point -> its arguments and what is right for them.
 Make = Callable[[random.Random], Any]
 ENTRIES: dict[str, dict[str, Make]] = {
@@ -135,6 +148,23 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "columns": lambda rng: rng.choice([None, {"price": [1.0, None]}, {"name": ["a", "b"]}]),
         "progress": lambda _: False,
     },
+    "upsert": {
+        "ids": lambda rng: [rng.choice([1, 2, 10**6]) + i for i in range(2)],
+        "vectors": lambda rng: np.stack([good(rng), good(rng)]),
+        "columns": lambda rng: rng.choice([None, {"price": [1.0, None]}, {"name": ["a", "b"]}]),
+        "progress": lambda _: False,
+    },
+    "load": {
+        "source": lambda rng: rng.choice(sources(rng)),
+        "ids": lambda rng: rng.choice([None, "id", ["id"], [10**7, 10**7 + 1]]),
+        "vectors": lambda rng: rng.choice([None, "embedding"]),
+        "columns": lambda rng: rng.choice([None, {"price": "price"}, ["name"], {"price": [1, 2]}]),
+        "batch_size": lambda rng: rng.choice([None, 1, 7]),
+        "upsert": lambda rng: rng.random() < 0.7,
+        "resume": lambda rng: rng.choice([True, False, "mine"]),
+        "dry_run": lambda rng: rng.random() < 0.3,
+        "progress": lambda _: False,
+    },
     "add_resolution": {
         "resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16", "16:f16"]),
         "index": lambda rng: rng.random() < 0.5,
@@ -165,14 +195,16 @@ ENTRIES: dict[str, dict[str, Make]] = {
     "__len__": {},
 }
 #: Arguments that have to be given; a funnel is one of them where it is made.
-REQUIRED = ("query", "queries", "ids", "vectors", "resolution", "name")
+REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name")
 
 
 def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]]:
     places: list[Any] = []
     named: dict[str, Any] = {}
     for i, (name, make) in enumerate(ENTRIES[entry].items()):
-        required = name in REQUIRED or (entry == "create_funnel" and name == "funnel")
+        required = (name in REQUIRED and (entry != "load" or name == "source")) or (
+            entry == "create_funnel" and name == "funnel"
+        )
         if not required and rng.random() < 0.5:
             continue
         value = make(rng) if rng.random() < 0.55 else anything(rng)
@@ -291,6 +323,8 @@ def test_every_entry_point(engine: Any, seed: int) -> None:
         except FunnelvecError as error:
             assert str(error), shown
             assert "XX000" not in str(error), shown
+            if entry == "load" and " rows of " in str(error):
+                before = state(engine, table)  # batches before the one that was refused stay
             assert state(engine, table) == before, f"{shown}\n{error}\nleft something behind"
         except Exception as error:
             raise AssertionError(f"{shown}\n{type(error).__name__}: {error}"[:2000]) from error

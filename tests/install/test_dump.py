@@ -13,6 +13,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
+import funnelvec as fv
 from funnelvec.engines.postgres.cluster import find_binaries
 from funnelvec.engines.postgres.embedded import EmbeddedServer
 from funnelvec.install import apply
@@ -73,8 +74,17 @@ def searched(conn: Connection) -> list[Any]:
     return plain + search(conn, 'shop."Odd one"', Q, filter='{"price": {"$lt": 90}}')
 
 
+def incoming(rows: int) -> Iterator[Any]:
+    """Rows of a load that is interrupted after so many."""
+    yield from zip(range(rows), vectors(rows, dims=4), strict=True)
+    raise KeyboardInterrupt
+
+
 def furnish(owner: Connection) -> None:
-    """Two tables, every kind of name, a calibration of several versions, and grants."""
+    """Tables, every kind of name, a calibration of several versions, grants, an interrupted load."""
+    inbox = fv.wrap(owner).create("inbox", dims=4)
+    with pytest.raises(KeyboardInterrupt):
+        inbox.load(incoming(30), batch_size=10)
     owner.execute(f"create schema shop; grant usage on schema shop to {OTHER}")  # type: ignore[arg-type]
     fill(owner, vectors(300))
     fill(owner, vectors(200), table=("shop", 'It"s'), key="Nr", vector="The vector")
@@ -234,6 +244,9 @@ def test_into_the_same_version(
     assert_complete(dump, target)
     with connected(target.owner_url) as owner:  # the whole history, not only what is in force
         assert owner.execute("select count(*) from funnelvec.calibrations").fetchone() == (3,)
+        rows = zip(range(50), vectors(50, dims=4), strict=True)
+        report = fv.wrap(owner).table("inbox").load(rows)
+        assert (report.skipped, report.rows) == (30, 20)
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])

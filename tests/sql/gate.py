@@ -41,7 +41,7 @@ def make_docs(url: str, *, reads: bool) -> Table:
             """
             create function gate() returns boolean language plpgsql as $$
             begin
-                if current_query() ~ 'measure_recall|calibrate|copy "' then
+                if current_query() ~ 'measure_recall|calibrate|copy "|insert into "' then
                     perform pg_advisory_xact_lock_shared(1);
                 end if;
                 return true;

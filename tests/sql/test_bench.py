@@ -27,6 +27,7 @@ def traces(connection: Connection) -> int:
         "select (select count(*) from pg_namespace where nspname like 'funnelvec_bench%')"
         "     + (select count(*) from funnelvec.funnels)"
         "     + (select count(*) from funnelvec.resolutions)"
+        "     + (select count(*) from funnelvec.loads)"
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -238,3 +239,22 @@ def test_the_command_prints_filters(owner_url: str, capsys: pytest.CaptureFixtur
     assert cli.main([*arguments, "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     assert "our way" in out and "100.00%" in out and "ours had 0" in out
+
+
+@pytest.mark.parametrize("asked", [["--json"], []])
+def test_loading_is_measured_beside_a_bare_copy(
+    owner_url: str, owner_conn: Connection, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    size = ["--rows", "300", "--dims", "24", "--rounds", "2"]
+    assert cli.main(["bench", "load", "--url", owner_url, *size, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert traces(owner_conn) == 0
+    if not asked:
+        assert "bare COPY, row by row" in printed and "of their own" in printed
+        return
+    found = json.loads(printed)
+    assert found["contestants"][0]["name"] == "bare COPY, row by row"
+    assert found["contestants"][0]["versus_bare"]["value"] == 1
+    names = [each["name"] for each in found["contestants"]]
+    assert len(names) == 8 and "add() with codes and HNSW" in names
+    assert all(len(each["seconds"]) == 2 for each in found["contestants"])

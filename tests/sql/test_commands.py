@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg
 import pytest
 
 import funnelvec as fv
@@ -247,3 +248,108 @@ def test_status_shows_the_metric(
     assert [each["metric"] for each in (*found["resolutions"], *found["funnels"])] == [metric] * 2
     lines = call("status", owner_url).splitlines()
     assert sum(metric in line.split() for line in lines) == 2
+
+
+# -- load ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {
+            "sku": range(500),
+            "vec": pa.array(list(vectors(500, seed=4)), pa.list_(pa.float32())),
+            "price": [float(i) for i in range(500)],
+            "colour": ["red"] * 500,
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=90)
+    return tmp_path / "rows.parquet"
+
+
+def test_load_reads_files_and_goes_on(
+    pg_database: Database, call: Callable[..., Any], rows_file: Path
+) -> None:
+    url, names = pg_database.owner_url, ["--ids", "sku", "--vectors", "vec"]
+    with fv.connect(url) as engine:
+        engine.create("docs", dims=DIMS, columns={"price": "number", "name": "text"})
+    planned = call("load", url, "docs", str(rows_file), *names, "--dry-run")
+    assert planned.startswith("500 rows can be loaded into docs; nothing was written")
+    said = call("load", url, "docs", str(rows_file), *names, "--columns", "price,name=colour")
+    assert said.startswith("loaded 500 rows into docs in ")
+    done = call(
+        "load",
+        url,
+        "docs",
+        str(rows_file),
+        *names,
+        "--upsert",
+        "--batch",
+        "200",
+        "--name",
+        "again",
+        "--json",
+    )
+    assert (done["updated"], done["batches"], done["unused"]) == (500, 3, ["colour"])
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select count(*), min(name), sum(price) from docs").fetchone()
+        assert row == (500, "red", 499 * 250)
+        connection.execute("update funnelvec.loads set finished_at = null where name = 'again'")
+    said = call("load", url, "docs", str(rows_file), *names, "--upsert", "--name", "again")
+    assert "loaded 0 rows" in said and "500 rows were in from before" in said
+    assert "not used: colour" in said
+    done = call("load", url, "docs", str(rows_file), *names, "--upsert", "--restart", "--json")
+    assert (done["skipped"], done["updated"]) == (0, 500)
+
+
+def test_load_reads_arrays(pg_database: Database, call: Callable[..., Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", vectors(50))
+    np.save(tmp_path / "k.npy", np.arange(50))
+    with fv.connect(pg_database.owner_url) as engine:
+        engine.create("docs", dims=DIMS)
+    arguments = ["docs", str(tmp_path / "v.npy"), "--ids", str(tmp_path / "k.npy"), "--json"]
+    assert call("load", pg_database.owner_url, *arguments)["inserted"] == 50
+
+
+def test_load_that_fails_says_where_and_how_to_go_on(
+    pg_database: Database, rows_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, names = pg_database.owner_url, ["--ids", "sku", "--vectors", "vec"]
+    with fv.connect(url) as engine:
+        docs = engine.create("docs", dims=DIMS)
+        docs.add([450], vectors(1))
+    assert cli.main(["load", url, "docs", str(rows_file), *names, "--batch", "100"]) == 1
+    said = capsys.readouterr().err
+    assert "(id)=(450) already exists" in said and "400 rows of" in said and "goes on" in said
+    assert cli.main(["load", url, "docs", str(rows_file), *names, "--upsert"]) == 0
+    assert "loaded 100 rows into docs (99 new, 1 changed)" in capsys.readouterr().out
+    assert cli.main(["load", url, "docs", str(rows_file)]) == 1
+    assert "no column 'id'" in capsys.readouterr().err
+    assert cli.main(["load", url, "docs", "/nowhere.parquet"]) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_an_interrupted_load_says_how_to_go_on(
+    pg_database: Database,
+    rows_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from funnelvec.engines import arrow
+
+    def pressed(self: Any, start: int, size: int) -> Any:
+        for number, chunk in enumerate(read(self, start, size)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield chunk
+
+    read = arrow.ParquetSource.chunks
+    monkeypatch.setattr(arrow.ParquetSource, "chunks", pressed)
+    with fv.connect(pg_database.owner_url) as engine:
+        engine.create("docs", dims=DIMS)
+    arguments = ["docs", str(rows_file), "--ids", "sku", "--vectors", "vec", "--batch", "100"]
+    assert cli.main(["load", pg_database.owner_url, *arguments]) == 130
+    said = capsys.readouterr().err
+    assert "funnelvec: interrupted: 200 rows of" in said and "goes on after them" in said

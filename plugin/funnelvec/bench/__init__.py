@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `compare` runs contestants on the same vectors and queries.
+"""Side-by-side measurements: `compare` searches, `compare_loads` loads.
 
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
+from funnelvec.bench.loading import LoadBench, compare_loads
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
@@ -18,9 +19,11 @@ __all__ = [
     "BenchReport",
     "Dataset",
     "FilterReport",
+    "LoadBench",
     "Ratio",
     "Standing",
     "compare",
+    "compare_loads",
     "generate",
     "load",
     "measure_filters",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
+_LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
 examples:
   funnelvec bench --quick
+  funnelvec bench load --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
   funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
 
@@ -29,7 +31,14 @@ Without --data, {_ROWS:,} vectors of 1,536 dimensions are generated, with a deca
 Without --url, a Postgres is started in a temporary folder and removed at the end. Both indexes
 are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QUICK[1]} rounds,
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
-{_FULL[2]} builds."""
+{_FULL[2]} builds.
+
+`bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
+first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
+index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}."""
+    parser.add_argument(
+        "what", nargs="?", choices=("search", "load"), default="search", help="default: search"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
     parser.add_argument(
         "--filters",
@@ -62,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
+    if args.what == "load":
+        return _run_load(args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -116,6 +127,40 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
         return 0
     section = report.section()
     print_table(section.head, section.rows, title=section.title)
+    print()
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _run_load(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+    from funnelvec.funnel import Funnel
+
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(
+            _LOAD_ROWS if args.rows is None else args.rows, 1, dims=dims, seed=args.seed
+        )
+    else:
+        dataset = bench.load(
+            args.data, column=args.column, rows=args.rows or _LOAD_ROWS, queries=1, seed=args.seed
+        )
+    first = f"{min(128, dataset.dims)}:f16"
+    if args.funnel is not None:
+        first = str(Funnel.parse(args.funnel).stages[0].resolution)
+    rounds = _LOAD_QUICK if args.quick else _LOAD_FULL
+    report = bench.compare_loads(
+        args.url,
+        dataset,
+        resolution=first,
+        rounds=rounds if args.rounds is None else args.rounds,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    print_table(report.head, report.table(), title="Loading")
     print()
     for line in report.lines():
         print(line)

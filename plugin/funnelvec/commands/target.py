@@ -15,7 +15,7 @@ from funnelvec.errors import CapabilityError
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync import PostgresEngine
 
-__all__ = ["add_target", "default_url", "opened", "read_target", "usage_error"]
+__all__ = ["add_target", "default_url", "opened", "read_files", "read_target", "usage_error"]
 
 _SCHEMES = ("postgresql", "postgres", "pg-embedded", "memory", "http", "https", "qdrant-local")
 _URL = re.compile(rf"(?:{'|'.join((*_SCHEMES, 'edge'))}):|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -51,6 +51,15 @@ def read_target(
     if required and not name:
         usage_error(args, "which table? give its name after the URL")
     return url, name
+
+
+def read_files(args: argparse.Namespace) -> tuple[str, str, list[str]]:
+    """Return URL, table and the files that follow them."""
+    words = list(args.target)
+    url = words.pop(0) if _URL.match(words[0]) else default_url()
+    if len(words) < 2:
+        usage_error(args, "which table, and which files? give them after the URL")
+    return url, words[0], words[1:]
 
 
 def default_url() -> str:

@@ -6,7 +6,7 @@ that names one that can. Nothing is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
-from funnelvec.engines.observed import Observed
+from funnelvec.engines.protocols import Loading, Observed, Progress
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
@@ -23,7 +23,6 @@ from funnelvec.types import (
     ColumnKind,
     Hit,
     Judgments,
-    Key,
     Metric,
     Problem,
     Repair,
@@ -33,9 +32,6 @@ __all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funn
 
 #: Where a page begins: behind a hit, or its cursor as text or as the JSON in it.
 After: TypeAlias = Hit | str | Mapping[str, Any]
-
-#: True shows a progress bar; a callable is told (rows done, rows in all).
-Progress: TypeAlias = bool | Callable[[int, int], None]
 
 
 def default_funnel(table: str) -> str:
@@ -65,7 +61,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Observed, Protocol):
+class Table(Loading, Observed, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -97,42 +93,6 @@ class Table(Observed, Protocol):
 
     def count(self) -> int:
         """Count the rows; what ``len()`` says, and the one that can be awaited."""
-
-    def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows, all or none.
-
-        Parameters
-        ----------
-        ids
-            n keys: different, none missing, none in the table yet. Tuples, in the order of
-            `key`, where it has several columns.
-        vectors
-            (n, dims) float32 or what converts to it; finite as the column stores them. Under
-            cosine no row is zero; the other metrics take zero vectors.
-        columns
-            Values of other columns, n each; None is a missing value.
-
-        Returns
-        -------
-        int
-            The number of rows added.
-
-        Raises
-        ------
-        InvalidInput
-            If a key, vector or value cannot be stored.
-        NotFound
-            If a column does not exist.
-        Conflict
-            If a key is in the table already.
-        """
 
     def add_resolution(
         self,

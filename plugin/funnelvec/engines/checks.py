@@ -14,8 +14,13 @@ import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import check_key_kinds, plain
-from funnelvec.engines.options import check_flag, check_mapping, check_progress
-from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
+from funnelvec.engines.options import (
+    check_columns,
+    check_flag,
+    check_mapping,
+    check_progress,
+)
+from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
 from funnelvec.types import METRICS, BaseCode, ColumnKind, Judgments, Metric
@@ -80,9 +85,12 @@ def check_matrix(
     rows: int,
     code: BaseCode = "f32",
     directed: bool = True,
+    first: int = 0,
     what: str = "vectors",
 ) -> npt.NDArray[np.float32]:
     """Return the vectors as (rows, dims) float32, rounded to what a column of `code` holds.
+
+    The array may be the caller's own. `first` is the number of the first row, for messages.
 
     Raises
     ------
@@ -99,7 +107,7 @@ def check_matrix(
         )
     if len(matrix) != rows:
         raise InvalidInput(f"{rows} ids but {len(matrix)} vectors; give one vector per id")
-    _check_values(matrix, what, code=code, directed=directed)
+    _check_values(matrix, what, code=code, directed=directed, first=first)
     return matrix
 
 
@@ -132,7 +140,7 @@ def _numbers(given: Any, what: str, code: BaseCode) -> npt.NDArray[np.float32]:
             # An empty list or a ragged one lands here too, as float64 or object.
             raise InvalidInput(f"{what} must hold real numbers, not {array.dtype}")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
-            numbers = np.array(array, dtype=np.float32, order="C")
+            numbers = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
             return numbers if code == "f32" else numbers.astype(np.float16).astype(np.float32)
     except InvalidInput:
         raise
@@ -147,58 +155,24 @@ def _check_values(
     code: BaseCode,
     directed: bool,
     one: bool = False,
+    first: int = 0,
 ) -> None:
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", matrix, matrix)
+    if (np.isfinite(squares) & (squares > 0)).all():
+        return  # one pass over the numbers; what over- or underflows here is looked at again
     finite = np.isfinite(matrix)
     for row in np.flatnonzero(~finite.all(axis=1))[:1]:
         column = int(np.flatnonzero(~finite[row])[0])
-        place = f"at position {column}" if one else f"in row {row}, position {column}"
+        place = f"at position {column}" if one else f"in row {first + row}, position {column}"
         raise InvalidInput(
             f"{what} must hold finite float{code[1:]} numbers; found {matrix[row, column]} {place}"
         )
     for row in np.flatnonzero(~matrix.any(axis=1))[:1] if directed else ():
-        place = "" if one else f" in row {row}"
+        place = "" if one else f" in row {first + row}"
         raise InvalidInput(
             f"{what} must not be zero{place}: a zero vector has no direction, so no cosine"
         )
-
-
-def check_columns(
-    columns: Mapping[str, Sequence[Any]] | None, *, kinds: Mapping[str, _kinds.Kind], rows: int
-) -> dict[str, list[_kinds.Value | None]]:
-    """Return the values of every column in `kinds`, converted; what is not given is missing.
-
-    Raises
-    ------
-    NotFound
-        If a column does not exist.
-    InvalidInput
-        If a column has another length than `rows`, or a value is not of the column's kind.
-    """
-    given = check_mapping(columns)
-    for name in given:
-        if name not in kinds:
-            known = ", ".join(sorted(kinds)) or "none"
-            raise NotFound(f"column {name!r} does not exist; other columns of the table: {known}")
-    converted: dict[str, list[_kinds.Value | None]] = {}
-    for name, kind in kinds.items():
-        values: Any = given.get(name)
-        if values is None:
-            converted[name] = [None] * rows
-            continue
-        if isinstance(values, (str, bytes)) or len(values) != rows:
-            raise InvalidInput(f"column {name!r}: expected a sequence of {rows} values, one per id")
-        converted[name] = [
-            None if value is None else _cell(name, kind, row, plain(value))
-            for row, value in enumerate(values)
-        ]
-    return converted
-
-
-def _cell(name: str, kind: _kinds.Kind, row: int, value: Any) -> _kinds.Value:
-    try:
-        return _kinds.convert(value, kind)
-    except ValueError as error:
-        raise InvalidInput(f"column {name!r}, row {row}: {error}") from None
 
 
 def check_k(k: int, *, funnel: Funnel | None = None) -> int:

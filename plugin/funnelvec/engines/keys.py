@@ -63,8 +63,8 @@ def check_key_kinds(kinds: Sequence[ColumnKind]) -> Sequence[ColumnKind]:
     return kinds
 
 
-def check_ids(ids: Sequence[Key], *, kind: KeyKind) -> list[Any]:
-    """Return the keys as what a key of `kind` holds.
+def check_ids(ids: Sequence[Key], *, kind: KeyKind, first: int = 0) -> list[Any]:
+    """Return the keys as what a key of `kind` holds; `first` is the number of the first row.
 
     Raises
     ------
@@ -78,11 +78,21 @@ def check_ids(ids: Sequence[Key], *, kind: KeyKind) -> list[Any]:
         listed = list(given)
     except Exception as error:  # an object may say that it has a length and then not be a sequence
         raise InvalidInput(f"ids must be a sequence of keys: {error}") from None
-    keys = [check_key(key, kind=kind, where=f"ids, row {row}") for row, key in enumerate(listed)]
+    if kind == "integer" and isinstance(given, (range, np.ndarray)) and _whole(given):
+        keys = listed if isinstance(given, range) else given.tolist()
+    else:
+        keys = [check_key(k, kind=kind, where=f"ids, row {r}") for r, k in enumerate(listed, first)]
     if len(set(keys)) != len(keys):
         twice = next(key for key, count in Counter(keys).items() if count > 1)
         raise InvalidInput(f"ids: {twice!r} occurs more than once; keys must differ")
     return keys
+
+
+def _whole(ids: range | np.ndarray[Any, Any]) -> bool:
+    """Whether these are whole numbers of 64 bits, so that nobody has to look at each."""
+    if isinstance(ids, range):
+        return not ids or all(abs(end) < 2**63 for end in (ids[0], ids[-1]))
+    return ids.ndim == 1 and ids.dtype.kind in "iu" and ids.dtype != np.uint64
 
 
 def check_key(key: Key | None, *, kind: KeyKind, where: str = "ids") -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy.typing as npt
+from collections.abc import Sequence
 
 from funnelvec.calibration import PlattCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.base import Progress, default_funnel
-from funnelvec.engines.keys import KeyName, check_ids
+from funnelvec.engines.base import default_funnel
+from funnelvec.engines.keys import KeyName
+from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
@@ -21,7 +20,6 @@ from funnelvec.types import (
     BaseCode,
     ColumnKind,
     Judgments,
-    Key,
     Metric,
 )
 
@@ -31,7 +29,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemorySearching, MemoryObserving):
+class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -56,6 +54,7 @@ class MemoryTable(MemorySearching, MemoryObserving):
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
         self._funnels: dict[str, NamedFunnel] = {}
         self._funnel_owners = funnel_owners
+        self._loads: dict[str, Record] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
 
     def __len__(self) -> int:
@@ -92,32 +91,6 @@ class MemoryTable(MemorySearching, MemoryObserving):
         self._claims.discard(what)
         if not self._claims:
             self._store.metric = _DEFAULT
-
-    # -- rows ------------------------------------------------------------------------------------
-
-    def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows, all or none."""
-        store = self._store
-        checks.check_progress(progress)
-        keys = check_ids(ids, kind=store.key_kind)
-        matrix = checks.check_matrix(
-            vectors, dims=self.dims, rows=len(keys), code=self.code, directed=store.directed
-        )
-        values = checks.check_columns(columns, kinds=store.other_kinds, rows=len(keys))
-        for key in keys:
-            if store.row_of(key) is not None:
-                raise Conflict(f"a row with the key {key!r} is in table {self.name!r} already")
-        store.append(keys, matrix, values)
-        if callable(progress):
-            progress(len(keys), len(keys))
-        return len(keys)
 
     # -- resolutions and funnels -----------------------------------------------------------------
 

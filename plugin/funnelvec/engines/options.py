@@ -1,15 +1,17 @@
-"""Checks of switches and mappings, which Python itself would take in any shape. Pure."""
+"""Checks of switches, mappings and columns, which Python itself would take in any shape. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from funnelvec.errors import InvalidInput
+from funnelvec import kinds as _kinds
+from funnelvec.engines.keys import plain
+from funnelvec.errors import InvalidInput, NotFound
 
-__all__ = ["check_flag", "check_mapping", "check_progress"]
+__all__ = ["check_columns", "check_flag", "check_mapping", "check_progress"]
 
 
 def check_flag(value: bool, name: str) -> bool:
@@ -43,3 +45,50 @@ def check_mapping(columns: Any, name: str = "columns") -> dict[Any, Any]:
     if not isinstance(columns, Mapping):
         raise InvalidInput(f"{name} must be a mapping by column name, not {columns!r:.100}")
     return dict(columns)
+
+
+def check_columns(
+    columns: Mapping[str, Sequence[Any]] | None,
+    *,
+    kinds: Mapping[str, _kinds.Kind],
+    rows: int,
+    first: int = 0,
+    known: Iterable[str] = (),
+) -> dict[str, list[_kinds.Value | None]]:
+    """Return the values of every column in `kinds`, converted; what is not given is missing.
+
+    `first` is the number of the first row, and `known` are the columns there are if those are more
+    than `kinds`, both for messages.
+
+    Raises
+    ------
+    NotFound
+        If a column does not exist.
+    InvalidInput
+        If a column has another length than `rows`, or a value is not of the column's kind.
+    """
+    given = check_mapping(columns)
+    for name in given:
+        if name not in kinds:
+            others = ", ".join(sorted(known or kinds)) or "none"
+            raise NotFound(f"column {name!r} does not exist; other columns of the table: {others}")
+    converted: dict[str, list[_kinds.Value | None]] = {}
+    for name, kind in kinds.items():
+        values: Any = given.get(name)
+        if values is None:
+            converted[name] = [None] * rows
+            continue
+        if isinstance(values, (str, bytes)) or len(values) != rows:
+            raise InvalidInput(f"column {name!r}: expected a sequence of {rows} values, one per id")
+        converted[name] = [
+            None if value is None else _cell(name, kind, row, plain(value))
+            for row, value in enumerate(values, first)
+        ]
+    return converted
+
+
+def _cell(name: str, kind: _kinds.Kind, row: int, value: Any) -> _kinds.Value:
+    try:
+        return _kinds.convert(value, kind)
+    except ValueError as error:
+        raise InvalidInput(f"column {name!r}, row {row}: {error}") from None

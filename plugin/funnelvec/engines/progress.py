@@ -12,7 +12,7 @@ __all__ = ["reporting"]
 
 
 @contextlib.contextmanager
-def reporting(progress: Progress, total: int, title: str) -> Iterator[Callable[[int], None]]:
+def reporting(progress: Progress, total: int | None, title: str) -> Iterator[Callable[[int], None]]:
     """Lend a function that is told how many of `total` rows are done.
 
     Parameters
@@ -20,10 +20,12 @@ def reporting(progress: Progress, total: int, title: str) -> Iterator[Callable[[
     progress
         True draws a bar on standard error (nothing where that is not a terminal); a callable is
         told (rows done, rows in all); False is silent.
+    total
+        None where nobody knows; a callable is then told 0.
     """
     if callable(progress):
         told = progress
-        yield lambda done: told(done, total)
+        yield lambda done: told(done, total or 0)
     elif progress:
         with _bar(total, title) as advance:
             yield advance
@@ -32,7 +34,7 @@ def reporting(progress: Progress, total: int, title: str) -> Iterator[Callable[[
 
 
 @contextlib.contextmanager
-def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int | None, title: str) -> Iterator[Callable[[int], None]]:
     try:
         from rich.console import Console
         from rich.progress import (
@@ -51,8 +53,14 @@ def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("rows"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(title, total=total, rate="")
+
+        def advance(done: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield advance

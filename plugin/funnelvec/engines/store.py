@@ -144,6 +144,22 @@ class Store:
             self._columns[name].extend(added)
         self.codes, self._rank = grown, rank
 
+    def replace(
+        self,
+        rows: Sequence[int],
+        vectors: npt.NDArray[np.float32],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> None:
+        """Change rows to checked vectors and values; columns that are not given stay."""
+        encoded = {resolution: self._encode(resolution, vectors) for resolution in self.codes}
+        for resolution, stored in self.codes.items():
+            changed = stored.copy()  # what a search holds meanwhile is not touched
+            changed[rows] = encoded[resolution]
+            self.codes[resolution] = changed
+        for name, values in columns.items():
+            for row, value in zip(rows, values, strict=True):
+                self._columns[name][row] = value
+
     def add_codes(self, resolution: Resolution) -> None:
         """Encode every row at one more resolution."""
         self.codes[resolution] = self._encode(resolution, self.codes[self.base])

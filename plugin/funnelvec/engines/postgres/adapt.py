@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +16,7 @@ import psycopg
 from pgvector import HalfVector, Vector
 from psycopg import pq, sql
 from psycopg.adapt import Dumper
+from psycopg.waiting import Ready, Wait
 
 from funnelvec import errors
 from funnelvec.engines.base import Capabilities
@@ -33,11 +33,12 @@ __all__ = [
     "SQL_NAME",
     "VectorArray",
     "VectorParameter",
+    "escaped",
+    "flushing",
     "milliseconds",
     "quoted",
     "register",
     "statement",
-    "to_column",
     "translated",
     "vector_dumper",
 ]
@@ -186,17 +187,6 @@ def milliseconds(timeout: float | None) -> str | None:
     return f"{max(1, round(given * 1000))}ms"
 
 
-def to_column(value: Any, type_name: str) -> Any:
-    """Turn a value of a kind into what the binary COPY of a column of this type takes."""
-    if value is None:
-        return None
-    if type_name.endswith("[]") and isinstance(value, list):
-        return [to_column(item, type_name[:-2]) for item in value]
-    if type_name == "timestamp without time zone" and isinstance(value, datetime.datetime):
-        return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-    return value
-
-
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn errors of the driver into ours; the driver's own stays as the cause."""
@@ -220,6 +210,10 @@ def _translate(error: psycopg.Error) -> errors.FunnelvecError:
         return errors.Timeout(f"{message}; give it more time with statement_timeout, or do less")
     if type(error).__name__ == "PoolTimeout":
         return errors.Timeout(f"{message}; give the pool more connections or a longer timeout")
+    if state == "42P01" and '"funnelvec.' in message:  # undefined_table, one of ours
+        return errors.VersionMismatch(
+            f"the database has an older version of funnelvec: {message}; run: funnelvec install URL"
+        )
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message)
     if state == "42883" and "funnelvec." in message:  # undefined_function
@@ -235,6 +229,22 @@ def _translate(error: psycopg.Error) -> errors.FunnelvecError:
     return errors.EngineError(message)
 
 
+def flushing(pgconn: pq.abc.PGconn) -> Generator[Wait, Ready | int, None]:
+    """Wait until libpq has handed over to the socket what it was given, for ``Connection.wait``."""
+    while True:
+        yield Wait.W
+        if pgconn.flush() == 0:
+            return
+
+
 def quoted(*names: str) -> str:
     """Quote names as SQL text, for arguments that SQL functions read as an identifier."""
     return sql.Identifier(*names).as_string(None)
+
+
+def escaped(text: str) -> LiteralString:
+    """Quoted SQL text as part of a statement with parameters, where a per cent sign stands twice.
+
+    It comes from `quoted` or from the catalogue, which is what LiteralString asserts.
+    """
+    return text.replace("%", "%%")

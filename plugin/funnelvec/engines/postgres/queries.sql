@@ -31,12 +31,53 @@ from funnelvec._base(%(table)s::regclass, %(vector)s) as b
 select funnelvec._metric_of(%(table)s::regclass, %(vector)s, null)
 
 -- name: columns
--- The columns that a row can be written with, and what filters make of their types.
-select a.attname as name, a.atttypid::integer as oid, pg_catalog.format_type(a.atttypid, null) as type,
+-- The columns that a row can be written with: what they hold (a domain: what it is made of), how they are declared, and what
+-- filters make of their types.
+select a.attname as name, pg_catalog.format_type(b.base, null) as type, pg_catalog.format_type(a.atttypid, a.atttypmod) as declared,
     funnelvec._filter_kind(a.atttypid) as kind
 from pg_catalog.pg_attribute as a
+cross join lateral (
+    with recursive made_of (type, level) as (
+        select a.atttypid, 0
+        union all
+        select t.typbasetype, m.level + 1
+        from made_of as m
+        join pg_catalog.pg_type as t on t.oid = m.type and t.typtype = 'd'
+    )
+    select m.type as base from made_of as m order by m.level desc limit 1
+) as b
 where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 order by a.attnum
+
+-- name: row_security
+select pg_catalog.row_security_active(%(table)s::regclass), pg_catalog.has_table_privilege(%(table)s::regclass, 'select')
+
+-- name: read_load
+-- How far a load of this role has come, if it was here before.
+select l.source, l.rows, l.keys_crc, l.finished_at is not null as finished
+from funnelvec.loads as l
+where l.table_name = %(table)s::regclass and l.column_name = %(vector)s and l.loader = current_user and l.name = %(name)s
+
+-- name: begin_load
+insert into funnelvec.loads as l (table_name, column_name, name, source, rows, keys_crc)
+values (%(table)s::regclass, %(vector)s, %(name)s, %(source)s, 0, 0)
+on conflict (table_name, column_name, loader, name) do update
+set source = excluded.source, rows = 0, keys_crc = 0, started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null
+
+-- name: advance_load
+-- Beside the rows themselves, in one transaction; nothing comes back where another session has gone on with the same load.
+update funnelvec.loads as l
+set rows = %(rows)s, keys_crc = %(keys_crc)s, updated_at = pg_catalog.clock_timestamp(),
+    finished_at = case when %(finished)s then pg_catalog.clock_timestamp() end
+where l.table_name = %(table)s::regclass and l.column_name = %(vector)s and l.loader = current_user and l.name = %(name)s
+    and l.rows = %(before)s and l.keys_crc = %(before_crc)s
+returning true
+
+-- name: forget_loads
+-- What was finished long ago helps nobody to go on.
+delete from funnelvec.loads as l
+where l.table_name = %(table)s::regclass and l.column_name = %(vector)s and l.loader = current_user
+    and l.finished_at < pg_catalog.now() - interval '30 days'
 
 -- name: funnels
 select f.name, f.funnel, f.model, f.metric, coalesce(f.returns, '{}') as returns, a.atttypid::bigint as vector_oid,

@@ -2,7 +2,7 @@
 
 The two are one text: ``sync/`` is written from ``aio/`` by ``tools/write_sync.py``, which drops
 `await` and puts one name of each pair below for the other: `thread_lock` for `task_lock`,
-`in_place` for `in_thread`, `is_pool` for `is_async_pool`.
+`in_place` for `in_thread`, `is_pool` for `is_async_pool`, `take` for `take_async`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["in_place", "in_thread", "is_async_pool", "is_pool", "task_lock", "thread_lock"]
+__all__ = ["Ahead", "in_place", "in_thread", "is_async_pool", "is_pool", "task_lock", "thread_lock"]
 
 Result = TypeVar("Result")
 
@@ -71,6 +72,41 @@ async def in_thread(
 def in_place(call: Callable[[], Result], undo: Callable[[Result], object] | None = None) -> Result:
     """Call it here and now; `undo` has nothing to undo."""
     return call()
+
+
+class Ahead(Generic[Result]):
+    """Calls a function again and again, the next time while its last result is being used.
+
+    Without `threaded` it is called when its result is asked for: in place, or by `take_async` in
+    some thread. After an error or None it is not called ahead again.
+    """
+
+    def __init__(self, call: Callable[[], Result], *, threaded: bool) -> None:
+        self._call = call
+        self._thread = ThreadPoolExecutor(1, "funnelvec") if threaded else None
+        self._next: Future[Result] | None = self._thread.submit(call) if self._thread else None
+
+    def take(self) -> Result:
+        """Return the next result."""
+        if self._next is None:
+            return self._call()
+        return self._taken(self._next.result())
+
+    async def take_async(self) -> Result:
+        """Return the next result."""
+        if self._next is None:
+            return await asyncio.to_thread(self._call)
+        return self._taken(await asyncio.wrap_future(self._next))
+
+    def _taken(self, result: Result) -> Result:
+        if self._thread is not None and result is not None:
+            self._next = self._thread.submit(self._call)
+        return result
+
+    def close(self) -> None:
+        """Wait for the thread, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def is_async_pool(obj: object) -> bool:

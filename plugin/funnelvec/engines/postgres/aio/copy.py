@@ -1,27 +1,30 @@
-"""Sending rows by binary COPY: rows of a table, and judgments for a calibration."""
+"""Sending rows by binary COPY: into a table, or judgments and queries into temporary ones."""
 
 from __future__ import annotations
 
 import asyncio  # async only
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
-import numpy.typing as npt
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from funnelvec.engines.base import Progress
-from funnelvec.engines.postgres.adapt import VectorParameter, statement, vector_dumper
-from funnelvec.engines.postgres.aio.connection import Connection, cursor, fetch_all
-from funnelvec.engines.postgres.load import Column, JudgedRows, Rows
-from funnelvec.engines.progress import reporting
+from funnelvec.engines.postgres import wire
+from funnelvec.engines.postgres.adapt import flushing, statement
+from funnelvec.engines.postgres.aio.connection import Connection, cursor, fetch_all, fetch_one
+from funnelvec.engines.postgres.load import Column, Rows
+from funnelvec.types import Upserted
 
-__all__ = ["copy_judgments", "copy_queries", "copy_rows", "read_columns"]
+__all__ = ["copy_judgments", "copy_queries", "copy_rows", "read_columns", "upsert_rows"]
 
-_REPORT_EVERY = 1000
 _CANCEL_TIMEOUT = 5.0  # seconds, as psycopg has it for other statements
+
+_JUDGMENTS = sql.Identifier("pg_temp", "funnelvec_judgments")
+_QUERIES = sql.Identifier("pg_temp", "funnelvec_queries")
+_ROWS = sql.Identifier("pg_temp", "funnelvec_rows")
+
+Advance = Callable[[int], None]
 
 
 async def read_columns(connection: Connection, table: str) -> dict[str, Column]:
@@ -31,86 +34,123 @@ async def read_columns(connection: Connection, table: str) -> dict[str, Column]:
 
 
 async def copy_rows(
-    connection: Connection, table: sql.Identifier, rows: Rows, progress: Progress
+    connection: Connection, table: sql.Identifier, rows: Rows, advance: Advance, *, secured: bool
 ) -> None:
-    """Send the rows in one COPY, inside the transaction of the caller."""
-    title = f"loading {table.as_string(None)}"
-    with reporting(progress, len(rows.ids), title) as advance:
+    """Add the rows, inside the transaction of the caller.
+
+    Where row-level security applies (`secured`) Postgres has no COPY into the table itself; an
+    INSERT puts the rows through its policies.
+    """
+    if not secured:
         await _send(connection, table, rows, advance)
+        return
+    await _stage(connection, _ROWS, rows, advance)
+    await cursor(connection).execute(_insert(table, rows))
+    await cursor(connection).execute(sql.SQL("drop table {}").format(_ROWS))
+
+
+async def upsert_rows(
+    connection: Connection,
+    table: sql.Identifier,
+    rows: Rows,
+    advance: Advance,
+    *,
+    key: Sequence[str],
+) -> Upserted:
+    """Add the rows, or change those that are there, inside the transaction of the caller."""
+    await _stage(connection, _ROWS, rows, advance)
+    found = await fetch_one(connection, _count_present(table, key))
+    assert found is not None  # an aggregate
+    changes = sql.SQL(", ").join(
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column.name))
+        for column in rows.targets
+        if column.name not in key
+    )
+    await cursor(connection).execute(
+        sql.SQL("{} on conflict ({}) do update set {}").format(
+            _insert(table, rows), _names(key), changes
+        )
+    )
+    await cursor(connection).execute(sql.SQL("drop table {}").format(_ROWS))
+    return Upserted(inserted=len(rows.keys) - found[0], updated=found[0])
+
+
+def _count_present(table: sql.Identifier, key: Sequence[str]) -> sql.Composed:
+    """Count the rows that are there already, and keep others from removing them meanwhile."""
+    # Not `returning xmax = 0`: a row that comes back from a partitioned table has no xmax.
+    return sql.SQL(
+        "select count(*) from (select from {} as t join {} as s using ({}) for key share of t) as p"
+    ).format(table, _ROWS, _names(key))
+
+
+def _insert(table: sql.Identifier, rows: Rows) -> sql.Composed:
+    names = _names([column.name for column in rows.targets])
+    # COPY takes values for an identity column too, whatever it was declared with.
+    return sql.SQL("insert into {} ({}) overriding system value select {} from {}").format(
+        table, names, names, _ROWS
+    )
+
+
+def _names(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+async def _stage(
+    connection: Connection, table: sql.Identifier, rows: Rows, advance: Advance
+) -> None:
+    """Make a temporary table and send the rows there; it goes with the transaction."""
+    # Declared column by column: who may only write the table cannot select from it.
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.declared))
+        for column in rows.targets
+    )
+    await cursor(connection).execute(
+        sql.SQL("create temporary table {} ({}) on commit drop").format(table, columns)
+    )
+    await _send(connection, table, rows, advance)
 
 
 async def _send(
-    connection: Connection, table: sql.Identifier, rows: Rows, advance: Callable[[int], None]
+    connection: Connection, table: sql.Identifier, rows: Rows, advance: Advance
 ) -> None:
     command = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        table, sql.SQL(", ").join(sql.Identifier(column.name) for column in rows.targets)
+        table, _names([column.name for column in rows.targets])
     )
-    types = [column.oid for column in rows.targets]
-    async with _copying(connection, command, types, vector=rows.vector) as copy:
-        for row, (key, vector) in enumerate(zip(rows.ids, rows.vectors, strict=True)):
-            values = (column[row] for column in rows.values)
-            await copy.write_row((*key, VectorParameter(vector), *values))
-            if row % _REPORT_EVERY == _REPORT_EVERY - 1:
-                advance(row + 1)
-                # async only: a socket that is never full never waits; let other tasks run
-                await asyncio.sleep(0)  # async only
-    advance(len(rows.ids))
+    async with _copying(connection, command) as copy:
+        await copy.write(wire.HEADER)
+        for done, block in wire.blocks(rows.fields, len(rows.keys)):
+            await copy.write(block)
+            # So that libpq never holds more than a block, and what is reported is on its way.
+            await connection.wait(flushing(connection.pgconn))
+            advance(done)
+            # async only: a socket that is never full never waits; let other tasks run
+            await asyncio.sleep(0)  # async only
+        await copy.write(wire.TRAILER)
+    advance(len(rows.keys))
 
 
 @contextlib.asynccontextmanager
 async def _copying(
-    connection: Connection, command: sql.Composed, types: list[int], *, vector: Column
+    connection: Connection, command: sql.Composed
 ) -> AsyncIterator[psycopg.AsyncCopy]:
-    async with cursor(connection) as sending:
-        sending.adapters.register_dumper(VectorParameter, vector_dumper(vector.oid))
-        async with sending.copy(command) as copy:
-            copy.set_types(types)
-            try:
-                yield copy
-            except BaseException:
-                # psycopg would tell the server at the end of what was sent, and wait for it to get
-                # there: for ever, where a row waits for a lock.
-                if connection.info.transaction_status == TransactionStatus.ACTIVE:
-                    with contextlib.suppress(psycopg.Error):
-                        await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
-                raise
+    async with cursor(connection) as sending, sending.copy(command) as copy:
+        try:
+            yield copy
+        except BaseException:
+            # psycopg would tell the server at the end of what was sent, and wait for it to get
+            # there: for ever, where a row waits for a lock.
+            if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                with contextlib.suppress(psycopg.Error):
+                    await connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            raise
 
 
-async def copy_judgments(connection: Connection, table: sql.Identifier, judged: JudgedRows) -> None:
+async def copy_judgments(connection: Connection, judged: Rows) -> None:
     """Put judgments into the temporary table ``funnelvec_judgments``, gone with the transaction."""
-    vector = judged.vector
-    key = sql.SQL(", ").join(sql.Identifier(column.name) for column in judged.key)
-    await cursor(connection).execute(
-        sql.SQL(
-            "create temporary table funnelvec_judgments on commit drop as "
-            "select t.{} as query, {}, false as relevant from {} as t limit 0"
-        ).format(sql.Identifier(vector.name), key, table)
-    )
-    command = sql.SQL(
-        "copy pg_temp.funnelvec_judgments (query, {}, relevant) from stdin (format binary)"
-    ).format(key)
-    boolean = connection.adapters.types["bool"].oid
-    types = [vector.oid, *(column.oid for column in judged.key), boolean]
-    async with _copying(connection, command, types, vector=vector) as copy:
-        for query, id, label in zip(judged.queries, judged.ids, judged.labels, strict=True):
-            await copy.write_row((VectorParameter(query), *id, label))
+    await _stage(connection, _JUDGMENTS, judged, lambda done: None)
 
 
-async def copy_queries(
-    connection: Connection, table: sql.Identifier, vector: str, queries: npt.NDArray[Any]
-) -> str:
+async def copy_queries(connection: Connection, queries: Rows) -> str:
     """Put queries into a temporary table, gone with the transaction; return its name."""
-    name = "pg_temp.funnelvec_queries"
-    await cursor(connection).execute(
-        sql.SQL(
-            "create temporary table funnelvec_queries on commit drop as "
-            "select t.{} as query from {} as t limit 0"
-        ).format(sql.Identifier(vector), table)
-    )
-    columns = await read_columns(connection, name)
-    command = sql.SQL("copy pg_temp.funnelvec_queries (query) from stdin (format binary)")
-    column = columns["query"]
-    async with _copying(connection, command.format(), [column.oid], vector=column) as copy:
-        for query in queries:
-            await copy.write_row((VectorParameter(query),))
-    return name
+    await _stage(connection, _QUERIES, queries, lambda done: None)
+    return _QUERIES.as_string(None)

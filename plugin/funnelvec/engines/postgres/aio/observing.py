@@ -13,7 +13,7 @@ from psycopg import sql
 from funnelvec import filters
 from funnelvec.engines import checks
 from funnelvec.engines.checks import check_flag, check_positive
-from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
 from funnelvec.engines.postgres.aio import copy
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
@@ -22,6 +22,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.load import Layout, prepare_queries
 from funnelvec.engines.recall import (
     check_log_arguments,
     check_queries,
@@ -63,6 +64,7 @@ class AsyncObserving:
         @property
         def _identifier(self) -> sql.Identifier: ...
         def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
+        async def _layout(self, connection: Connection) -> Layout: ...
         async def _known_funnel(
             self, connection: Connection, name: str | None
         ) -> tuple[str, StoredFunnel]: ...
@@ -134,9 +136,8 @@ class AsyncObserving:
             )  # fmt: skip
             source = None
             if given is not None:
-                source = await copy.copy_queries(
-                    connection, self._identifier, self._vector, given.astype(DTYPES[self._code])
-                )
+                layout = await self._layout(connection)
+                source = await copy.copy_queries(connection, prepare_queries(given, layout))
             rows = await fetch_all(
                 connection,
                 statement("measure_recall"),

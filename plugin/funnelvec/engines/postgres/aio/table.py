@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy.typing as npt
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_returns
-from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.base import default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
@@ -24,16 +22,15 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
-from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Judgments,
-    Key,
     Metric,
     needs_direction,
 )
@@ -57,7 +54,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class AsyncPostgresTable(AsyncSearching, AsyncObserving):
+class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -129,29 +126,6 @@ class AsyncPostgresTable(AsyncSearching, AsyncObserving):
         async with self._engine._calling() as connection:
             return await self._count(connection)
 
-    async def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows by binary COPY, all or none."""
-        checks.check_progress(progress)
-        async with self._engine._calling() as connection:
-            known = await copy.read_columns(connection, self._regclass)
-            rows = await in_thread(
-                partial(
-                    load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
-                    code=self._code, directed=needs_direction(self._metric),
-                    ids=ids, vectors=vectors, columns=columns,
-                )
-            )  # fmt: skip
-            async with atomic(connection):
-                await copy.copy_rows(connection, self._identifier, rows, progress)
-        return len(rows.ids)
-
     async def add_resolution(
         self,
         resolution: Resolution | str,
@@ -215,12 +189,9 @@ class AsyncPostgresTable(AsyncSearching, AsyncObserving):
         """Fit relevance in the database; the judgments go there in a temporary table."""
         async with self._engine._calling() as connection, atomic(connection):
             name, stored = await self._known_funnel(connection, funnel)
-            judged = load.prepare_judgments(
-                judgments, await copy.read_columns(connection, self._regclass),
-                key=self._key, vector=self._vector, dims=self._dims, code=self._code,
-                directed=needs_direction(stored.metric),
-            )  # fmt: skip
-            await copy.copy_judgments(connection, self._identifier, judged)
+            layout = await self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            await copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
             row = await fetch_one(
                 connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
             )

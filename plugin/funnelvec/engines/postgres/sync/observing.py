@@ -15,7 +15,8 @@ from psycopg import sql
 from funnelvec import filters
 from funnelvec.engines import checks
 from funnelvec.engines.checks import check_flag, check_positive
-from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
+from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
+from funnelvec.engines.postgres.load import Layout, prepare_queries
 from funnelvec.engines.postgres.sync import copy
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
@@ -65,6 +66,7 @@ class Observing:
         @property
         def _identifier(self) -> sql.Identifier: ...
         def _query(self, query: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
+        def _layout(self, connection: Connection) -> Layout: ...
         def _known_funnel(
             self, connection: Connection, name: str | None
         ) -> tuple[str, StoredFunnel]: ...
@@ -136,9 +138,8 @@ class Observing:
             )  # fmt: skip
             source = None
             if given is not None:
-                source = copy.copy_queries(
-                    connection, self._identifier, self._vector, given.astype(DTYPES[self._code])
-                )
+                layout = self._layout(connection)
+                source = copy.copy_queries(connection, prepare_queries(given, layout))
             rows = fetch_all(
                 connection,
                 statement("measure_recall"),

@@ -4,17 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy.typing as npt
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_returns
-from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.base import default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
@@ -26,16 +24,15 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.searching import Searching
-from funnelvec.engines.postgres.twins import in_place
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Judgments,
-    Key,
     Metric,
     needs_direction,
 )
@@ -59,7 +56,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class PostgresTable(Searching, Observing):
+class PostgresTable(Loading, Searching, Observing):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -131,29 +128,6 @@ class PostgresTable(Searching, Observing):
         with self._engine._calling() as connection:
             return self._count(connection)
 
-    def add(
-        self,
-        ids: Sequence[Key],
-        vectors: npt.ArrayLike,
-        *,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        progress: Progress = False,
-    ) -> int:
-        """Add rows by binary COPY, all or none."""
-        checks.check_progress(progress)
-        with self._engine._calling() as connection:
-            known = copy.read_columns(connection, self._regclass)
-            rows = in_place(
-                partial(
-                    load.prepare, known, key=self._key, vector=self._vector, dims=self._dims,
-                    code=self._code, directed=needs_direction(self._metric),
-                    ids=ids, vectors=vectors, columns=columns,
-                )
-            )  # fmt: skip
-            with atomic(connection):
-                copy.copy_rows(connection, self._identifier, rows, progress)
-        return len(rows.ids)
-
     def add_resolution(
         self,
         resolution: Resolution | str,
@@ -215,12 +189,9 @@ class PostgresTable(Searching, Observing):
         """Fit relevance in the database; the judgments go there in a temporary table."""
         with self._engine._calling() as connection, atomic(connection):
             name, stored = self._known_funnel(connection, funnel)
-            judged = load.prepare_judgments(
-                judgments, copy.read_columns(connection, self._regclass),
-                key=self._key, vector=self._vector, dims=self._dims, code=self._code,
-                directed=needs_direction(stored.metric),
-            )  # fmt: skip
-            copy.copy_judgments(connection, self._identifier, judged)
+            layout = self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
             row = fetch_one(
                 connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
             )

@@ -1,0 +1,223 @@
+"""Parts of the `Table` protocol: writing rows, and what a table says of itself."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec.types import (
+    Explanation,
+    Key,
+    LoadReport,
+    RecallReport,
+    ResolutionStatus,
+    Upserted,
+)
+
+__all__ = ["Loading", "Observed", "Progress"]
+
+#: True shows a progress bar; a callable is told (rows done, rows in all; 0 where nobody knows).
+Progress: TypeAlias = bool | Callable[[int, int], None]
+
+
+class Loading(Protocol):
+    """What writes rows."""
+
+    def add(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> int:
+        """Add rows, all or none.
+
+        Parameters
+        ----------
+        ids
+            n keys: different, none missing, none in the table yet. Tuples, in the order of
+            `key`, where it has several columns.
+        vectors
+            (n, dims) float32 or what converts to it; finite as the column stores them. Under
+            cosine no row is zero; the other metrics take zero vectors.
+        columns
+            Values of other columns, n each; None is a missing value.
+
+        Returns
+        -------
+        int
+            The number of rows added.
+
+        Raises
+        ------
+        InvalidInput
+            If a key, vector or value cannot be stored.
+        NotFound
+            If a column does not exist.
+        Conflict
+            If a key is in the table already.
+        """
+
+    def upsert(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> Upserted:
+        """Add rows, and change those whose key is in the table; all or none.
+
+        Arguments and errors are those of `add`, but that a key may be in the table. A changed row
+        keeps what it has in columns that are not given; a new one gets their defaults.
+        """
+
+    def load(
+        self,
+        source: Any,
+        *,
+        ids: Any = None,
+        vectors: str | None = None,
+        columns: Any = None,
+        batch_size: int | None = None,
+        upsert: bool = False,
+        resume: bool | str = True,
+        dry_run: bool = False,
+        progress: Progress = False,
+    ) -> LoadReport:
+        """Load rows from a source that may be larger than memory, and commit each batch.
+
+        Parameters
+        ----------
+        source
+            The path of a Parquet file, of a folder of them, or of an .npy file; a list of such
+            files; an Arrow table, record batch or stream; an array (n, d), also one mapped into
+            memory; or an iterator of ``(key, vector)``, ``(key, vector, {column: value})``,
+            mappings by column name, the same with many rows each, or record batches.
+        ids, vectors, columns
+            Where the source has named columns: which of them hold the key, the vectors and
+            further columns (a list of names, or a mapping of the table's names to the source's).
+            By default those of the table's names. For arrays: the keys, and a mapping of names to
+            values; `vectors` has no use.
+        batch_size
+            Rows per batch, and so per transaction; None chooses some 32 MB of vectors.
+        upsert
+            Whether a row whose key is in the table is changed, and not refused.
+        resume
+            True goes on where the same load was interrupted; files are known by their path, other
+            sources by their first key. Text is a name of your own for the load. False begins with
+            the first row.
+        dry_run
+            Read and check everything, and write nothing.
+        progress
+            As for `add`; rows that were in before count as done.
+
+        Raises
+        ------
+        InvalidInput, NotFound
+            If the source, a column or a row of it cannot be used; batches before stay.
+        Conflict
+            If a key is in the table already, or the source of an interrupted load has changed.
+        MissingDependency
+            If the source takes pyarrow, which is not installed.
+        """
+
+
+class Observed(Protocol):
+    """One search explained, recall, the state of what is stored, and the log of queries."""
+
+    def explain(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        min_relevance: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        funnel: str | None = None,
+    ) -> Explanation:
+        """Run one search and report what survived each stage, with times."""
+
+    def measure_recall(
+        self,
+        *,
+        sample: int | None = None,
+        k: int = 10,
+        funnel: str | None = None,
+        seed: int = 0,
+        queries: npt.ArrayLike | None = None,
+        filter: Mapping[str, Any] | None = None,
+    ) -> RecallReport:
+        """Measure the funnel against exact search, with given queries or sampled rows as queries.
+
+        A sampled row does not count among its own neighbours, so the funnel is asked for ``k + 1``
+        rows. Rows as near as the k-th count as well as those before it, so it does not matter
+        which of several duplicates come back.
+
+        Parameters
+        ----------
+        sample
+            How many queries to draw; None is 200 rows, or all of the given queries.
+        queries
+            (n, dims) float32 or what converts to it. None draws rows of the table.
+        filter
+            What both searches are narrowed down by; see `funnelvec.filters`. Queries for which
+            nothing matches are left out.
+
+        Raises
+        ------
+        InvalidInput
+            If the table has fewer than two rows, the rows asked for cannot reach the last stage,
+            no query can be asked at every stage, or nothing matches the filter.
+        """
+
+    def log_queries(
+        self,
+        *,
+        share: float = 0.01,
+        keep_for: datetime.timedelta = datetime.timedelta(days=30),
+        max_rows: int = 100_000,
+        roles: bool = False,
+        funnel: str | None = None,
+    ) -> None:
+        """Log a share of a funnel's queries, to measure, tune and calibrate with.
+
+        Parameters
+        ----------
+        share
+            Share of queries to log, from 0 (none) to 1 (all), drawn at random.
+        keep_for, max_rows
+            How long, and how many of the newest, to keep.
+        roles
+            Whether to log the name of the database role that asked.
+
+        Raises
+        ------
+        InvalidInput
+            If a number is out of range.
+        Conflict
+            If the name of the log is taken.
+        CapabilityError
+            If the engine keeps no log.
+        """
+
+    def stop_logging(self, *, forget: bool = False, funnel: str | None = None) -> None:
+        """Log no more queries; with `forget` the logged ones are dropped too."""
+
+    def logged_queries(
+        self, limit: int = 1000, *, funnel: str | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return up to `limit` logged queries as (n, dims) float32, newest first.
+
+        Raises
+        ------
+        NotFound
+            If the funnel has no log.
+        """
+
+    def status(self) -> list[ResolutionStatus]:
+        """Report every resolution: coverage, bit balance, index."""
