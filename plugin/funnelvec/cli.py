@@ -27,6 +27,7 @@ COMMANDS = {
     "status": "what a database has: version, resolutions, funnels",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
+    "doctor": "what kind of vectors a table holds, and what to do about it",
     "bench": "measure a funnel beside full HNSW and exact search",
 }
 

@@ -33,6 +33,7 @@ __all__ = [
     "Metric",
     "RecallReport",
     "ResolutionStatus",
+    "Sample",
     "StageRecall",
     "StageReport",
     "needs_direction",
@@ -189,6 +190,28 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Rows of a table drawn at random, in random order.
+
+    Attributes
+    ----------
+    ids
+        n keys.
+    vectors
+        (n, d) float32.
+    rows
+        Rows of the table that have a vector, as far as the caller may see them.
+    exact
+        Whether `rows` was counted; else it is carried over from the part that was read.
+    """
+
+    ids: tuple[Key, ...]
+    vectors: npt.NDArray[np.float32]
+    rows: int
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -139,6 +139,16 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "metric": lambda rng: rng.choice([None, "cosine"]),
     },
     "drop_funnel": {"name": lambda _: "g"},
+    "sample": {
+        "count": lambda rng: rng.randint(1, 99),
+        "seed": lambda rng: rng.randint(0, 9),
+    },
+    "doctor": {
+        "sample": lambda rng: rng.randint(2, 99),
+        "queries": lambda rng: rng.randint(10, 30),
+        "seed": lambda rng: rng.randint(0, 9),
+        "progress": lambda _: False,
+    },
     "status": {},
     "__len__": {},
 }

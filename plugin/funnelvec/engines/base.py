@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy.typing as npt
 
@@ -27,7 +27,11 @@ from funnelvec.types import (
     Metric,
     RecallReport,
     ResolutionStatus,
+    Sample,
 )
+
+if TYPE_CHECKING:
+    from funnelvec.doctor.diagnosis import Diagnosis
 
 __all__ = ["Capabilities", "Engine", "Progress", "Table", "default_funnel"]
 
@@ -277,6 +281,47 @@ class Table(Protocol):
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution: coverage, bit balance, index."""
+
+    def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
+        """Draw rows at random, without reading all of a large table.
+
+        Parameters
+        ----------
+        count
+            At most so many rows, from 1 on; those without a vector are left out.
+        seed
+            The same seed draws the same rows while the table does not change.
+
+        Raises
+        ------
+        InvalidInput
+            If an argument cannot be used.
+        """
+
+    def doctor(
+        self,
+        *,
+        sample: int = 10_000,
+        queries: int = 500,
+        seed: int = 0,
+        progress: Progress = False,
+    ) -> Diagnosis:
+        """Examine a sample of the vectors: what was found, what is normal, what to do.
+
+        Parameters
+        ----------
+        sample, queries
+            How many rows to draw, and how many of them to ask for, each against all others.
+        seed
+            Of both.
+        progress
+            True shows a bar; a callable is told (steps done, steps in all).
+
+        Raises
+        ------
+        InvalidInput
+            If an argument cannot be used, or fewer than two rows have a vector.
+        """
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from funnelvec.codes import Codes, bits
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName, check_ids
+from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.store import Step, Store, judge, measure_recall
 from funnelvec.errors import Conflict, NotCalibrated, NotFound
 from funnelvec.funnel import Funnel
@@ -45,7 +46,7 @@ class _NamedFunnel:
     model: str | None
 
 
-class MemoryTable:
+class MemoryTable(MemoryExamining):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,

@@ -25,6 +25,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -57,7 +58,7 @@ class StoredFunnel(NamedTuple):
     metric: Metric
 
 
-class AsyncPostgresTable:
+class AsyncPostgresTable(AsyncExamining):
     """A table of the user's, seen through one vector column."""
 
     def __init__(

@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -59,7 +60,7 @@ class StoredFunnel(NamedTuple):
     metric: Metric
 
 
-class PostgresTable:
+class PostgresTable(Examining):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
