@@ -20,14 +20,16 @@ from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
+    from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.resolution import Resolution
-    from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus
+    from funnelvec.types import Explanation, Hit, Judgments, RecallReport, ResolutionStatus, Sample
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Diagnosis",
     "Explanation",
     "Funnel",
     "FunnelvecError",
@@ -37,6 +39,7 @@ __all__ = [
     "RecallReport",
     "Resolution",
     "ResolutionStatus",
+    "Sample",
     "Stage",
     "__version__",
     "connect",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.types",
     "Funnel": "funnelvec.funnel",
     "Hit": "funnelvec.types",
@@ -55,6 +59,7 @@ _HOME = {
     "RecallReport": "funnelvec.types",
     "Resolution": "funnelvec.resolution",
     "ResolutionStatus": "funnelvec.types",
+    "Sample": "funnelvec.types",
     "Stage": "funnelvec.funnel",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",

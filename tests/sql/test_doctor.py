@@ -134,18 +134,23 @@ def test_keys_of_several_columns_odd_names_and_halfvec(engine: Any, owner_conn: 
 
 def test_partitioned_tables(engine: Any, owner_conn: Connection) -> None:
     owner_conn.execute(
-        "create table split (id bigint primary key, embedding vector(4)) partition by range (id)"
+        "create table split (id bigint primary key, padding text, embedding vector(4)) partition by range (id)"
     )
     for part in range(3):
         owner_conn.execute(
-            f"create table split_{part} partition of split for values from ({part * 100}) to ({part * 100 + 100})"
+            f"create table split_{part} partition of split for values from ({part * 200}) to ({part * 200 + 200})"
         )
+    owner_conn.execute("alter table split alter padding set storage plain")
     owner_conn.execute(
-        "insert into split select i, format('[%s,1,2,%s]', i, i % 5)::vector from generate_series(0, 299) as i"
+        "insert into split select i, repeat('x', 3000), format('[%s,1,2,%s]', i, i % 5)::vector"
+        " from generate_series(0, 599) as i"
     )
     drawn = engine.table("split").sample(90)
-    assert (len(set(drawn.ids)), drawn.rows, drawn.exact) == (90, 300, True)
-    assert {id // 100 for id in drawn.ids} == {0, 1, 2}
+    assert (len(set(drawn.ids)), drawn.rows, drawn.exact) == (90, 600, True)
+    assert {id // 200 for id in drawn.ids} == {0, 1, 2}
+    few = engine.table("split").sample(20)  # of 300 pages
+    assert len(set(few.ids)) == 20 and not few.exact and 300 < few.rows < 1000
+    assert {id // 200 for id in few.ids} == {0, 1, 2}
 
 
 def test_row_level_security_decides_what_is_drawn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from funnelvec import entry
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _shows_progress() -> bool:
     """A bar is welcome where rich is installed, and nobody has to install it for one."""
+    if not sys.stderr.isatty():
+        return False
     try:
         import rich  # noqa: F401
     except ImportError:

@@ -25,15 +25,15 @@ KEEPS = (10, 100, 200)
 TARGET = 0.99
 #: A smaller sample inside the sample: how the shortlist grows from one to the other.
 _PART = 4
-#: By how much the share that a prefix finds must differ from that of random dimensions.
+#: By how much the share that a prefix finds must exceed that of random dimensions.
 _CLEAR = 0.02
 #: Sets of random dimensions, and the 97.5 % point of Student's t for one less.
 _DRAWS, _T = 5, 2.776
 
 _Shares: TypeAlias = npt.NDArray[np.float64]
 
-#: Where the vectors keep what tells them apart: in the first dimensions, the last, or anywhere.
-Order: TypeAlias = Literal["first", "last", "none", "unknown"]
+#: Where the vectors keep what tells them apart: in the first dimensions, or anywhere.
+Order: TypeAlias = Literal["first", "none", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Prefixes:
         Share of the top 10 that prefixes of at most half the width find alone, less the share
         that random dimensions find; None where no prefix is that narrow.
     order
-        ``first``: the first dimensions carry more than others. ``last``: less. ``none``: alike.
+        ``first``: the first dimensions carry more than others. ``none``: no more, or less.
     rows, queries
         Different rows, and how many of them were asked for.
     """
@@ -176,5 +176,5 @@ def _ordered(
         gain - float(np.hypot(gain - low, between)),
         gain + float(np.hypot(high - gain, between)),
     )
-    order: Order = "first" if low > _CLEAR else "last" if high < -_CLEAR else "none"
+    order: Order = "first" if low > _CLEAR else "none"
     return gain, (low, high), order

@@ -95,7 +95,6 @@ def describe(found: Prefixes, choice: Choice | None, rows: Prepared) -> Finding:
             "first": "The first dimensions carry more than others: Matryoshka-trained, or ordered "
             "by PCA.",
             "none": "The first dimensions carry no more than any others: not Matryoshka.",
-            "last": "The first dimensions carry less than others: not Matryoshka.",
             "unknown": "",
         }[found.order]
     return Finding(
@@ -149,7 +148,7 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
         advice += (
             f" Smaller, with a longer list: '{choice.smaller}' ({choice.smaller_bytes:,} bytes)."
         )
-    if found.order in ("none", "last"):
+    if found.order == "none":
         advice += (
             " Cutting off dimensions costs more than with a Matryoshka model: prefer all signs "
             f"({rows.dims}:bit) or a rotation (when available) over a short prefix."
