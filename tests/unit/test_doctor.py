@@ -527,3 +527,13 @@ def test_places_with_hidden_rows() -> None:
     seen = found.places(np.array([1, 2]), np.array([[7], [3]]))
     assert isinstance(seen, Places)
     assert seen.better[0, 0] == 38  # behind all that can be found
+
+
+def test_signs_are_advised_only_where_they_serve() -> None:
+    served, found = curve(rotated(decaying(1200, 128, power=0.4), seed=3), queries=100)
+    advice = stages.describe(found, stages.choose(found, served), served).advice
+    assert found.order == "none" and "all signs (128:bit)" in advice
+    shifted = gaussian(1200, 128) * 0.2 + 3  # all signs alike
+    rows, useless = curve(shifted.astype(np.float32), "euclidean", queries=100, population=10**6)
+    advice = stages.describe(useless, stages.choose(useless, rows), rows).advice
+    assert useless.order == "none" and "all signs" not in advice

@@ -149,9 +149,12 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
             f" Smaller, with a longer list: '{choice.smaller}' ({choice.smaller_bytes:,} bytes)."
         )
     if found.order == "none":
+        signs = next(s for s in found.stages if s.code == "bit" and s.width == rows.dims)
+        serve = rounded(signs.keep_at(found.rows, rows.population)) <= LONGEST
         advice += (
-            " Cutting off dimensions costs more than with a Matryoshka model: prefer all signs "
-            f"({rows.dims}:bit) or a rotation (when available) over a short prefix."
+            " Cutting off dimensions costs more than with a Matryoshka model: prefer "
+            f"{f'all signs ({signs.resolution}) or ' if serve else ''}a rotation (when available) "
+            "to a short prefix."
         )
     advice += f" In this sample {choice.keep_sample:,} rows hold {TARGET:g} of the top 10"
     if rows.is_whole:
