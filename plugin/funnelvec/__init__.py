@@ -20,6 +20,7 @@ from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
+    from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.resolution import Resolution
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
         RecallReport,
         Repair,
         ResolutionStatus,
+        Sample,
         Upserted,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Diagnosis",
     "Explanation",
     "Funnel",
     "FunnelvecError",
@@ -50,6 +53,7 @@ __all__ = [
     "Repair",
     "Resolution",
     "ResolutionStatus",
+    "Sample",
     "Stage",
     "Upserted",
     "__version__",
@@ -61,6 +65,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.types",
     "Funnel": "funnelvec.funnel",
     "Hit": "funnelvec.types",
@@ -72,6 +77,7 @@ _HOME = {
     "Repair": "funnelvec.types",
     "Resolution": "funnelvec.resolution",
     "ResolutionStatus": "funnelvec.types",
+    "Sample": "funnelvec.types",
     "Stage": "funnelvec.funnel",
     "Upserted": "funnelvec.types",
     "connect": "funnelvec.entry",

@@ -29,6 +29,7 @@ COMMANDS = {
     "repair": "mend what renames, drops, moves and restores left out of step",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
+    "doctor": "what kind of vectors a table holds, and what to do about it",
     "bench": "measure a funnel beside full HNSW and exact search",
 }
 

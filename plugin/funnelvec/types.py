@@ -38,6 +38,7 @@ __all__ = [
     "RecallReport",
     "Repair",
     "ResolutionStatus",
+    "Sample",
     "StageRecall",
     "StageReport",
     "Upserted",
@@ -335,6 +336,28 @@ class LoadReport:
     seconds: float
     unused: tuple[str, ...] = ()
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Rows of a table drawn at random, in random order.
+
+    Attributes
+    ----------
+    ids
+        n keys.
+    vectors
+        (n, d) float32.
+    rows
+        Rows of the table that have a vector, as far as the caller may see them.
+    exact
+        Whether `rows` was counted; else it is carried over from the part that was read.
+    """
+
+    ids: tuple[Key, ...]
+    vectors: npt.NDArray[np.float32]
+    rows: int
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

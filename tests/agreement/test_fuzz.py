@@ -191,6 +191,16 @@ ENTRIES: dict[str, dict[str, Make]] = {
     },
     "stop_logging": {"forget": lambda rng: rng.random() < 0.5, "funnel": lambda _: None},
     "logged_queries": {"limit": lambda rng: rng.randint(1, 9), "funnel": lambda _: None},
+    "sample": {
+        "count": lambda rng: rng.randint(1, 99),
+        "seed": lambda rng: rng.randint(0, 9),
+    },
+    "doctor": {
+        "sample": lambda rng: rng.randint(2, 99),
+        "queries": lambda rng: rng.randint(10, 30),
+        "seed": lambda rng: rng.randint(0, 9),
+        "progress": lambda _: False,
+    },
     "status": {},
     "__len__": {},
 }

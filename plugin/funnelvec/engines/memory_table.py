@@ -9,6 +9,7 @@ from funnelvec.engines import checks
 from funnelvec.engines.base import default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_searching import MemorySearching
@@ -29,7 +30,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving):
+class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,

@@ -12,8 +12,10 @@ __all__ = ["reporting"]
 
 
 @contextlib.contextmanager
-def reporting(progress: Progress, total: int | None, title: str) -> Iterator[Callable[[int], None]]:
-    """Lend a function that is told how many of `total` rows are done.
+def reporting(
+    progress: Progress, total: int | None, title: str, *, unit: str = "rows"
+) -> Iterator[Callable[[int], None]]:
+    """Lend a function that is told how many of `total` rows (or another `unit`) are done.
 
     Parameters
     ----------
@@ -27,14 +29,14 @@ def reporting(progress: Progress, total: int | None, title: str) -> Iterator[Cal
         told = progress
         yield lambda done: told(done, total or 0)
     elif progress:
-        with _bar(total, title) as advance:
+        with _bar(total, title, unit) as advance:
             yield advance
     else:
         yield lambda done: None
 
 
 @contextlib.contextmanager
-def _bar(total: int | None, title: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int | None, title: str, unit: str) -> Iterator[Callable[[int], None]]:
     try:
         from rich.console import Console
         from rich.progress import (
@@ -52,7 +54,7 @@ def _bar(total: int | None, title: str) -> Iterator[Callable[[int], None]]:
         TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("rows"),
+        TextColumn(unit),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )

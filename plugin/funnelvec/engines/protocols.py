@@ -1,10 +1,10 @@
-"""Parts of the `Table` protocol: writing rows, and what a table says of itself."""
+"""Parts of the `Table` protocol: writing rows, what a table says of itself, and of its vectors."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,14 @@ from funnelvec.types import (
     LoadReport,
     RecallReport,
     ResolutionStatus,
+    Sample,
     Upserted,
 )
 
-__all__ = ["Loading", "Observed", "Progress"]
+if TYPE_CHECKING:
+    from funnelvec.doctor.diagnosis import Diagnosis
+
+__all__ = ["Examined", "Loading", "Observed", "Progress"]
 
 #: True shows a progress bar; a callable is told (rows done, rows in all; 0 where nobody knows).
 Progress: TypeAlias = bool | Callable[[int, int], None]
@@ -221,3 +225,48 @@ class Observed(Protocol):
 
     def status(self) -> list[ResolutionStatus]:
         """Report every resolution: coverage, bit balance, index."""
+
+
+class Examined(Protocol):
+    """Rows drawn at random, and what they say of the vectors."""
+
+    def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
+        """Draw rows at random, without reading all of a large table.
+
+        Parameters
+        ----------
+        count
+            At most so many rows, from 1 on; those without a vector are left out.
+        seed
+            The same seed draws the same rows while the table does not change.
+
+        Raises
+        ------
+        InvalidInput
+            If an argument cannot be used.
+        """
+
+    def doctor(
+        self,
+        *,
+        sample: int = 10_000,
+        queries: int = 500,
+        seed: int = 0,
+        progress: Progress = False,
+    ) -> Diagnosis:
+        """Examine a sample of the vectors: what was found, what is normal, what to do.
+
+        Parameters
+        ----------
+        sample, queries
+            How many rows to draw, and how many of them to ask for, each against all others.
+        seed
+            Of both.
+        progress
+            True shows a bar; a callable is told (steps done, steps in all).
+
+        Raises
+        ------
+        InvalidInput
+            If an argument cannot be used, or fewer than two rows have a vector.
+        """

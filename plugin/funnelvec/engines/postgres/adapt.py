@@ -31,6 +31,7 @@ __all__ = [
     "COLUMN_TYPES",
     "DTYPES",
     "SQL_NAME",
+    "WIRE",
     "VectorArray",
     "VectorParameter",
     "escaped",
@@ -73,6 +74,9 @@ COLUMN_TYPES: dict[ColumnKind, LiteralString] = {
 
 #: What the vectors of a column are on the wire, by the code of the column.
 DTYPES: dict[BaseCode, type[np.float32] | type[np.float16]] = {"f32": np.float32, "f16": np.float16}
+
+#: The same in the byte order of the wire, as ``vector_send`` and ``halfvec_send`` give it.
+WIRE: dict[BaseCode, str] = {"f32": ">f4", "f16": ">f2"}
 
 _BY_SQLSTATE: dict[str, type[errors.FunnelvecError]] = {
     "FV001": errors.SpecError,

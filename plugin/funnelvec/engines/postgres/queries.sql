@@ -134,6 +134,14 @@ where f.table_name = %(table)s::regclass and f.name = %(funnel)s
 select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 
+-- name: sample
+-- How the vectors of a column are sent, and how many pages its rows lie on; a partitioned table has them in its leaves.
+select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec_send' else '.vector_send' end as send,
+    coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::bigint / pg_catalog.current_setting('block_size')::integer as pages
+from pg_catalog.pg_class as c
+where c.oid = %(table)s::regclass and c.relkind = 'r'
+    or c.oid in (select p.relid from pg_catalog.pg_partition_tree(%(table)s::regclass) as p where p.isleaf)
+
 -- name: status
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,

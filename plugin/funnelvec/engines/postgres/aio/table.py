@@ -22,6 +22,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
@@ -54,7 +55,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving):
+class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining):
     """A table of the user's, seen through one vector column."""
 
     def __init__(

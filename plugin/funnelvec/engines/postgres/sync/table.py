@@ -24,6 +24,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.searching import Searching
@@ -56,7 +57,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing):
+class PostgresTable(Loading, Searching, Observing, Examining):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
