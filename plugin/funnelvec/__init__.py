@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
-    from funnelvec.resolution import Resolution
-    from funnelvec.types import (
+    from funnelvec.reports import (
         Explanation,
-        Hit,
-        Judgments,
         LoadReport,
         Problem,
         RecallReport,
@@ -36,6 +33,8 @@ if TYPE_CHECKING:
         Sample,
         Upserted,
     )
+    from funnelvec.resolution import Resolution
+    from funnelvec.types import Hit, Judgments
 
 __version__ = "0.1.0"
 
@@ -66,20 +65,20 @@ __all__ = [
 
 _HOME = {
     "Diagnosis": "funnelvec.doctor",
-    "Explanation": "funnelvec.types",
+    "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",
     "Hit": "funnelvec.types",
     "Judgments": "funnelvec.types",
-    "LoadReport": "funnelvec.types",
+    "LoadReport": "funnelvec.reports",
     "PlattCalibration": "funnelvec.calibration",
-    "Problem": "funnelvec.types",
-    "RecallReport": "funnelvec.types",
-    "Repair": "funnelvec.types",
+    "Problem": "funnelvec.reports",
+    "RecallReport": "funnelvec.reports",
+    "Repair": "funnelvec.reports",
     "Resolution": "funnelvec.resolution",
-    "ResolutionStatus": "funnelvec.types",
-    "Sample": "funnelvec.types",
+    "ResolutionStatus": "funnelvec.reports",
+    "Sample": "funnelvec.reports",
     "Stage": "funnelvec.funnel",
-    "Upserted": "funnelvec.types",
+    "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
     "wrap": "funnelvec.entry",

@@ -18,12 +18,13 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 
-VALUES = ("errors", "types", "kinds", "resolution", "funnel", "filters")
+VALUES = ("errors", "types", "reports", "kinds", "resolution", "funnel", "filters")
 #: Part -> parts whose modules it may import; a part is also the whole below it. The first entry
 #: that names a module or one of its packages counts, so the narrow ones stand first.
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "types": ("errors",),
+    "reports": ("types",),
     "kinds": ("errors", "types"),
     "resolution": ("errors", "types"),
     "funnel": ("errors", "types", "resolution"),
@@ -31,7 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
     "doctor": ("errors", "types", "resolution", "codes", "doctor"),
-    "engines.protocols": ("types", "doctor.diagnosis"),
+    "engines.protocols": ("types", "reports", "doctor.diagnosis"),
     "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from funnelvec.commands.output import print_json
 from funnelvec.commands.target import add_target, opened, read_files, usage_error
-from funnelvec.types import LoadReport
+from funnelvec.reports import LoadReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

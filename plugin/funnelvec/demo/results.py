@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from funnelvec.bench import BenchReport
-from funnelvec.types import Explanation, Hit, RecallReport, ResolutionStatus
+from funnelvec.reports import Explanation, RecallReport, ResolutionStatus
+from funnelvec.types import Hit
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from funnelvec.bench import BenchReport
 from funnelvec.demo import comparison, plan
 from funnelvec.demo.corpus import Corpus
 from funnelvec.demo.results import Answer, DemoReport, Fit, Server
-from funnelvec.types import Explanation, RecallReport, ResolutionStatus
+from funnelvec.reports import Explanation, RecallReport, ResolutionStatus
 
 _INDENT = (0, 0, 0, 2)
 

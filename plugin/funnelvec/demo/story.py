@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from funnelvec.demo.show import Screen
     from funnelvec.engines.base import Table
     from funnelvec.engines.postgres.sync import PostgresEngine
-    from funnelvec.types import Judgments, RecallReport, ResolutionStatus
+    from funnelvec.reports import RecallReport, ResolutionStatus
+    from funnelvec.types import Judgments
 
 
 @dataclass(frozen=True, slots=True)

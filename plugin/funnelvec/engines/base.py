@@ -16,6 +16,7 @@ import numpy.typing as npt
 from funnelvec.calibration.base import Calibration
 from funnelvec.engines.protocols import Examined, Loading, Observed, Progress
 from funnelvec.funnel import Funnel
+from funnelvec.reports import Problem, Repair
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
@@ -24,8 +25,6 @@ from funnelvec.types import (
     Hit,
     Judgments,
     Metric,
-    Problem,
-    Repair,
 )
 
 __all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]

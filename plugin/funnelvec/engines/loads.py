@@ -20,7 +20,7 @@ from funnelvec.engines.opening import open_source
 from funnelvec.engines.sources import Chunk, Options, Source, Target, fingerprint
 from funnelvec.errors import Conflict, FunnelvecError, InvalidInput
 from funnelvec.kinds import convert
-from funnelvec.types import LoadReport
+from funnelvec.reports import LoadReport
 
 __all__ = ["Record", "Run", "check_size"]
 

@@ -14,8 +14,9 @@ from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
 from funnelvec.engines.memory_table import MemoryTable
 from funnelvec.errors import Conflict, NotFound
+from funnelvec.reports import Problem, Repair
 from funnelvec.resolution import CODES, Resolution
-from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric, Problem, Repair
+from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric
 
 __all__ = ["MemoryEngine", "MemoryTable", "connect"]
 

@@ -11,7 +11,7 @@ from funnelvec.engines import checks
 from funnelvec.engines.base import Progress
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.store import Store
-from funnelvec.types import Sample
+from funnelvec.reports import Sample
 
 __all__ = ["MemoryExamining"]
 

@@ -15,7 +15,8 @@ from funnelvec.engines.progress import reporting
 from funnelvec.engines.sources import Options, Target
 from funnelvec.engines.store import Store
 from funnelvec.errors import Conflict, InvalidInput
-from funnelvec.types import BaseCode, Key, LoadReport, Upserted
+from funnelvec.reports import LoadReport, Upserted
+from funnelvec.types import BaseCode, Key
 
 __all__ = ["MemoryLoading"]
 

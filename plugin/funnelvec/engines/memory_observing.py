@@ -17,15 +17,15 @@ from funnelvec.engines.recall import bootstrap_interval, check_queries, check_re
 from funnelvec.engines.store import NamedFunnel, Rows, Step, Store
 from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.funnel import Funnel, Stage
-from funnelvec.resolution import Resolution
-from funnelvec.types import (
+from funnelvec.reports import (
     Explanation,
-    Hit,
     RecallReport,
     ResolutionStatus,
     StageRecall,
     StageReport,
 )
+from funnelvec.resolution import Resolution
+from funnelvec.types import Hit
 
 __all__ = ["MemoryObserving"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.types import (
+from funnelvec.reports import (
     Explanation,
-    Key,
     LoadReport,
     RecallReport,
     ResolutionStatus,
     Sample,
     Upserted,
 )
+from funnelvec.types import Key
 
 if TYPE_CHECKING:
     from funnelvec.doctor.diagnosis import Diagnosis

@@ -14,7 +14,7 @@ from funnelvec.engines.postgres import wire
 from funnelvec.engines.postgres.adapt import flushing, statement
 from funnelvec.engines.postgres.aio.connection import Connection, cursor, fetch_all, fetch_one
 from funnelvec.engines.postgres.load import Column, Rows
-from funnelvec.types import Upserted
+from funnelvec.reports import Upserted
 
 __all__ = ["copy_judgments", "copy_queries", "copy_rows", "read_columns", "upsert_rows"]
 

@@ -46,8 +46,9 @@ from funnelvec.engines.postgres.aio.table import AsyncPostgresTable
 from funnelvec.engines.postgres.twins import in_thread, is_async_pool, task_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible_async
+from funnelvec.reports import Problem, Repair
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, ColumnKind, Metric, Problem, Repair
+from funnelvec.types import BaseCode, ColumnKind, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer

@@ -28,14 +28,8 @@ from funnelvec.engines.postgres.twins import Ahead, in_thread
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.sources import Options
 from funnelvec.errors import Conflict
-from funnelvec.types import (
-    BaseCode,
-    Key,
-    LoadReport,
-    Metric,
-    Upserted,
-    needs_direction,
-)
+from funnelvec.reports import LoadReport, Upserted
+from funnelvec.types import BaseCode, Key, Metric, needs_direction
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine

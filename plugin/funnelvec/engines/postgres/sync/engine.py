@@ -48,8 +48,9 @@ from funnelvec.engines.postgres.sync.table import PostgresTable
 from funnelvec.engines.postgres.twins import in_place, is_pool, thread_lock
 from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.install.apply import check_compatible
+from funnelvec.reports import Problem, Repair
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, ColumnKind, Metric, Problem, Repair
+from funnelvec.types import BaseCode, ColumnKind, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.embedded import EmbeddedServer

@@ -21,7 +21,8 @@ from funnelvec.engines.postgres.adapt import WIRE, statement
 from funnelvec.engines.postgres.sync.connection import Connection, atomic, cursor, fetch_one
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.engines.progress import reporting
-from funnelvec.types import BaseCode, Key, Metric, Sample
+from funnelvec.reports import Sample
+from funnelvec.types import BaseCode, Key, Metric
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine

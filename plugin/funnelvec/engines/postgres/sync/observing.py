@@ -32,15 +32,15 @@ from funnelvec.engines.recall import (
 )
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
-from funnelvec.resolution import Resolution
-from funnelvec.types import (
-    BaseCode,
+from funnelvec.reports import (
     Explanation,
     RecallReport,
     ResolutionStatus,
     StageRecall,
     StageReport,
 )
+from funnelvec.resolution import Resolution
+from funnelvec.types import BaseCode
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
