@@ -1,7 +1,13 @@
 -- explain: what each stage of one search lets through, and what it costs.
 
--- Settings that a search runs with, for the statements that run apart from the typed function. For this transaction only.
-create or replace function funnelvec._scan_settings(ef_search integer, iterative_scan text, seqscan text)
+-- Settings that a search runs with (joins: null leaves them as they are), for the statements that run apart from the typed function. For this transaction only.
+create or replace function funnelvec._scan_settings(
+    ef_search integer,
+    iterative_scan text,
+    seqscan text,
+    hashjoin text default null,
+    mergejoin text default null
+)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -10,6 +16,8 @@ begin
     perform set_config('hnsw.ef_search', ef_search::text, true);
     perform set_config('hnsw.iterative_scan', iterative_scan, true);
     perform set_config('enable_seqscan', seqscan, true);
+    perform set_config('enable_hashjoin', hashjoin, true) where hashjoin is not null;
+    perform set_config('enable_mergejoin', mergejoin, true) where mergejoin is not null;
 end
 $body$;
 
@@ -22,13 +30,18 @@ as $body$
     select coalesce(
         string_agg(
             format('%s(%s) > 0', s.norm,
-                case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', source) end),
+                case
+                -- A code in a side table is computed again from the vector: no other table has to be read for it.
+                when stored and s.storage = 'side' then replace(s.encoded, '{query}', format('t.%I', f.column_name))
+                when stored then format('t.%I', s.code_column)
+                else replace(s.encoded, '{query}', source)
+            end),
             ' and ' order by s.stage),
         'true')
     from (
-        select g.stage, g.norm, g.code_column, g.encoded from funnelvec._stages(f) as g where g.norm is not null
+        select g.stage, g.norm, g.code_column, g.encoded, g.storage from funnelvec._stages(f) as g where g.norm is not null
         union all
-        select 0, (funnelvec._base(f.table_name, f.column_name)).norm, f.column_name, '{query}'
+        select 0, (funnelvec._base(f.table_name, f.column_name)).norm, f.column_name, '{query}', 'base'
         where (funnelvec._metric(f.metric)).needs_direction
     ) as s
 $body$;
@@ -160,13 +173,16 @@ declare
     found_before bigint;
 begin
     -- current_setting knows hnsw.* once pgvector is loaded, which the check of the query has seen to.
-    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
+    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan'),
+        current_setting('enable_hashjoin'), current_setting('enable_mergejoin')];
     for try in 1 .. 3 loop
         continue when try = 2 and iterate or try < 3 and not funnelvec._indexed(f);
         perform funnelvec._scan_settings(
             greatest(saved[1]::integer, least(wanted, 1000)),
             case when iterate or try = 2 then 'relaxed_order' else saved[2] end,
-            case when try < 3 and predicate is null then 'off' else saved[3] end);
+            case when try < 3 and predicate is null then 'off' else saved[3] end,
+            case when funnelvec._joins(f) and try < 3 then 'off' else saved[4] end,
+            case when funnelvec._joins(f) and try < 3 then 'off' else saved[5] end);
         statement := funnelvec._statement(
             f, try = 3, format('%L::%s', query, (funnelvec._base(f.table_name, f.column_name)).type), null,
             k::text, format('%L::double precision', cutoff));
@@ -179,7 +195,7 @@ begin
         exit when (node ->> 'Actual Rows')::numeric >= wanted;
         found_before := (node ->> 'Actual Rows')::numeric;
     end loop;
-    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
+    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3], saved[4], saved[5]);
 end
 $body$;
 

@@ -108,7 +108,8 @@ declare
     first_keep integer;
 begin
     execute format('select %1$s.vector_dims(''[1]''::%1$s.vector)', home);
-    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
+    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan'),
+        current_setting('enable_hashjoin'), current_setting('enable_mergejoin')];
     first_keep := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k + 1);
     select array_agg(format('select array(select s.key from (%s) as s)', u.head || u.tail) order by i) into statements
     from generate_series(1, stages - 1) as i
@@ -125,13 +126,14 @@ begin
         execute exact_statement into truth using q.vector, q.key, k;
         exact_ms := 1000 * extract(epoch from clock_timestamp() - started);
         perform funnelvec._scan_settings(greatest(saved[1]::integer, least(first_keep, 1000)),
-            case when first_keep > 1000 or row_security_active(f.table_name) then 'relaxed_order' else saved[2] end, 'off');
+            case when first_keep > 1000 or row_security_active(f.table_name) then 'relaxed_order' else saved[2] end, 'off',
+            case when funnelvec._joins(f) then 'off' end, case when funnelvec._joins(f) then 'off' end);
         kept := '{}';
         for i in 1 .. stages - 1 loop
             execute statements[i] into answer using q.vector, k + 1;
             kept := kept || (select count(*)::integer from unnest(truth) as t where t = any (answer));
         end loop;
-        perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
+        perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3], saved[4], saved[5]);
         started := clock_timestamp();
         -- With all of its arguments: a function of the same name with two would be the better match for two.
         execute format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, null::jsonb) as t)',

@@ -36,7 +36,7 @@ begin
         column_name := r.column_name;
         resolution := r.resolution;
         code_column := r.code_column;
-        object := format('column %s.%I', r.table_name, r.code_column);
+        object := case r.storage when 'side' then format('table %s', r.side_table) else format('column %s.%I', r.table_name, r.code_column) end;
         rows := 0;
         filled := 0;
         coverage := 0;
@@ -54,9 +54,10 @@ begin
         cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as c;
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         coverage := filled::double precision / nullif(rows, 0);
-        index_name := funnelvec._index_of(r.table_name, r.code_column, stored.opclass);
+        index_name := funnelvec._index_of(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, stored.opclass);
         index_bytes := funnelvec._index_bytes(index_name);
         advice := concat_ws('; ',
+            case when funnelvec._next_of(r) is not null then format('%s, not in use yet; next: %s', r.state, funnelvec._next_of(r)) end,
             case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end);
         return next;
@@ -84,6 +85,9 @@ begin
             where m.table_name = r.table_name and m.column_name = r.column_name);
     end if;
     perform funnelvec._check_row(r.table_name, r.metric, r.resolution);
+    if r.side_table is not null then
+        return funnelvec._side_fault(r);
+    end if;
     if funnelvec._code_column(r.table_name, r.column_name, r.resolution) is not distinct from r.code_column then
         return null;
     end if;
@@ -110,7 +114,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case
-        when not has_column_privilege(r.table_name, r.code_column, 'select') then 'not counted: you may not read the column'
+        when not has_column_privilege(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, 'select')
+            then 'not counted: you may not read the column'
         when not named and row_security_active(r.table_name)
             then format('not counted, because it has row-level security: select * from funnelvec.status(%L);', r.table_name::text)
     end
@@ -140,6 +145,12 @@ declare
         then format('tablesample system (%s) repeatable (0)', 100 * 200000.0 / believed) else '' end;
     few text := format('tablesample bernoulli (%s) repeatable (0)', least(100, 100 * 4000.0 / greatest(1, believed)));
 begin
+    if r.storage = 'side' then
+        -- Rows without a vector have no code, and need none.
+        visible := format('exists (select from %s as s where %s and %s)', r.side_table,
+            funnelvec._side_join(r.side_table, 's', r.table_name),
+            coalesce(format('%s(s.%I) > 0', norm, r.code_column), 'true'));
+    end if;
     execute format('select count(*), count(*) filter (where %s) from %s as t %s', visible, r.table_name, drawn) into rows, filled;
     if drawn <> '' then
         filled := round(filled::numeric * believed / greatest(1, rows));
@@ -151,7 +162,7 @@ begin
             'select avg(get_bit(t.code, i)) as p '
             'from (select t.%1$I as code from %2$s as t %3$s where t.%1$I is not null limit 1000) as t '
             'cross join generate_series(0, %4$s - 1) as i group by i) as b',
-            r.code_column, r.table_name, few, p.dims)
+            r.code_column, case r.storage when 'side' then r.side_table else r.table_name end, few, p.dims)
         into balance;
     end if;
 end
