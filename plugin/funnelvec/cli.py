@@ -25,6 +25,7 @@ COMMANDS = {
     "uninstall": "take funnelvec out of a database; your data stays",
     "render": "print the SQL of an installation, for psql or pg_tle",
     "status": "what a database has: version, resolutions, funnels",
+    "backfill": "fill side tables, build their indexes, switch searches over; resumable",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
     "bench": "measure a funnel beside full HNSW and exact search",

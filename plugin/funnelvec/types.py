@@ -26,6 +26,7 @@ __all__ = [
     "Code",
     "ColumnKind",
     "Explanation",
+    "FillingStep",
     "Hit",
     "Judgments",
     "Key",
@@ -35,6 +36,7 @@ __all__ = [
     "ResolutionStatus",
     "StageRecall",
     "StageReport",
+    "Storage",
     "needs_direction",
 ]
 
@@ -49,6 +51,9 @@ KeyPart: TypeAlias = (
 #: What says which row it is: one value, or a tuple with one value per column of the key where
 #: that has several (``Table.key`` is then a tuple of names in the same order).
 Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
+
+#: Where Postgres keeps a resolution: in a column of the table, or in a table beside it.
+Storage: TypeAlias = Literal["column", "side"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -189,6 +194,27 @@ class ResolutionStatus:
     index: str | None = None
     index_bytes: int | None = None
     advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FillingStep:
+    """One thing that `Table.backfill` does.
+
+    Attributes
+    ----------
+    statement
+        The SQL that is run next (an index is built, searches switch over); None for a batch.
+    resolution, state
+        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check).
+    done, total
+        Rows so far, and about how many there are.
+    """
+
+    statement: str | None = None
+    resolution: str | None = None
+    state: str | None = None
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -263,7 +263,7 @@ begin
         select r.code_column
         from funnelvec.resolutions as r
         join pg_attribute as a on a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
-        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.storage = 'column'
             and a.attgenerated = 's'
             -- Computed from this column, and not from one that had its name before. Versions differ in whether it is the column or
             -- its expression that depends.
@@ -311,7 +311,7 @@ begin
         relation := r.side_table;
         code_column := r.code_column;
         storage := 'side';
-        ready := r.state in ('ready', 'checking');
+        ready := r.state in ('ready', 'checking', 'leaving');
     end if;
 end
 $body$;

@@ -80,7 +80,8 @@ as $body$
     where m.column_name = $2 and m.resolution = $3 and $4 = any (m.metrics)
         and m.named_by_us
         and not exists (
-            select from funnelvec.resolutions as r where r.table_name = $1 and r.code_column = m.code_column)
+            select from funnelvec.resolutions as r
+            where r.table_name = $1 and r.code_column = m.code_column and r.storage = 'column')
     order by m.code_column
     limit 1
 $body$;
@@ -191,7 +192,7 @@ begin
     end if;
     return coalesce(
         storage,
-        (select case when r.side_table is not null then 'side' else r.storage end
+        (select case when r.side_table is not null and r.state <> 'leaving' then 'side' else r.storage end
          from funnelvec.resolutions as r where r.table_name = $1 and r.column_name = $2 and r.resolution = $3),
         'column');
 end
@@ -216,7 +217,6 @@ as $body$
 declare
     kept_metric text;
     wanted_storage text;
-    stored funnelvec.resolutions;
     result text;
 begin
     perform funnelvec._parse_resolution(resolution);
@@ -226,18 +226,13 @@ begin
     perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite, kept_metric, wanted_storage);
     perform funnelvec._check_index_options(m, ef_construction);
     if wanted_storage = 'side' then
-        return funnelvec._keep_in_side(table_name, column_name, resolution, kept_metric,
+        result := funnelvec._keep_in_side(table_name, column_name, resolution, kept_metric,
             case when index then jsonb_build_object('m', m, 'ef_construction', ef_construction) end);
+    else
+        result := funnelvec._keep_in_column(table_name, column_name, resolution, kept_metric, m, ef_construction, coalesce(index, false));
     end if;
-    select r.* into stored
-    from funnelvec.resolutions as r
-    where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.side_table is not null;
-    result := funnelvec._keep_in_column(table_name, column_name, resolution, kept_metric, m, ef_construction,
-        -- What moves out of a side table takes its index along.
-        coalesce(index, false) or stored.index_name is not null);
-    if stored.side_table is not null then
-        perform funnelvec._write_functions(table_name, column_name);
-        perform funnelvec._drop_side(stored);
+    if funnelvec.next_step(table_name) is not null then
+        raise notice '% is not finished; next: %', resolution, funnelvec.next_step(table_name);
     end if;
     return result;
 end
@@ -263,6 +258,9 @@ declare
     code_column text := coalesce(
         funnelvec._code_column(table_name, column_name, resolution),
         funnelvec._orphan_column(table_name, column_name, resolution, metric));
+    moved boolean := exists (
+        select from funnelvec.resolutions as r
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.storage = 'side');
 begin
     if code_column is null then
         code_column := funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code);
@@ -275,10 +273,17 @@ begin
     insert into funnelvec.resolutions (table_name, column_name, resolution, metric, code_column)
     values ($1, $2, $3, $4, code_column)
     on conflict on constraint resolutions_pkey do update
-    set code_column = excluded.code_column, storage = 'column', side_table = null, state = null, filled_to = null, filled = 0,
-        index_options = null;
+    set code_column = excluded.code_column, storage = 'column',
+        -- A side table stays until the next step: searches that wait for this transaction still read it.
+        state = case when resolutions.side_table is not null then 'leaving' end;
+    -- What moves out of a side table takes its index along.
+    index := index or moved and exists (
+        select from funnelvec.resolutions as r
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_name is not null);
     if index and funnelvec._index_of(table_name, code_column, stored.opclass) is null then
         perform funnelvec._create_index(table_name, column_name, resolution, code_column, stored.opclass, m, ef_construction);
+    elsif moved then
+        perform funnelvec._write_functions(table_name, column_name);
     end if;
     return code_column;
 end
@@ -315,13 +320,14 @@ begin
             end if;
             perform funnelvec.activate(table_name, column_name, resolution);
         end if;
-    elsif index_options is not null then
+    else
         update funnelvec.resolutions as r
-        set index_options = $5
-        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_name is null;
-    end if;
-    if funnelvec.next_step(table_name) is not null then
-        raise notice 'searches do not use % yet; next: %', stored.side_table, funnelvec.next_step(table_name);
+        set storage = case when r.state = 'leaving' then 'side' else r.storage end,
+            index_options = case when r.index_name is null then coalesce($5, r.index_options) else r.index_options end
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
+        if stored.state = 'leaving' and stored.storage = 'column' then
+            perform funnelvec._write_functions(table_name, column_name);
+        end if;
     end if;
     return stored.side_table::text;
 end
@@ -414,7 +420,7 @@ begin
     if stored.side_table is not null then
         perform funnelvec._drop_side(stored);
     end if;
-    if stored.storage = 'column' and stored.code_column <> stored.column_name then
+    if (stored.storage = 'column' or stored.state = 'leaving') and stored.code_column <> stored.column_name then
         -- A column that the row names and that holds no code is data of somebody's.
         if exists (select from funnelvec._made_columns($1) as m where m.code_column = stored.code_column and m.resolution = $3) then
             perform funnelvec._lock_briefly(table_name, 'access exclusive');

@@ -447,7 +447,13 @@ begin
     r.code_column := coalesce(r.code_column, funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code));
     r.storage := coalesce(r.storage, 'side');
     r.state := 'filling';
-    r.index_options := coalesce(index_options, r.index_options);
+    -- What moves out of a column takes its index along.
+    r.index_options := coalesce(index_options, (
+        select jsonb_build_object(
+            'm', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'm')::integer, 16),
+            'ef_construction', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'ef_construction')::integer, 64))
+        from pg_class as c where c.oid = funnelvec._index_of(table_name, r.code_column, stored.opclass)));
+    r.index_name := null;
     r.filled_to := null;
     r.filled := 0;
     r.created_at := coalesce(r.created_at, now());
@@ -535,7 +541,7 @@ begin
             r.resolution := said ->> 'resolution';
             r.metric := said ->> 'metric';
             r.code_column := said ->> 'code_column';
-            r.state := case when said ->> 'state' in ('filled', 'ready', 'checking') then said ->> 'state' else 'filling' end;
+            r.state := case when said ->> 'state' in ('filled', 'ready', 'checking', 'leaving') then said ->> 'state' else 'filling' end;
             r.index_options := nullif(said -> 'index', 'null');
         exception when data_exception then
             null;

@@ -4,6 +4,8 @@
 --   sweeping  every row is looked up once more; then the table is filled
 --   filled    the index is built (concurrently, which only the client can ask for); then activate
 --   ready     searches use it
+--   leaving   searches have switched between a column and a side table; what they have left is dropped in a step of its own, because a
+--             search that was waiting for a lock at that moment still reads it
 --   checking  as ready, but a trigger was off for a while: every code is compared with its vector, then it is ready again
 --
 -- A batch reads rows as they are and inserts codes that are not there yet, so what a trigger wrote wins. A row that is deleted while a
@@ -234,6 +236,8 @@ declare
 begin
     if r.side_table is null or not funnelvec._side_stands(r) then
         return null;
+    elsif r.state = 'leaving' then
+        return format('select funnelvec.activate(%L, %L, %L);', r.table_name::text, r.column_name, r.resolution);
     elsif r.state in ('filling', 'sweeping', 'checking') then
         return format('call funnelvec.backfill(%L);', r.table_name::text);
     end if;
@@ -291,8 +295,8 @@ begin
 end
 $body$;
 
--- Switch searches over to a side table that is filled, and indexed if that was asked for: one short transaction. A column that held
--- the resolution before goes; funnels that waited for it take their stages.
+-- Switch searches over to a side table that is filled, and indexed if that was asked for: one short transaction. Funnels that waited for
+-- it take their stages. After a move between column and side table a second call drops the place that was left.
 create or replace function funnelvec.activate(table_name regclass, column_name text, resolution text)
 returns void
 language plpgsql
@@ -302,7 +306,6 @@ declare
     r funnelvec.resolutions;
     stored record;
     wanted record := funnelvec._parse_resolution(resolution);
-    moved boolean;
 begin
     perform funnelvec._base(table_name, column_name);
     perform funnelvec._check_owner(table_name);
@@ -315,6 +318,9 @@ begin
             errcode = 'FV005',
             message = format('%s has no side table for %s of column %L', table_name, resolution, left(column_name, 100)),
             hint = 'Only side storage is activated: columns are used from the moment they are there.';
+    elsif r.state = 'leaving' then
+        perform funnelvec._leave(r);
+        return;
     end if;
     stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(table_name, column_name)).code);
     r.index_name := (
@@ -324,22 +330,44 @@ begin
             errcode = 'FV008',
             message = case when r.state in ('filled', 'ready', 'checking') then format('the index over %s is not built', r.side_table)
                 else format('%s is not filled yet: %s rows so far', r.side_table, r.filled) end,
-            hint = 'Run: ' || funnelvec.next_step(table_name);
+            hint = 'Run: ' || funnelvec._next_of(r);
     end if;
-    moved := r.storage = 'column';
+    r.state := case when r.storage = 'column' then 'leaving' when r.state = 'checking' then 'checking' else 'ready' end;
     r.storage := 'side';
-    r.state := case r.state when 'checking' then 'checking' else 'ready' end;
     update funnelvec.resolutions as u
     set storage = r.storage, state = r.state, index_name = r.index_name, filled_to = null
     where u.table_name = $1 and u.column_name = $2 and u.resolution = $3;
     perform funnelvec._write_side_function(r);
-    if moved and exists (select from funnelvec._made_columns($1) as m where m.code_column = r.code_column and m.resolution = $3) then
-        perform funnelvec._lock_briefly($1, 'access exclusive');
-        perform funnelvec._write_functions($1, $2);
-        execute format('alter table %s drop column %I', $1, r.code_column);
-    else
-        perform funnelvec._write_functions($1, $2);
+    perform funnelvec._write_functions($1, $2);
+end
+$body$;
+
+-- Drop the place that a resolution has moved out of.
+create or replace function funnelvec._leave(r funnelvec.resolutions)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if r.storage = 'column' then
+        perform funnelvec._drop_side(r);
+        update funnelvec.resolutions as u
+        set side_table = null, state = null, filled_to = null, filled = 0, index_options = null
+        where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+        return;
     end if;
+    if exists (
+        select from funnelvec._made_columns(r.table_name) as m
+        where m.code_column = r.code_column and m.column_name = r.column_name and m.resolution = r.resolution)
+    then
+        perform funnelvec._lock_briefly(r.table_name, 'access exclusive');
+        execute format('alter table %s drop column %I', r.table_name, r.code_column);
+    end if;
+    r.state := 'ready';
+    update funnelvec.resolutions as u
+    set state = r.state
+    where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+    perform funnelvec._write_side_function(r);
 end
 $body$;
 

@@ -149,7 +149,7 @@ begin
         -- Rows without a vector have no code, and need none.
         visible := format('exists (select from %s as s where %s and %s)', r.side_table,
             funnelvec._side_join(r.side_table, 's', r.table_name),
-            coalesce(format('%s(s.%I) > 0', norm, r.code_column), 'true'));
+            case when norm is null then 'true' else format('%s(s.%I) > 0', norm, r.code_column) end);
     end if;
     execute format('select count(*), count(*) filter (where %s) from %s as t %s', visible, r.table_name, drawn) into rows, filled;
     if drawn <> '' then

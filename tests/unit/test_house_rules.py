@@ -32,9 +32,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "calibration": ("errors", "types", "calibration"),
     "engines.base": (*VALUES, "calibration.base"),
     "engines.keys": VALUES,
-    "engines.options": ("errors",),
+    "engines.options": ("errors", "types"),
     "engines.checks": (*VALUES, "engines.base", "engines.keys", "engines.options"),
-    "engines.progress": ("errors", "engines.base"),
+    "engines.progress": ("errors", "types", "engines.base"),
     "engines.masks": VALUES,
     "engines.store": (
         *VALUES,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import plain
-from funnelvec.engines.options import check_flag, check_mapping, check_progress
+from funnelvec.engines.options import check_mapping
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
@@ -25,15 +25,12 @@ __all__ = [
     "check_columns",
     "check_dims",
     "check_dtype",
-    "check_flag",
     "check_judgments",
     "check_k",
-    "check_mapping",
     "check_matrix",
     "check_metric",
     "check_min_relevance",
     "check_name",
-    "check_progress",
     "check_query",
     "check_recall_arguments",
     "check_resolution",

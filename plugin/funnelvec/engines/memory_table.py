@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from funnelvec import filters
 from funnelvec.calibration import PlattCalibration
 from funnelvec.codes import Codes, bits
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName, check_ids
 from funnelvec.engines.store import Step, Store, judge, measure_recall
@@ -23,6 +23,7 @@ from funnelvec.types import (
     BaseCode,
     ColumnKind,
     Explanation,
+    FillingStep,
     Hit,
     Judgments,
     Key,
@@ -30,6 +31,7 @@ from funnelvec.types import (
     RecallReport,
     ResolutionStatus,
     StageReport,
+    Storage,
 )
 
 __all__ = ["MemoryTable"]
@@ -119,7 +121,7 @@ class MemoryTable:
     ) -> int:
         """Add rows, all or none."""
         store = self._store
-        checks.check_progress(progress)
+        options.check_progress(progress)
         keys = check_ids(ids, kind=store.key_kind)
         matrix = checks.check_matrix(
             vectors, dims=self.dims, rows=len(keys), code=self.code, directed=store.directed
@@ -142,11 +144,13 @@ class MemoryTable:
         index: bool = False,
         allow_rewrite: bool = False,
         metric: Metric | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        """Store the column at one more resolution."""
+        """Store the column at one more resolution; `storage` makes no difference here."""
+        options.check_storage(storage)
         resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
-        checks.check_flag(index, "index")
-        checks.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(index, "index")
+        options.check_flag(allow_rewrite, "allow_rewrite")
         chosen = self._metric_for(metric)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
@@ -155,6 +159,18 @@ class MemoryTable:
         self._claim(resolution, chosen)
         if not stored:
             self._store.add_codes(resolution)
+
+    def backfill(
+        self,
+        *,
+        batch: int | None = None,
+        progress: Progress = False,
+        on_step: Callable[[FillingStep], None] | None = None,
+    ) -> int:
+        """Find nothing to fill: codes are here from the moment they are added."""
+        options.check_batch(batch)
+        options.check_progress(progress)
+        return 0
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove a resolution that no funnel uses."""
@@ -195,8 +211,8 @@ class MemoryTable:
     ) -> None:
         """Give a funnel a name to search by."""
         checks.check_name(name, "the name of a funnel")
-        checks.check_flag(approximate, "approximate")
-        checks.check_flag(replace, "replace")
+        options.check_flag(approximate, "approximate")
+        options.check_flag(replace, "replace")
         funnel = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         funnel.check(dims=self.dims, code=self.code, approximate=approximate)
         chosen = self._metric_for(metric)

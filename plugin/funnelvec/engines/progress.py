@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 from funnelvec.engines.base import Progress
 from funnelvec.errors import MissingDependency
+from funnelvec.types import FillingStep
 
-__all__ = ["reporting"]
+__all__ = ["filling_reporting", "reporting"]
 
 
 @contextlib.contextmanager
@@ -25,14 +26,39 @@ def reporting(progress: Progress, total: int, title: str) -> Iterator[Callable[[
         told = progress
         yield lambda done: told(done, total)
     elif progress:
-        with _bar(total, title) as advance:
-            yield advance
+        with _bar(total, title) as update:
+            yield lambda done: update(done, total)
     else:
         yield lambda done: None
 
 
 @contextlib.contextmanager
-def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+def filling_reporting(
+    progress: Progress, on_step: Callable[[FillingStep], None] | None, table: str
+) -> Iterator[Callable[[FillingStep], None]]:
+    """Lend a function that is told of the steps of a backfill.
+
+    `progress` hears of rows only, as in `reporting`, but with each report of how many there are,
+    which changes while the table is written. `on_step` hears of everything.
+    """
+    with contextlib.ExitStack() as stack:
+        count: Callable[[int, int], object] | None = None
+        if callable(progress):
+            count = progress
+        elif progress:
+            count = stack.enter_context(_bar(0, f"filling {table}"))
+
+        def report(step: FillingStep) -> None:
+            if on_step is not None:
+                on_step(step)
+            if count is not None and step.statement is None:
+                count(step.done, step.total)
+
+        yield report
+
+
+@contextlib.contextmanager
+def _bar(total: int, title: str) -> Iterator[Callable[[int, int], None]]:
     try:
         from rich.console import Console
         from rich.progress import (
@@ -55,4 +81,4 @@ def _bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, rows: bar.update(task, completed=done, total=rows)

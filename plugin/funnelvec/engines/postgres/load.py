@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.keys import KeyKind, KeyName, check_ids, check_key, key_kind, key_names
 from funnelvec.engines.postgres.adapt import DTYPES, to_column
 from funnelvec.errors import CapabilityError, InvalidInput
@@ -71,7 +71,7 @@ def prepare(
     CapabilityError
         If a column has a type that this cannot write.
     """
-    given = checks.check_mapping(columns)
+    given = options.check_mapping(columns)
     names = key_names(key)
     for name in (*names, vector):
         if name in given:

@@ -240,6 +240,7 @@ class AsyncPostgresEngine:
                         "index": False,
                         "allow_rewrite": False,
                         "metric": chosen,
+                        "storage": None,
                     },
                 )
         return await self.table(name, vector=vector)

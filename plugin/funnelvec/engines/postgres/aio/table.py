@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,12 +12,12 @@ from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.calibration.platt import PlattCalibration
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import DTYPES, VectorParameter, quoted, statement
-from funnelvec.engines.postgres.aio import copy
+from funnelvec.engines.postgres.aio import copy, filling
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
     atomic,
@@ -32,6 +32,7 @@ from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Explanation,
+    FillingStep,
     Hit,
     Judgments,
     Key,
@@ -40,6 +41,7 @@ from funnelvec.types import (
     ResolutionStatus,
     StageRecall,
     StageReport,
+    Storage,
     needs_direction,
 )
 
@@ -138,7 +140,7 @@ class AsyncPostgresTable:
         progress: Progress = False,
     ) -> int:
         """Add rows by binary COPY, all or none."""
-        checks.check_progress(progress)
+        options.check_progress(progress)
         async with self._engine._calling() as connection:
             known = await copy.read_columns(connection, self._regclass)
             rows = await in_thread(
@@ -159,16 +161,33 @@ class AsyncPostgresTable:
         index: bool = False,
         allow_rewrite: bool = False,
         metric: Metric | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
+        """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
         await self._call(
             "add_resolution",
             resolution=text,
-            index=checks.check_flag(index, "index"),
-            allow_rewrite=checks.check_flag(allow_rewrite, "allow_rewrite"),
+            index=options.check_flag(index, "index"),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
+            storage=options.check_storage(storage),
         )
+
+    async def backfill(
+        self,
+        *,
+        batch: int | None = None,
+        progress: Progress = False,
+        on_step: Callable[[FillingStep], None] | None = None,
+    ) -> int:
+        """Fill the side tables of this table, build their indexes and switch searches over."""
+        options.check_progress(progress)
+        rows = options.check_batch(batch)
+        async with self._engine._calling() as connection:
+            return await filling.backfill(
+                connection, self._regclass, batch=rows, progress=progress, on_step=on_step
+            )
 
     async def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove the column and index of a resolution."""
@@ -188,7 +207,7 @@ class AsyncPostgresTable:
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter)``."""
         checks.check_name(name, "the name of a funnel")
-        checks.check_flag(approximate, "approximate")
+        options.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         await self._call(
@@ -196,7 +215,7 @@ class AsyncPostgresTable:
             name=name,
             funnel=str(parsed),
             approximate=bool(approximate),
-            replace=checks.check_flag(replace, "replace"),
+            replace=options.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
         )

@@ -240,6 +240,7 @@ class PostgresEngine:
                         "index": False,
                         "allow_rewrite": False,
                         "metric": chosen,
+                        "storage": None,
                     },
                 )
         return self.table(name, vector=vector)
