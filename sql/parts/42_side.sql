@@ -612,13 +612,21 @@ begin
 end
 $body$;
 
--- What is left of a side table whose table is gone.
+-- What is left of a side table whose table, or whose codes, are gone.
 create or replace function funnelvec._drop_unknown_side(function regprocedure, side_table regclass)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
+declare
+    t record;
 begin
+    for t in
+        select g.tgname, g.tgrelid::regclass as relation from pg_trigger as g where g.tgfoid = function and g.tgparentid = 0
+    loop
+        perform funnelvec._lock_briefly(t.relation, 'access exclusive');
+        execute format('drop trigger %I on %s', t.tgname, t.relation);
+    end loop;
     execute format('drop function %s', function);
     if exists (select from pg_class as c where c.oid = side_table and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')) then
         execute format('drop table %s', side_table);

@@ -216,7 +216,7 @@ as $body$
         select from funnelvec._moved_codes() as m where m.table_name = u.table_name and m.new_name = u.code_column)
     union all
     select (u.r).table_name, format('side table %s', coalesce((u.r).side_table::text, u.function::text)),
-        case when (u.r).table_name is null then 'its table is gone: select funnelvec.repair();'
+        case when (u.r).table_name is null or (u.r).side_table is null then 'its table, or its codes, are gone: select funnelvec.repair();'
             else format('holds %s of %s, which the registry does not know: select funnelvec.repair();', (u.r).resolution, (u.r).table_name) end
     from funnelvec._unknown_sides() as u
     union all

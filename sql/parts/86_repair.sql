@@ -140,8 +140,8 @@ begin
     for u in select k.* from funnelvec._unknown_sides() as k loop
         what := format('side table %s', coalesce((u.r).side_table::text, u.function::text));
         begin
-            if (u.r).table_name is null then
-                action := 'drop: its table is gone';
+            if (u.r).table_name is null or (u.r).side_table is null then
+                action := format('drop: its %s', case when (u.r).table_name is null then 'table is gone' else 'codes are gone' end);
                 perform funnelvec._drop_unknown_side(u.function, (u.r).side_table);
             else
                 action := format('take over as %s of %s.%I', (u.r).resolution, (u.r).table_name, (u.r).column_name);

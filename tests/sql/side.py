@@ -87,14 +87,15 @@ def make(connection: Connection, shape: Shape, rows: int = 200) -> None:
 
 def run(connection: Connection, query: str, *values: Any) -> None:
     """Run a statement that is put together here."""
-    connection.execute(query.encode(), values)
+    connection.execute(query.encode(), values or None)
 
 
 def insert(connection: Connection, shape: Shape, first: int, last: int) -> None:
     """Insert rows first .. last - 1."""
     names = ", ".join((*shape.key, "emb", "note"))
+    key = shape.values.replace("%", "%%")
     query = (
-        f"insert into {shape.name} ({names}) select {shape.values}, %s::{shape.vector}, 'n'"
+        f"insert into {shape.name} ({names}) select {key}, %s::{shape.vector}, 'n'"
         " from (values (%s::int)) as v (i)"
     )
     rows = zip(range(first, last), vectors(last - first, seed=first, dims=DIMS), strict=True)
@@ -132,7 +133,7 @@ def finish(connection: Connection, table: str) -> list[str]:
 
 
 def one(connection: Connection, query: str, *values: Any) -> Any:
-    row = connection.execute(query.encode(), values).fetchone()
+    row = connection.execute(query.encode(), values or None).fetchone()
     assert row is not None
     return row[0]
 

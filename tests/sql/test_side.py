@@ -156,7 +156,7 @@ def test_writing_goes_on_after_renames(owner_conn: Connection) -> None:
     assert (
         one(
             owner_conn,
-            "select count(*) from funnelvec.status('items') where advice like '%%repair%%'",
+            "select count(*) from funnelvec.status('items') where advice like '%repair%'",
         )
         == 0
     )
@@ -265,7 +265,7 @@ def test_moves_both_ways_leave_the_table_as_it_was(owner_conn: Connection) -> No
     assert (
         one(
             owner_conn,
-            "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and proname like 'items%%'",
+            "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and proname like 'items%'",
         )
         == 0
     )
@@ -318,9 +318,8 @@ def test_a_disabled_trigger_is_reported_and_its_writes_are_caught_up(
     run(owner_conn, "select funnelvec.repair()")
     finish(owner_conn, "items")
     assert faults(owner_conn, "items") == []
-    assert (
-        one(owner_conn, "select advice from funnelvec.status('items') where resolution is not null")
-        == ""
+    assert "disabled" not in one(
+        owner_conn, "select advice from funnelvec.status('items') where resolution is not null"
     )
 
 
@@ -361,8 +360,8 @@ def test_the_other_roles(owner_conn: Connection, pg_database: Database) -> None:
         assert len(search(other)) == 10
         for refused in (
             f"delete from {side}", f"insert into {side} values (1, null)", f"truncate {side}",
-            f"select {side}()", f"create temporary table x (id int)",
-        )[:4]:  # fmt: skip
+            f"select {side}()",
+        ):  # fmt: skip
             with pytest.raises(psycopg.Error):
                 other.execute(refused.encode())
         run(other, "create temporary table mine (id bigint, emb vector(16))")
@@ -400,7 +399,7 @@ def test_row_level_security_hides_the_codes_too(
     make(owner_conn, PLAIN)
     run(owner_conn, "grant select on items to app_other")
     run(owner_conn, "alter table items enable row level security")
-    run(owner_conn, "create policy few on items to app_other using (id %% 20 = 0)")
+    run(owner_conn, "create policy few on items to app_other using (id % 20 = 0)")
     side = adopt(owner_conn, "items")
     run(owner_conn, "select funnelvec.create_funnel('f', 'items', 'emb', '8:f16@50 > 16:f32')")
     with databases.connected(pg_database.other_url) as other:
@@ -576,11 +575,8 @@ def test_dump_and_restore(
     file = str(tmp_path / "dump")
     server.run("pg_dump", "-Fc", "-f", file, pg_database.owner_url)
     restored = new_database("vector")
-    server.run(
-        "pg_restore", "--exit-on-error", "--no-comments", "-d", restored.owner_url, file
-    ) if (server.install_mode == "plain") else server.run(
-        "pg_restore", "-d", restored.owner_url, file
-    )
+    # A comment on an extension is its owner's to write, and that is not who restores.
+    server.run("pg_restore", "--exit-on-error", "--no-comments", "-d", restored.owner_url, file)
     with databases.connected(restored.owner_url) as owner:
         run(owner, "select funnelvec.repair()")
         assert search(owner) == before
