@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Explanation",
+    "FillingStep",
     "LoadReport",
     "Problem",
     "RecallReport",
@@ -264,3 +265,24 @@ class Sample:
     vectors: npt.NDArray[np.float32]
     rows: int
     exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FillingStep:
+    """One thing that `Table.backfill` does.
+
+    Attributes
+    ----------
+    statement
+        The SQL that is run next (an index is built, searches switch over); None for a batch.
+    resolution, state
+        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check).
+    done, total
+        Rows so far, and about how many there are.
+    """
+
+    statement: str | None = None
+    resolution: str | None = None
+    state: str | None = None
+    done: int = 0
+    total: int = 0

@@ -32,6 +32,7 @@ __all__ = [
     "Key",
     "KeyPart",
     "Metric",
+    "Storage",
     "needs_direction",
 ]
 
@@ -63,6 +64,9 @@ KeyPart: TypeAlias = (
 #: What says which row it is: one value, or a tuple with one value per column of the key where
 #: that has several (``Table.key`` is then a tuple of names in the same order).
 Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
+
+#: Where Postgres keeps a resolution: in a column of the table, or in a table beside it.
+Storage: TypeAlias = Literal["column", "side"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 

@@ -39,6 +39,16 @@ create table if not exists funnelvec.resolutions (
     metric text not null,
     code_column text not null,
     index_name text,
+    -- Where searches read the code: 'column', a column of the table itself, or 'side', a table beside it. While a column is moved into
+    -- a side table it has both.
+    storage text not null default 'column',
+    side_table regclass,
+    -- How far a side table is: filling, sweeping, filled, ready. The rest is for resuming: the key that was reached, rows so far,
+    -- and the index to build.
+    state text,
+    filled_to text[],
+    filled bigint not null default 0,
+    index_options jsonb,
     created_at timestamptz not null default pg_catalog.now(),
     primary key (table_name, column_name, resolution)
 );
@@ -53,6 +63,8 @@ create table if not exists funnelvec.funnels (
     model text not null,
     calibration integer,
     returns text[],
+    -- What was asked for, while a resolution that it needs is still being filled; `funnel` is what runs meanwhile.
+    pending text,
     created_at timestamptz not null default pg_catalog.now(),
     logging jsonb,
     primary key (table_name, name)

@@ -269,7 +269,7 @@ begin
         select r.code_column
         from funnelvec.resolutions as r
         join pg_attribute as a on a.attrelid = r.table_name and a.attname = r.code_column and not a.attisdropped
-        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.storage = 'column'
             and a.attgenerated = 's'
             -- Computed from this column, and not from one that had its name before. Versions differ in whether it is the column or
             -- its expression that depends.
@@ -284,6 +284,51 @@ begin
             and format_type(a.atttypid, a.atttypmod) = (funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, base.code)).type
     );
 end
+$body$;
+
+-- Where a resolution is read: the relation and column, and whether it may be read yet. Nothing where it is not stored. `storage` is
+-- 'base' for the vector column itself, else 'column' or 'side'.
+create or replace function funnelvec._stored(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    out relation regclass,
+    out code_column text,
+    out storage text,
+    out ready boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    r funnelvec.resolutions;
+begin
+    code_column := funnelvec._code_column(table_name, column_name, resolution);
+    if code_column is not null then
+        relation := table_name;
+        storage := case when code_column = column_name then 'base' else 'column' end;
+        ready := true;
+        return;
+    end if;
+    select s.* into r
+    from funnelvec.resolutions as s
+    where s.table_name = $1 and s.column_name = $2 and s.resolution = $3 and s.storage = 'side';
+    if r.side_table is not null and funnelvec._side_stands(r) then
+        relation := r.side_table;
+        code_column := r.code_column;
+        storage := 'side';
+        ready := r.state in ('ready', 'checking', 'leaving');
+    end if;
+end
+$body$;
+
+-- Whether a search may read a resolution: null where it is not stored, false while it is being filled.
+create or replace function funnelvec._serves(table_name regclass, column_name text, resolution text)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select s.ready from funnelvec._stored($1, $2, $3) as s
 $body$;
 
 -- The usable HNSW index over a column with the operators that the resolution is searched by; the smallest where there are several.

@@ -1,4 +1,5 @@
--- Storing a resolution: a generated column beside the vector, and an index over it where searches start.
+-- Storing a resolution: a generated column of the table (`column`) or a table beside it (`side`, 42_side.sql), and an index over it
+-- where searches start.
 
 -- Beyond this many rows adding a column is a decision: it rewrites the table while nobody can read or write it.
 create or replace function funnelvec._rewrite_limit()
@@ -79,7 +80,8 @@ as $body$
     where m.column_name = $2 and m.resolution = $3 and $4 = any (m.metrics)
         and m.named_by_us
         and not exists (
-            select from funnelvec.resolutions as r where r.table_name = $1 and r.code_column = m.code_column)
+            select from funnelvec.resolutions as r
+            where r.table_name = $1 and r.code_column = m.code_column and r.storage = 'column')
     order by m.code_column
     limit 1
 $body$;
@@ -91,7 +93,8 @@ create or replace function funnelvec._check_resolution(
     resolution text,
     index boolean,
     allow_rewrite boolean,
-    metric text
+    metric text,
+    storage text
 )
 returns void
 language plpgsql
@@ -125,6 +128,10 @@ begin
                 wanted.code, stored.index_limit, resolution, wanted.dims),
             hint = 'Index a narrower resolution, or the bit code of this one, and let this one rescore.';
     end if;
+    if storage = 'side' then
+        perform funnelvec._check_side(table_name, column_name, resolution);
+        return;
+    end if;
     if funnelvec._code_column(table_name, column_name, resolution) is not null then
         return;
     end if;
@@ -148,11 +155,50 @@ begin
             errcode = 'FV008',
             message = format('adding %s rewrites the %s rows of %s; nobody can read or write the table meanwhile',
                 resolution, funnelvec._rows(table_name), table_name),
-            hint = 'If that is acceptable now, pass allow_rewrite => true.';
+            hint = 'Pass storage => ''side'', which touches no row of it; or allow_rewrite => true, if that is acceptable now.';
     end if;
 end
 $body$;
 
+-- What can't go into a side table.
+create or replace function funnelvec._check_side(table_name regclass, column_name text, resolution text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if funnelvec._code_column(table_name, column_name, resolution) = column_name then
+        raise exception using
+            errcode = 'FV004',
+            message = format('%s is the column %L of %s itself; it needs no side table', resolution, column_name, table_name),
+            hint = 'Leave storage out.';
+    end if;
+    perform funnelvec._side_key(table_name);
+end
+$body$;
+
+-- Where a resolution is to be kept: as asked, else where it is, else in a column.
+create or replace function funnelvec._wanted_storage(table_name regclass, column_name text, resolution text, storage text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if storage not in ('column', 'side') then
+        raise exception using
+            errcode = 'FV004',
+            message = format('unknown storage %L', left(storage, 100)),
+            hint = 'Known are column (a generated column: fastest, rewrites the table once) and side (a table beside it: for live tables).';
+    end if;
+    return coalesce(
+        storage,
+        (select case when r.side_table is not null and r.state <> 'leaving' then 'side' else r.storage end
+         from funnelvec.resolutions as r where r.table_name = $1 and r.column_name = $2 and r.resolution = $3),
+        'column');
+end
+$body$;
+
+-- Returns the name of the column, or of the side table. A side table of a table that has rows is empty at first, see next_step.
 create or replace function funnelvec.add_resolution(
     table_name regclass,
     column_name text,
@@ -161,7 +207,45 @@ create or replace function funnelvec.add_resolution(
     allow_rewrite boolean default false,
     m integer default 16,
     ef_construction integer default 64,
-    metric text default null
+    metric text default null,
+    storage text default null
+)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    kept_metric text;
+    wanted_storage text;
+    result text;
+begin
+    perform funnelvec._parse_resolution(resolution);
+    perform funnelvec._base(table_name, column_name);
+    kept_metric := funnelvec._metric_of(table_name, column_name, metric);
+    wanted_storage := funnelvec._wanted_storage(table_name, column_name, resolution, storage);
+    perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite, kept_metric, wanted_storage);
+    perform funnelvec._check_index_options(m, ef_construction);
+    if wanted_storage = 'side' then
+        result := funnelvec._keep_in_side(table_name, column_name, resolution, kept_metric,
+            case when index then jsonb_build_object('m', m, 'ef_construction', ef_construction) end);
+    else
+        result := funnelvec._keep_in_column(table_name, column_name, resolution, kept_metric, m, ef_construction, coalesce(index, false));
+    end if;
+    if funnelvec.next_step(table_name) is not null then
+        raise notice '% is not finished; next: %', resolution, funnelvec.next_step(table_name);
+    end if;
+    return result;
+end
+$body$;
+
+create or replace function funnelvec._keep_in_column(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    metric text,
+    m integer,
+    ef_construction integer,
+    index boolean
 )
 returns text
 language plpgsql
@@ -170,15 +254,14 @@ as $body$
 declare
     wanted record := funnelvec._parse_resolution(resolution);
     base record := funnelvec._base(table_name, column_name);
-    kept_metric text := funnelvec._metric_of(table_name, column_name, metric);
-    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name), kept_metric, base.code);
-    code_column text;
-begin
-    perform funnelvec._check_resolution(table_name, column_name, resolution, index, allow_rewrite, kept_metric);
-    perform funnelvec._check_index_options(m, ef_construction);
-    code_column := coalesce(
+    stored record := funnelvec._code(wanted.dims, wanted.code, quote_ident(column_name), metric, base.code);
+    code_column text := coalesce(
         funnelvec._code_column(table_name, column_name, resolution),
-        funnelvec._orphan_column(table_name, column_name, resolution, kept_metric));
+        funnelvec._orphan_column(table_name, column_name, resolution, metric));
+    moved boolean := exists (
+        select from funnelvec.resolutions as r
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.storage = 'side');
+begin
     if code_column is null then
         code_column := funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code);
         -- Storage main, set before the rewrite: codes stay in the row, where middle stages read them cheaply, and may still move
@@ -188,12 +271,65 @@ begin
             table_name, code_column, stored.type, stored.expression, code_column);
     end if;
     insert into funnelvec.resolutions (table_name, column_name, resolution, metric, code_column)
-    values ($1, $2, $3, kept_metric, code_column)
-    on conflict on constraint resolutions_pkey do update set code_column = excluded.code_column;
+    values ($1, $2, $3, $4, code_column)
+    on conflict on constraint resolutions_pkey do update
+    set code_column = excluded.code_column, storage = 'column',
+        -- A side table stays until the next step: searches that wait for this transaction still read it.
+        state = case when resolutions.side_table is not null then 'leaving' end;
+    -- What moves out of a side table takes its index along.
+    index := index or moved and exists (
+        select from funnelvec.resolutions as r
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_name is not null);
     if index and funnelvec._index_of(table_name, code_column, stored.opclass) is null then
         perform funnelvec._create_index(table_name, column_name, resolution, code_column, stored.opclass, m, ef_construction);
+    elsif moved then
+        perform funnelvec._write_functions(table_name, column_name);
     end if;
     return code_column;
+end
+$body$;
+
+-- A side table begins empty and is filled in steps; over an empty table there is nothing to wait for.
+create or replace function funnelvec._keep_in_side(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    metric text,
+    index_options jsonb
+)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    stored funnelvec.resolutions;
+    empty boolean;
+begin
+    select r.* into stored
+    from funnelvec.resolutions as r
+    where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.side_table is not null;
+    if stored.side_table is null then
+        stored.side_table := funnelvec._add_side(table_name, column_name, resolution, metric, index_options);
+        execute format('select not exists (select from %s)', table_name) into empty;
+        if empty then
+            while (funnelvec._backfill_step(table_name, 10000)).state is not null loop
+                null;
+            end loop;
+            if index_options is not null then
+                execute replace(funnelvec.next_step(table_name), ' concurrently', '');
+            end if;
+            perform funnelvec.activate(table_name, column_name, resolution);
+        end if;
+    else
+        update funnelvec.resolutions as r
+        set storage = case when r.state = 'leaving' then 'side' else r.storage end,
+            index_options = case when r.index_name is null then coalesce($5, r.index_options) else r.index_options end
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
+        if stored.state = 'leaving' and stored.storage = 'column' then
+            perform funnelvec._write_functions(table_name, column_name);
+        end if;
+    end if;
+    return stored.side_table::text;
 end
 $body$;
 
@@ -240,13 +376,11 @@ begin
     update funnelvec.resolutions as r
     set index_name = (select c.relname from pg_class as c where c.oid = funnelvec._index_of($1, $4, $5))
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
-    perform funnelvec._write_function(f)
-    from funnelvec.funnels as f
-    where f.table_name = $1 and f.column_name = $2;
+    perform funnelvec._write_functions(table_name, column_name);
 end
 $body$;
 
--- Removes the code column and our index over it. The base column is never dropped: for it only the index that we made goes.
+-- Removes the code column or side table and our index over it. The base column is never dropped: for it only the index that we made goes.
 create or replace function funnelvec.drop_resolution(table_name regclass, column_name text, resolution text)
 returns void
 language plpgsql
@@ -273,7 +407,7 @@ begin
     end if;
     select string_agg(f.name, ', ' order by f.name) into users
     from funnelvec.funnels as f
-    cross join funnelvec._parse_funnel(f.funnel) as s
+    cross join lateral funnelvec._parse_funnel(coalesce(f.pending, f.funnel)) as s
     where f.table_name = $1 and f.column_name = $2 and s.resolution = $3;
     if users is not null and stored.code_column <> stored.column_name then
         raise exception using
@@ -283,12 +417,16 @@ begin
     end if;
     delete from funnelvec.resolutions as r
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
-    if stored.code_column <> stored.column_name then
+    if stored.side_table is not null then
+        perform funnelvec._drop_side(stored);
+    end if;
+    if (stored.storage = 'column' or stored.state = 'leaving') and stored.code_column <> stored.column_name then
         -- A column that the row names and that holds no code is data of somebody's.
         if exists (select from funnelvec._made_columns($1) as m where m.code_column = stored.code_column and m.resolution = $3) then
+            perform funnelvec._lock_briefly(table_name, 'access exclusive');
             execute format('alter table %s drop column %I', table_name, stored.code_column);
         end if;
-    elsif stored.index_name is not null then
+    elsif stored.storage = 'column' and stored.index_name is not null then
         made := (
             select i.indexrelid
             from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as m on m.oid = c.relam
@@ -301,7 +439,7 @@ begin
 end
 $body$;
 
-comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer, text)
-    is 'store a resolution of a vector column, such as 128:f16, in a generated column; index => true makes it a first stage';
+comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer, text, text)
+    is 'store a resolution of a vector column, such as 128:f16, in a generated column or (storage => side) in a table beside it; index => true makes it a first stage';
 comment on function funnelvec.drop_resolution(regclass, text, text)
     is 'remove a stored resolution (its column and index); refused while a funnel uses it';

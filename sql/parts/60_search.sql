@@ -1,7 +1,7 @@
 -- The search statement, built here and nowhere else: typed functions, search_sql, explain and measure_recall all take it from here.
 --
 --   with stage_1 as materialized (
---       select key, codes of the later stages from the table where <filter> order by code <=> query code limit keep
+--       select key, codes of the later stages from the table (or a side table and the table) where <filter> order by code <=> query code limit keep
 --   ), stage_2 as materialized (
 --       select ... from stage_1 order by its code <=> query code limit keep
 --   ), scored as materialized (select key, score from the last of them)
@@ -75,7 +75,10 @@ returns table (
     encoded text,
     norm text,
     is_base boolean,
-    index_name regclass
+    index_name regclass,
+    relation regclass,
+    alias text,
+    storage text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -84,6 +87,7 @@ declare
     base record := funnelvec._base(f.table_name, f.column_name);
     parsed record;
     stored record;
+    place record;
 begin
     perform funnelvec._check_row(f.table_name, f.metric, f.funnel, f.name);
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
@@ -96,10 +100,20 @@ begin
         type := stored.type;
         operator := stored.operator;
         norm := stored.norm;
-        code_column := funnelvec._code_column(f.table_name, f.column_name, parsed.resolution);
-        is_base := code_column = f.column_name;
+        place := funnelvec._stored(f.table_name, f.column_name, parsed.resolution);
+        code_column := place.code_column;
+        relation := place.relation;
+        storage := place.storage;
+        alias := case when storage = 'side' then 'c' || stage else 't' end;
+        is_base := storage = 'base';
         encoded := case when is_base then '{query}' else stored.expression end;
-        if code_column is null then
+        if place.ready = false then
+            raise exception using
+                errcode = 'FV008',
+                message = format('stage %s needs resolution %s of %s.%I, which is still being filled',
+                    stage, resolution, f.table_name, f.column_name),
+                hint = format('Next: %s', funnelvec.next_step(f.table_name));
+        elsif code_column is null then
             raise exception using
                 errcode = 'FV005',
                 message = format('stage %s needs resolution %s, which %s.%I does not store',
@@ -107,7 +121,7 @@ begin
                 hint = format('select funnelvec.add_resolution(%L, %L, %L%s);', f.table_name::text, f.column_name, resolution,
                     case when stage = 1 then ', index => true' end);
         end if;
-        index_name := case when stage = 1 then funnelvec._index_of(f.table_name, code_column, stored.opclass) end;
+        index_name := case when stage = 1 then funnelvec._index_of(relation, code_column, stored.opclass) end;
         return next;
     end loop;
 end
@@ -120,6 +134,24 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select p.resolution from funnelvec._parse_funnel(funnel) as p where p.keep is null
+$body$;
+
+-- What the first stage reads. Where its code lies in a side table, that drives, and the user's table is looked up row by row: there
+-- filters and row-level security apply, and a row that has gone is gone. Side tables of later stages hang on by the key.
+create or replace function funnelvec._from_sql(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select concat(
+        max(case when s.stage = 1 and s.storage = 'side'
+            then format(E'%s as c1\n    join %s as t on %s', s.relation, f.table_name, funnelvec._side_join(s.relation, 'c1', f.table_name))
+            when s.stage = 1 then format('%s as t', f.table_name) end),
+        string_agg(
+            case when s.stage > 1 and s.storage = 'side'
+                then format(E'\n    left join %s as %s on %s', s.relation, s.alias, funnelvec._side_join(s.relation, s.alias, f.table_name)) end,
+            '' order by s.stage))
+    from funnelvec._stages(f) as s
 $body$;
 
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
@@ -156,17 +188,18 @@ begin
     stages := cardinality(string_to_array(f.funnel, '>'));
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
         select string_agg(
-            case when s.stage = 1 then format(', t.%I as code_%s', l.code_column, l.stage) else ', s.code_' || l.stage end,
+            case when s.stage = 1 then format(', %s.%I as code_%s', l.alias, l.code_column, l.stage) else ', s.code_' || l.stage end,
             '' order by l.stage)
         into carried
         from funnelvec._stages(f) as l
         where l.stage > s.stage or stages = 1;
         distance := format('%s %s %s',
-            case when s.stage = 1 then format('t.%I', s.code_column) else format('s.code_%s', s.stage) end,
+            case when s.stage = 1 then format('%s.%I', s.alias, s.code_column) else format('s.code_%s', s.stage) end,
             s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
         if s.stage = 1 then
-            head := format(E'with stage_1 as materialized (\n    select %s%s\n    from %s as t\n    where t.%I is not null',
-                key.names, carried, f.table_name, s.code_column);
+            head := format(E'with stage_1 as materialized (\n    select %s%s\n    from %s\n    where %s.%I is not null%s',
+                key.names, carried, funnelvec._from_sql(f), s.alias, s.code_column,
+                case when s.storage = 'side' then format(' and t.%I is not null', f.column_name) end);
             if stages = 1 and after is not null then
                 -- Nothing else keeps rows for the next page. Such a search goes without an index.
                 head := head || format(' and (%s = ''NaN'' or %s)', after[1], funnelvec._behind_sql(
@@ -396,6 +429,15 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select s.index_name is not null from funnelvec._stages(f) as s where s.stage = 1
+$body$;
+
+-- Whether the first stage looks anything up beside the table that it reads.
+create or replace function funnelvec._joins(f funnelvec.funnels)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select bool_or(s.storage = 'side') from funnelvec._stages(f) as s
 $body$;
 
 comment on function funnelvec.search_sql(text, jsonb)

@@ -26,7 +26,7 @@ as $body$
 begin
     return jsonb_build_object(
         'format', 1, 'table', (select c.relname from pg_class as c where c.oid = f.table_name), 'column', f.column_name, 'funnel', f.funnel, 'metric', f.metric, 'model', f.model,
-        'approximate', f.approximate,
+        'approximate', f.approximate, 'pending', f.pending,
         'returns', to_jsonb(f.returns),
         'calibration', (
             select jsonb_build_object(
@@ -87,10 +87,12 @@ begin
         E'    _fv_where text;\n',
         case when indexed then
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
-            '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n' end,
+            '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n'
+            || case when funnelvec._joins(f) then E'    _fv_hashjoin text;\n    _fv_mergejoin text;\n' else '' end end,
         declarations,
         funnelvec._log_declarations(f),
         E'begin\n',
+        funnelvec._body_pending(f),
         funnelvec._body_checks(f),
         assignments,
         case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers)
@@ -115,6 +117,28 @@ as $body$
     end if;
 $text$,
         norm, stage, dims, resolution) end
+$body$;
+
+-- What a search says while its funnel waits for a resolution, and where the caller may not read a side table: grants on the user's
+-- table are followed by repair(), since nothing tells us of them.
+create or replace function funnelvec._body_pending(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select concat(
+        case when f.pending is not null then format(E'    raise notice ''%%'', %L;\n', format(
+            'this search runs %s until what %s needs is filled: select funnelvec.next_step(%L);',
+            f.funnel, f.pending, f.table_name::text)) end,
+        string_agg(format($text$    if not has_table_privilege(%1$L, 'select') then
+        raise exception using
+            errcode = '42501',
+            message = %2$L,
+            hint = 'Its owner grants it, after a grant on the table, with: select funnelvec.repair();';
+    end if;
+$text$, s.relation::text, format('permission denied for table %s, which holds %s of %s', s.relation, s.resolution, f.table_name)), '' order by s.stage))
+    from funnelvec._stages(f) as s
+    where s.storage = 'side'
 $body$;
 
 -- Refusals, the cutoff and the filter.
@@ -293,6 +317,7 @@ declare
     exact record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', counted => true, after => after_numbers);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
+    joining boolean := funnelvec._joins(f);
     consume text;
 begin
     consume := format(
@@ -301,7 +326,7 @@ begin
     return format($text$    _fv_ef_search := current_setting('hnsw.ef_search');
     _fv_iterative_scan := current_setting('hnsw.iterative_scan');
     _fv_seqscan := current_setting('enable_seqscan');
-    if _fv_where is not null or row_security_active(%2$L::regclass) then
+%14$s    if _fv_where is not null or row_security_active(%2$L::regclass) then
         _fv_iterate := true;
         _fv_narrow := (funnelvec._narrow(%2$L::regclass, _fv_where, %1$s)).narrow;
     else
@@ -309,7 +334,7 @@ begin
     end if;
 %13$s    perform set_config('hnsw.ef_search', greatest(_fv_ef_search::integer, least(%1$s, 1000))::text, true);
     if not _fv_narrow then
-        perform set_config('enable_seqscan', 'off', true);
+%15$s        perform set_config('enable_seqscan', 'off', true);
     end if;
     for _fv_try in case when _fv_narrow then 3 else 1 end .. 3 loop
         continue when _fv_try = 2 and _fv_iterate;
@@ -318,7 +343,7 @@ begin
         end if;
         if _fv_try = 3 then
             perform set_config('enable_seqscan', _fv_seqscan, true);
-        end if;
+%16$s        end if;
         if _fv_try < 3 and _fv_where is null then
             for %3$s, score, relevance, _fv_found in
 %4$s%5$s
@@ -341,10 +366,23 @@ begin
     perform set_config('hnsw.ef_search', _fv_ef_search, true);
     perform set_config('hnsw.iterative_scan', _fv_iterative_scan, true);
     perform set_config('enable_seqscan', _fv_seqscan, true);
-$text$,
+%17$s$text$,
         keep, f.table_name::text, key.targets || coalesce((funnelvec._returned_sql(f)).targets, ''), static.head, static.tail,
         dynamic.head, dynamic.tail, exact.head, exact.tail, consume, using_codes, f.name,
         -- An index can't begin behind a row, and a single stage keeps no rows to begin among.
-        case when f.funnel not like '%>%' then E'    _fv_narrow := _fv_narrow or after is not null;\n' end);
+        case when f.funnel not like '%>%' then E'    _fv_narrow := _fv_narrow or after is not null;\n' end,
+        -- Only a nested loop keeps the order of the index when the first stage looks rows up in another table.
+        case when joining then
+            E'    _fv_hashjoin := current_setting(''enable_hashjoin'');\n'
+            '    _fv_mergejoin := current_setting(''enable_mergejoin'');\n' end,
+        case when joining then
+            E'        perform set_config(''enable_hashjoin'', ''off'', true);\n'
+            '        perform set_config(''enable_mergejoin'', ''off'', true);\n' end,
+        case when joining then
+            E'            perform set_config(''enable_hashjoin'', _fv_hashjoin, true);\n'
+            '            perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end,
+        case when joining then
+            E'    perform set_config(''enable_hashjoin'', _fv_hashjoin, true);\n'
+            '    perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end);
 end
 $body$;

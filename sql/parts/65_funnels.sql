@@ -40,7 +40,7 @@ begin
             message = format('a key column of %s is named %L, which the search function uses itself', f.table_name, reserved),
             hint = format('Rename it: alter table %s rename column %I to ...', f.table_name, reserved);
     end if;
-    for s in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
+    for s in select * from funnelvec._parse_funnel(coalesce(f.pending, f.funnel)) as p order by p.stage loop
         if s.dims > base.dims then
             raise exception using
                 errcode = 'FV001',
@@ -134,6 +134,53 @@ begin
 end
 $body$;
 
+-- The newest calibration of what a funnel ends in.
+create or replace function funnelvec._latest_calibration(f funnelvec.funnels)
+returns integer
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select max(c.version)
+    from funnelvec.calibrations as c
+    where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
+        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))
+$body$;
+
+-- A funnel that needs a resolution which is still being filled waits for it. Meanwhile it runs as it did before, or, if it is new,
+-- without those stages. The last stage has to be there: it gives the scores.
+create or replace function funnelvec._meanwhile(f funnelvec.funnels)
+returns funnelvec.funnels
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    before text;
+    waiting text;
+    without text;
+begin
+    select
+        string_agg(p.resolution, ', ' order by p.stage) filter (where s.ready = false),
+        string_agg(p.resolution || coalesce('@' || p.keep, ''), ' > ' order by p.stage) filter (where s.ready is distinct from false or p.keep is null)
+    into waiting, without
+    from funnelvec._parse_funnel(f.funnel) as p
+    cross join lateral (select funnelvec._serves(f.table_name, f.column_name, p.resolution)) as s (ready);
+    if waiting is null then
+        return f;
+    end if;
+    select g.funnel into before
+    from funnelvec.funnels as g
+    where g.table_name = f.table_name and g.name = f.name and g.column_name = f.column_name
+        and funnelvec._last_stage(g.funnel) = funnelvec._last_stage(f.funnel)
+        and not exists (
+            select from funnelvec._parse_funnel(g.funnel) as p
+            where funnelvec._serves(f.table_name, f.column_name, p.resolution) is not true);
+    f.pending := f.funnel;
+    f.funnel := coalesce(before, without);
+    raise notice 'funnel % runs % until % of % is filled; next: %', f.name, f.funnel, waiting, f.table_name, funnelvec.next_step(f.table_name);
+    return f;
+end
+$body$;
+
 create or replace function funnelvec.create_funnel(
     name text,
     table_name regclass,
@@ -162,12 +209,10 @@ begin
     from funnelvec._parse_funnel(funnel) as p;
     perform funnelvec._base(table_name, column_name);
     f.metric := funnelvec._metric_of(table_name, column_name, metric);
+    f := funnelvec._meanwhile(f);
     perform funnelvec._check_funnel(f);
     perform funnelvec._check_function_name(f, coalesce(replace, false));
-    select max(c.version) into f.calibration
-    from funnelvec.calibrations as c
-    where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
-        = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel));
+    f.calibration := funnelvec._latest_calibration(f);
     f.created_at := now();
     f.logging := (select g.logging from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name);
     delete from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name;

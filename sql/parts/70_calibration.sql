@@ -263,8 +263,10 @@ begin
             order by 4
         ) as s
         $text$,
-        funnelvec._similarity(last.dims, last.code, f.metric, format('t.%I %s %s', last.code_column, last.operator,
-            replace(last.encoded, '{query}', 'j.query'))),
+        funnelvec._similarity(last.dims, last.code, f.metric, format('%s %s %s',
+            case last.storage when 'side' then format('(%s)', replace(last.encoded, '{query}', format('t.%I', f.column_name)))
+                else format('t.%I', last.code_column) end,
+            last.operator, replace(last.encoded, '{query}', 'j.query'))),
         (select string_agg(format('j.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(f.table_name) as k),
         judgments, f.table_name, key.joined)
     into scores, labels, queries, missing, sha256;

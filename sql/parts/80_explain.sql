@@ -1,7 +1,14 @@
 -- explain: what each stage of one search lets through, and what it costs.
 
--- Settings that a search runs with, for the statements that run apart from the typed function. For this transaction only.
-create or replace function funnelvec._scan_settings(ef_search integer, iterative_scan text, seqscan text)
+-- Settings that a search runs with (joins: null leaves them as they are), for the statements that run apart from the typed function.
+-- For this transaction only.
+create or replace function funnelvec._scan_settings(
+    ef_search integer,
+    iterative_scan text,
+    seqscan text,
+    hashjoin text default null,
+    mergejoin text default null
+)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -10,6 +17,8 @@ begin
     perform set_config('hnsw.ef_search', ef_search::text, true);
     perform set_config('hnsw.iterative_scan', iterative_scan, true);
     perform set_config('enable_seqscan', seqscan, true);
+    perform set_config('enable_hashjoin', hashjoin, true) where hashjoin is not null;
+    perform set_config('enable_mergejoin', mergejoin, true) where mergejoin is not null;
 end
 $body$;
 
@@ -22,13 +31,18 @@ as $body$
     select coalesce(
         string_agg(
             format('%s(%s) > 0', s.norm,
-                case when stored then format('t.%I', s.code_column) else replace(s.encoded, '{query}', source) end),
+                case
+                -- A code in a side table is computed again from the vector: no other table has to be read for it.
+                when stored and s.storage = 'side' then replace(s.encoded, '{query}', format('t.%I', f.column_name))
+                when stored then format('t.%I', s.code_column)
+                else replace(s.encoded, '{query}', source)
+            end),
             ' and ' order by s.stage),
         'true')
     from (
-        select g.stage, g.norm, g.code_column, g.encoded from funnelvec._stages(f) as g where g.norm is not null
+        select g.stage, g.norm, g.code_column, g.encoded, g.storage from funnelvec._stages(f) as g where g.norm is not null
         union all
-        select 0, (funnelvec._base(f.table_name, f.column_name)).norm, f.column_name, '{query}'
+        select 0, (funnelvec._base(f.table_name, f.column_name)).norm, f.column_name, '{query}', 'base'
         where (funnelvec._metric(f.metric)).needs_direction
     ) as s
 $body$;
@@ -132,8 +146,8 @@ begin
         access := case when s.stage = 1 then run.tried else 'rescore' end
             || case when s.stage = stages then coalesce(', cutoff ' || round(cutoff::numeric, 6), '') else '' end;
         notes := concat_ws(E'\n',
-            case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.code_column, predicate is not null, k) end,
-            funnelvec._codes_note(f, s.code_column, s.dims, s.code, s.is_base, stages),
+            case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.relation, predicate is not null) end,
+            funnelvec._codes_note(s.relation, s.code_column, s.dims, s.code, s.is_base, stages),
             case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
                 '%s of %s blocks were not in shared_buffers (%s)', blocks_read, blocks_hit + blocks_read,
                 current_setting('shared_buffers')) end);
@@ -169,13 +183,15 @@ declare
     matching double precision;
     total_rows double precision;
     iterate boolean;
+    joining boolean := funnelvec._joins(f);
     saved text[];
     statement record;
     node jsonb;
 begin
     wanted := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
     -- current_setting knows hnsw.* once pgvector is loaded, which the check of the query has seen to.
-    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
+    saved := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan'),
+        current_setting('enable_hashjoin'), current_setting('enable_mergejoin')];
     iterate := filtered or wanted > 1000;
     if filtered then
         select n.narrow, n.matching, n.total into narrow, matching, total_rows from funnelvec._narrow(f.table_name, predicate, wanted) as n;
@@ -187,7 +203,9 @@ begin
         perform funnelvec._scan_settings(
             greatest(saved[1]::integer, least(wanted, 1000)),
             case when iterate or try = 2 then 'relaxed_order' else saved[2] end,
-            case when try < 3 then 'off' else saved[3] end);
+            case when try < 3 then 'off' else saved[3] end,
+            case when joining and try < 3 then 'off' else saved[4] end,
+            case when joining and try < 3 then 'off' else saved[5] end);
         statement := funnelvec._statement(
             f, try = 3, format('%L::%s', query, (funnelvec._base(f.table_name, f.column_name)).type), null,
             k::text, format('%L::double precision', cutoff));
@@ -201,24 +219,23 @@ begin
             || case when try = 3 and rows_before < rows_found then format(' (the index found %s)', rows_before) else '' end;
         exit when rows_found >= wanted;
     end loop;
-    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
+    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3], saved[4], saved[5]);
 end
 $body$;
 
--- What there is to say of the first stage, a line each; null where there is nothing.
+-- What there is to say of the first stage, a line each; null where there is nothing. `home` is the table whose codes it compares.
 create or replace function funnelvec._first_stage_notes(
     f funnelvec.funnels,
     run record,
-    code_column text,
-    filtered boolean,
-    k integer
+    home regclass,
+    filtered boolean
 )
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    upkeep record := funnelvec._upkeep(f.table_name);
+    upkeep record := funnelvec._upkeep(home);
     notes text[] := '{}';
 begin
     if not funnelvec._indexed(f) then
@@ -234,7 +251,7 @@ begin
     elsif run.try = 2 then
         notes := notes || format('the index found %s of the %s rows that the stage keeps, so it was searched again, iterating%s',
             run.rows_before, run.wanted, case when upkeep.dead > 0
-                then format(': rows that are dead and not vacuumed take places in it: vacuum %s;', f.table_name) end);
+                then format(': rows that are dead and not vacuumed take places in it: vacuum %s;', home) end);
     elsif run.tried like 'scan%' then
         notes := notes || 'the planner expected reading every row to be cheaper than the index'::text;
     end if;
@@ -243,13 +260,13 @@ begin
             case when filtered then 'match' else 'have such a code' end, run.wanted) || notes;
     end if;
     return nullif(concat_ws(E'\n', nullif(array_to_string(notes, E'\n'), ''),
-        funnelvec._stale_advice(f.table_name, upkeep.rows, upkeep.analyzed, upkeep.changed)), '');
+        funnelvec._stale_advice(home, upkeep.rows, upkeep.analyzed, upkeep.changed)), '');
 end
 $body$;
 
 -- Codes out of line cost a look into the TOAST table each; for the column itself that is as it should be.
 create or replace function funnelvec._codes_note(
-    f funnelvec.funnels,
+    home regclass,
     code_column text,
     dims integer,
     code text,
@@ -260,8 +277,8 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when t.share > 0.05 then funnelvec._toasted_advice(f.table_name, code_column, t.share) end
-    from funnelvec._toasted_by_statistics(f.table_name, code_column, funnelvec._code_bytes(dims, code)) as t (share)
+    select case when t.share > 0.05 then funnelvec._toasted_advice(home, code_column, t.share) end
+    from funnelvec._toasted_by_statistics(home, code_column, funnelvec._code_bytes(dims, code)) as t (share)
     where not is_base and stages > 1
 $body$;
 
@@ -272,14 +289,16 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case
-        when n.index is null then 'scan'
-        when n.nearest is null then 'filter by index ' || n.index
-        else format('index %s%s', n.index, case when iterate then ', iterating' end)
+        when n.nearest is not null then format('index %s%s', n.nearest, case when iterate then ', iterating' end)
+        when n.filtering is not null then 'filter by index ' || n.filtering
+        else 'scan'
     end
     from (
-        select jsonb_path_query_first(node, 'strict $.**."Index Name"', silent => true) #>> '{}',
-            jsonb_path_query_first(node, 'strict $.**."Order By"', silent => true)
-    ) as n (index, nearest)
+        select jsonb_path_query_first(node, 'strict $.** ? (exists (@."Order By"))."Index Name"', silent => true) #>> '{}',
+            -- Not one that only looks up the other part of a row that was found: of two tables, the outer one drives.
+            jsonb_path_query_first(
+                node, 'strict $.** ? (@."Parent Relationship" != "Inner" && exists (@."Index Name"))."Index Name"', silent => true) #>> '{}'
+    ) as n (nearest, filtering)
 $body$;
 
 comment on function funnelvec.explain(text, vector, integer, double precision, jsonb)

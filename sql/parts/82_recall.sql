@@ -204,7 +204,7 @@ begin
         execute exact_statement into truth using q.vector, q.key, k;
         exact_ms := 1000 * extract(epoch from clock_timestamp() - started);
         wanted := least(k, cardinality(truth));
-        kept := funnelvec._kept(f, by_index, by_scan, q.vector, k + more, truth, predicate <> '');
+        kept := funnelvec._kept(f, by_index, by_scan, q.vector, k + more, truth, predicate);
         started := clock_timestamp();
         execute search_statement into answer using q.vector, k + more, filter;
         funnel_ms := 1000 * extract(epoch from clock_timestamp() - started);
@@ -225,26 +225,32 @@ create or replace function funnelvec._kept(
     vector text,
     k integer,
     truth text[],
-    filtered boolean
+    predicate text
 )
 returns integer[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    saved text[] := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan')];
+    saved text[] := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), current_setting('enable_seqscan'),
+        current_setting('enable_hashjoin'), current_setting('enable_mergejoin')];
+    joining boolean := funnelvec._joins(f);
     keep integer := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
-    iterate boolean := filtered or keep > 1000 or row_security_active(f.table_name);
+    filtered boolean := predicate <> '' or row_security_active(f.table_name);
+    iterate boolean := filtered or keep > 1000;
+    narrow boolean := filtered and (funnelvec._narrow(f.table_name, nullif(predicate, ''), keep)).narrow;
     statements text[];
     answer text[];
     kept integer[] := '{}';
 begin
-    for try in 1 .. 3 loop
-        continue when try = 2 and iterate or try < 3 and by_index is null;
+    for try in case when narrow or by_index is null then 3 else 1 end .. 3 loop
+        continue when try = 2 and iterate;
         statements := case when try < 3 then by_index else by_scan end;
         perform funnelvec._scan_settings(greatest(saved[1]::integer, least(keep, 1000)),
             case when iterate or try = 2 then 'relaxed_order' else saved[2] end,
-            case when try < 3 and not filtered then 'off' else saved[3] end);
+            case when try < 3 then 'off' else saved[3] end,
+            case when joining and try < 3 then 'off' else saved[4] end,
+            case when joining and try < 3 then 'off' else saved[5] end);
         exit when statements is null;
         execute statements[1] into answer using vector, k;
         exit when cardinality(answer) >= keep;
@@ -255,7 +261,7 @@ begin
         end if;
         kept := kept || (select count(*)::integer from unnest(truth) as t where t = any (answer));
     end loop;
-    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3]);
+    perform funnelvec._scan_settings(saved[1]::integer, saved[2], saved[3], saved[4], saved[5]);
     return kept;
 end
 $body$;

@@ -49,14 +49,14 @@ begin
         column_name := r.column_name;
         resolution := r.resolution;
         code_column := r.code_column;
-        object := format('column %s.%I', r.table_name, r.code_column);
+        object := case r.storage when 'side' then format('table %s', r.side_table) else format('column %s.%I', r.table_name, r.code_column) end;
         rows := 0;
         filled := 0;
         coverage := 0;
         bit_balance := null;
         index_name := null;
         index_bytes := null;
-        storage := case when r.code_column = r.column_name then 'base' else 'column' end;
+        storage := case when r.storage = 'side' then 'side' when r.code_column = r.column_name then 'base' else 'column' end;
         code_bytes := null;
         toasted := null;
         index_growth := null;
@@ -73,7 +73,7 @@ begin
             continue;
         end if;
         -- What holds the codes and the index over them.
-        home := r.table_name;
+        home := case r.storage when 'side' then r.side_table else r.table_name end;
         parsed := funnelvec._parse_resolution(r.resolution);
         stored := funnelvec._code(parsed.dims, parsed.code, 'x', r.metric, 'f32');
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
@@ -90,6 +90,7 @@ begin
         hot_share := round(upkeep.hot_updates::numeric / nullif(upkeep.updates, 0), 4);
         fillfactor := upkeep.fillfactor;
         advice := concat_ws(E'\n',
+            case when funnelvec._next_of(r) is not null then format('%s, not in use yet; next: %s', r.state, funnelvec._next_of(r)) end,
             case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
             case when storage <> 'base' and toasted > 0.05
@@ -125,6 +126,9 @@ begin
             where m.table_name = r.table_name and m.column_name = r.column_name);
     end if;
     perform funnelvec._check_row(r.table_name, r.metric, r.resolution);
+    if r.side_table is not null then
+        return funnelvec._side_fault(r);
+    end if;
     if funnelvec._code_column(r.table_name, r.column_name, r.resolution) is not distinct from r.code_column then
         return null;
     end if;
@@ -151,7 +155,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case
-        when not has_column_privilege(r.table_name, r.code_column, 'select') then 'not counted: you may not read the column'
+        when not has_column_privilege(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, 'select')
+            then 'not counted: you may not read the column'
         when not named and row_security_active(r.table_name)
             then format('not counted, because it has row-level security: select * from funnelvec.status(%L);', r.table_name::text)
     end
@@ -182,6 +187,12 @@ declare
     few text := format('tablesample %s (%s) repeatable (0)', case when large then 'system' else 'bernoulli' end,
         least(100, 100 * 1000.0 / greatest(1, believed)));
 begin
+    if r.storage = 'side' then
+        -- Rows without a vector have no code, and need none.
+        visible := format('exists (select from %s as s where %s and %s)', r.side_table,
+            funnelvec._side_join(r.side_table, 's', r.table_name),
+            case when norm is null then 'true' else format('%s(s.%I) > 0', norm, r.code_column) end);
+    end if;
     execute format('select count(*), count(*) filter (where %s) from %s as t %s', visible, r.table_name, drawn) into rows, filled;
     if large then
         filled := round(filled::numeric * believed / greatest(1, rows));
@@ -193,7 +204,7 @@ begin
             'select avg(get_bit(t.code, i)) as p '
             'from (select t.%1$I as code from %2$s as t %3$s where t.%1$I is not null limit 1500) as t '
             'cross join generate_series(0, %4$s - 1) as i group by i) as b',
-            r.code_column, r.table_name, few, p.dims)
+            r.code_column, case r.storage when 'side' then r.side_table else r.table_name end, few, p.dims)
         into balance;
     end if;
 end

@@ -19,6 +19,13 @@ as $body$
         join pg_class as c on c.oid = i.indexrelid
         join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
         where i.indrelid = r.table_name and c.relname = r.index_name and r.code_column = r.column_name
+        union all
+        -- A trigger of a side table has the numbers of the columns that it waits for, the vector last.
+        select a.attname::text
+        from pg_trigger as t
+        join pg_attribute as a on a.attrelid = t.tgrelid and a.attnum = t.tgattr[cardinality(t.tgattr::smallint[]) - 1]
+        where t.tgrelid = r.table_name and not t.tgisinternal and cardinality(t.tgattr::smallint[]) > 0
+            and t.tgfoid = to_regprocedure(format('%s()', r.side_table))
     ) as e
     group by r.table_name, r.column_name
     having count(distinct e.name) = 1 and min(e.name) <> r.column_name
@@ -34,7 +41,7 @@ as $body$
     from funnelvec.resolutions as r
     cross join lateral funnelvec._made_columns(r.table_name) as m
     where m.column_name = r.column_name and m.resolution = r.resolution and r.metric = any (m.metrics)
-        and r.code_column <> r.column_name
+        and r.code_column <> r.column_name and r.storage = 'column'
         and not exists (
             select from funnelvec.resolutions as o where o.table_name = r.table_name and o.code_column = m.code_column)
         and not exists (
@@ -94,6 +101,7 @@ begin
     f.funnel := said ->> 'funnel';
     f.metric := said ->> 'metric';
     f.model := coalesce(said ->> 'model', '');
+    f.pending := said ->> 'pending';
     f.approximate := coalesce((said ->> 'approximate')::boolean, false);
     f.returns := (select array_agg(r.name order by r.ordinal)
         from jsonb_array_elements_text(nullif(said -> 'returns', 'null')) with ordinality as r (name, ordinal));
@@ -216,6 +224,11 @@ as $body$
     from funnelvec._unknown_columns() as u
     where not exists (
         select from funnelvec._moved_codes() as m where m.table_name = u.table_name and m.new_name = u.code_column)
+    union all
+    select (u.r).table_name, format('side table %s', coalesce((u.r).side_table::text, u.function::text)),
+        case when (u.r).table_name is null or (u.r).side_table is null then 'its table, or its codes, are gone: select funnelvec.repair();'
+            else format('holds %s of %s, which the registry does not know: select funnelvec.repair();', (u.r).resolution, (u.r).table_name) end
+    from funnelvec._unknown_sides() as u
     union all
     select (u.f).table_name, format('function %s', u.function),
         case u.verdict

@@ -73,6 +73,14 @@ begin
         action := format('follow the rename of what holds %s', g.resolution);
         return next;
     end loop;
+    for r in
+        select s.* from funnelvec.resolutions as s where s.side_table is not null and funnelvec._owns(s.table_name)
+    loop
+        continue when not funnelvec._side_stands(r) or funnelvec._side_fault(r) is null;
+        what := format('side table %s', r.side_table);
+        action := funnelvec._repair_side(r);
+        return next;
+    end loop;
     for r in select s.* from funnelvec.resolutions as s where funnelvec._owns(s.table_name) loop
         fault := funnelvec._resolution_fault(r);
         continue when fault is null;
@@ -131,6 +139,21 @@ declare
     u record;
     home text;
 begin
+    for u in select k.* from funnelvec._unknown_sides() as k loop
+        what := format('side table %s', coalesce((u.r).side_table::text, u.function::text));
+        begin
+            if (u.r).table_name is null or (u.r).side_table is null then
+                action := format('drop: its %s', case when (u.r).table_name is null then 'table is gone' else 'codes are gone' end);
+                perform funnelvec._drop_unknown_side(u.function, (u.r).side_table);
+            else
+                action := format('take over as %s of %s.%I', (u.r).resolution, (u.r).table_name, (u.r).column_name);
+                perform funnelvec._adopt_side(u.r);
+            end if;
+        exception when others then
+            action := format('not repaired: %s', sqlerrm);
+        end;
+        return next;
+    end loop;
     for u in select k.* from funnelvec._unknown_functions() as k where k.verdict in ('adopt', 'drop') order by k.function::text loop
         what := format('function %s', u.function);
         begin
@@ -168,7 +191,7 @@ begin
     set index_name = c.relname
     from pg_class as c
     where r.index_name is null and funnelvec._owns(r.table_name)
-        and c.oid = funnelvec._index_of(r.table_name, r.code_column, (
+        and c.oid = funnelvec._index_of(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, (
             select s.opclass
             from funnelvec._parse_resolution(r.resolution) as p
             cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as s));

@@ -170,7 +170,9 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "index": lambda rng: rng.random() < 0.5,
         "allow_rewrite": lambda _: False,
         "metric": lambda rng: rng.choice([None, "cosine"]),
+        "storage": lambda rng: rng.choice([None, None, "column", "side"]),
     },
+    "backfill": {"batch": lambda rng: rng.choice([None, 7]), "progress": lambda _: False},
     "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},
     "create_funnel": {
         "name": lambda rng: rng.choice(["g", "products_search"]),

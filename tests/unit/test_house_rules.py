@@ -38,7 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (*VALUES, "engines.base", "engines.keys", "engines.options"),
     "engines.asking": (*VALUES, "engines.base", "engines.checks"),
-    "engines.progress": ("errors", "engines.base"),
+    "engines.progress": ("errors", "types", "reports", "engines.base"),
     "engines.masks": VALUES,
     "engines.store": (
         *VALUES,

@@ -53,7 +53,7 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 connection,
                 'select s."table"::text as table, s.column_name as vector, s.resolution,'
                 "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
-                "       s.index_name::text as index, s.index_bytes, s.advice, s.storage,"
+                "       s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.object,"
                 "       s.code_bytes, s.toasted, s.index_growth, s.dead_share, s.changed,"
                 "       s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,"
                 "       (select r.metric from funnelvec.resolutions as r"
@@ -135,7 +135,11 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
 
 
 def _print_tables(found: list[dict[str, Any]]) -> None:
-    counted = {each["table"]: each for each in found if each["fillfactor"] is not None}
+    counted = {
+        each["object"].removeprefix("table ") if each["storage"] == "side" else each["table"]: each
+        for each in found
+        if each["fillfactor"] is not None
+    }
     head = ("table", "vacuumed", "analyzed", "changed since", "dead", "HOT updates", "fillfactor")
     rows = [
         (

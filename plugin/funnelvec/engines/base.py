@@ -6,7 +6,7 @@ that names one that can. Nothing is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from funnelvec.calibration.base import Calibration
 from funnelvec.engines.protocols import Examined, Loading, Observed, Progress
 from funnelvec.funnel import Funnel
-from funnelvec.reports import Problem, Repair
+from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
@@ -25,6 +25,7 @@ from funnelvec.types import (
     Hit,
     Judgments,
     Metric,
+    Storage,
 )
 
 __all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]
@@ -100,6 +101,7 @@ class Table(Loading, Observed, Examined, Protocol):
         index: bool = False,
         allow_rewrite: bool = False,
         metric: Metric | None = None,
+        storage: Storage | None = None,
     ) -> None:
         """Store the column at one more resolution, kept in step with every later write.
 
@@ -112,6 +114,11 @@ class Table(Loading, Observed, Examined, Protocol):
         metric
             What the column is compared by; None is the metric that it has, or cosine. The first
             resolution or funnel decides.
+        storage
+            ``column`` keeps it in the table itself, which is fastest and rewrites the table once.
+            ``side`` keeps it in a table beside it, for tables that must not stop: nothing is
+            rewritten, and searches use it once `backfill` has run. None leaves it where it is, or
+            takes ``column``. Naming the other one moves it.
 
         Raises
         ------
@@ -122,6 +129,37 @@ class Table(Loading, Observed, Examined, Protocol):
             If the name of its column is taken, or the vector column has another metric.
         CapabilityError
             If the engine cannot store it.
+        """
+
+    def backfill(
+        self,
+        *,
+        batch: int | None = None,
+        progress: Progress = False,
+        on_step: Callable[[FillingStep], None] | None = None,
+    ) -> int:
+        """Finish what `add_resolution` began with ``storage="side"``, for every vector column.
+
+        Rows that were there before are filled in by batches, indexes are built without blocking
+        anybody, then searches switch over. Each step commits, so work that was stopped goes on
+        where it was; with nothing left to do it returns at once.
+
+        Parameters
+        ----------
+        batch
+            Rows per transaction, 1 to 1,000,000; None suits it to about half a second.
+        on_step
+            Told of every batch, and of every statement before it runs.
+
+        Returns
+        -------
+        int
+            Rows that were gone through now.
+
+        Raises
+        ------
+        CapabilityError
+            If the connection is not in autocommit mode or has a transaction open.
         """
 
     def drop_resolution(self, resolution: Resolution | str) -> None:

@@ -14,12 +14,7 @@ import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import check_key_kinds, plain
-from funnelvec.engines.options import (
-    check_columns,
-    check_flag,
-    check_mapping,
-    check_progress,
-)
+from funnelvec.engines.options import check_mapping
 from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
@@ -27,19 +22,15 @@ from funnelvec.types import METRICS, BaseCode, ColumnKind, Judgments, Metric
 
 __all__ = [
     "Schema",
-    "check_columns",
     "check_dims",
     "check_dtype",
-    "check_flag",
     "check_judgments",
     "check_k",
-    "check_mapping",
     "check_matrix",
     "check_metric",
     "check_min_relevance",
     "check_name",
     "check_positive",
-    "check_progress",
     "check_query",
     "check_resolution",
     "check_schema",

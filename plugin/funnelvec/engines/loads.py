@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.keys import check_ids, plain
 from funnelvec.engines.opening import open_source
 from funnelvec.engines.sources import Chunk, Options, Source, Target, fingerprint
@@ -87,11 +87,11 @@ class Run:
 
     @classmethod
     def open(
-        cls, source: Any, target: Target, options: Options, *, resume: bool | str, batch_size: int
+        cls, source: Any, target: Target, given: Options, *, resume: bool | str, batch_size: int
     ) -> Run:
         """Open the source, check its columns, and give the load its name."""
         name: bool | str = (
-            resume if isinstance(resume, str) else checks.check_flag(resume, "resume")
+            resume if isinstance(resume, str) else options.check_flag(resume, "resume")
         )
         if isinstance(name, str):
             try:
@@ -102,7 +102,7 @@ class Run:
                 raise InvalidInput(
                     f"resume: a name has 1 to {_LONGEST_NAME} characters, not {len(name)}"
                 )
-        opened = open_source(source, target, options)
+        opened = open_source(source, target, given)
         first = opened.first_key()  # also makes an iterator show the names of its columns
         described = {
             "files": [fingerprint(path) for path in opened.files],

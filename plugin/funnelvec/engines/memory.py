@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
 from funnelvec.engines.memory_table import MemoryTable
@@ -85,7 +85,7 @@ class MemoryEngine:
 
     def repair(self, *, dry_run: bool = False) -> list[Repair]:
         """Nothing to do."""
-        checks.check_flag(dry_run, "dry_run")
+        options.check_flag(dry_run, "dry_run")
         return []
 
     def close(self) -> None:

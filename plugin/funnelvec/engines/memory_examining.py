@@ -7,7 +7,7 @@ import numpy as np
 from funnelvec.doctor.diagnosis import Diagnosis
 from funnelvec.doctor.examine import STEPS, examine
 from funnelvec.doctor.limits import check, check_whole
-from funnelvec.engines import checks
+from funnelvec.engines import options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.store import Store
@@ -45,7 +45,7 @@ class MemoryExamining:
     ) -> Diagnosis:
         """Examine a sample of the vectors."""
         check(sample=sample, queries=queries, seed=seed)
-        checks.check_progress(progress)
+        options.check_progress(progress)
         with reporting(progress, STEPS + 1, "examining", unit="steps") as tell:
             drawn = self.sample(sample, seed=seed)
             tell(1)

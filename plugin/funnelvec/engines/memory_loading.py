@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import check_ids, key_names
 from funnelvec.engines.loads import Record, Run, check_size
@@ -72,14 +72,14 @@ class MemoryLoading:
         progress: Progress = False,
     ) -> LoadReport:
         """Load rows from files, Arrow data, arrays or an iterator, batch by batch."""
-        checks.check_progress(progress)
-        checks.check_flag(upsert, "upsert")
-        checks.check_flag(dry_run, "dry_run")
+        options.check_progress(progress)
+        options.check_flag(upsert, "upsert")
+        options.check_flag(dry_run, "dry_run")
         size = check_size(batch_size, self.dims)
         store = self._store
         target = Target(store.key, store.key_kind, self.vector, self.dims, store.other_kinds)
-        options = Options(ids, vectors, columns)
-        run = Run.open(source, target, options, resume=resume, batch_size=size)
+        given = Options(ids, vectors, columns)
+        run = Run.open(source, target, given, resume=resume, batch_size=size)
         try:
             self._find(run, resume=resume is not False)
             with reporting(progress, run.source.total, f"loading {self.name}") as advance:
@@ -128,7 +128,7 @@ class MemoryLoading:
         *,
         upsert: bool,
     ) -> Upserted:
-        checks.check_progress(progress)
+        options.check_progress(progress)
         keys, matrix, values = self._checked(ids, vectors, columns, 0)
         with reporting(progress, len(keys), f"loading {self.name}") as advance:
             written = self._write(keys, matrix, values, upsert=upsert)
@@ -139,7 +139,7 @@ class MemoryLoading:
         self, ids: Any, vectors: Any, columns: Any, first: int
     ) -> tuple[list[Any], npt.NDArray[Any], dict[str, list[Any]]]:
         store = self._store
-        given = checks.check_mapping(columns)
+        given = options.check_mapping(columns)
         for name in (*key_names(store.key), self.vector):
             if name in given:
                 raise InvalidInput(
@@ -151,7 +151,7 @@ class MemoryLoading:
             directed=store.directed, first=first,
         )  # fmt: skip
         kinds = {name: kind for name, kind in store.other_kinds.items() if name in given}
-        values = checks.check_columns(
+        values = options.check_columns(
             given, kinds=kinds, rows=len(keys), first=first, known=store.other_kinds
         )
         return keys, matrix, values

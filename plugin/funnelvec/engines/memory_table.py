@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from funnelvec.calibration import PlattCalibration
-from funnelvec.engines import checks
-from funnelvec.engines.base import default_funnel
+from funnelvec.engines import checks, options
+from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_examining import MemoryExamining
@@ -16,12 +16,14 @@ from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
 from funnelvec.errors import Conflict, NotFound
 from funnelvec.funnel import Funnel
+from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     ColumnKind,
     Judgments,
     Metric,
+    Storage,
 )
 
 __all__ = ["MemoryTable"]
@@ -102,11 +104,13 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         index: bool = False,
         allow_rewrite: bool = False,
         metric: Metric | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        """Store the column at one more resolution."""
+        """Store the column at one more resolution; `storage` makes no difference here."""
+        options.check_storage(storage)
         resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
-        checks.check_flag(index, "index")
-        checks.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(index, "index")
+        options.check_flag(allow_rewrite, "allow_rewrite")
         chosen = self._metric_for(metric)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
@@ -115,6 +119,18 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         self._claim(resolution, chosen)
         if not stored:
             self._store.add_codes(resolution)
+
+    def backfill(
+        self,
+        *,
+        batch: int | None = None,
+        progress: Progress = False,
+        on_step: Callable[[FillingStep], None] | None = None,
+    ) -> int:
+        """Find nothing to fill: codes are here from the moment they are added."""
+        options.check_batch(batch)
+        options.check_progress(progress)
+        return 0
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove a resolution that no funnel uses."""
@@ -156,8 +172,8 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
     ) -> None:
         """Give a funnel a name to search by."""
         checks.check_name(name, "the name of a funnel")
-        checks.check_flag(approximate, "approximate")
-        checks.check_flag(replace, "replace")
+        options.check_flag(approximate, "approximate")
+        options.check_flag(replace, "replace")
         funnel = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         funnel.check(dims=self.dims, code=self.code, approximate=approximate)
         chosen = self._metric_for(metric)

@@ -1,17 +1,25 @@
-"""Checks of switches, mappings and columns, which Python itself would take in any shape. Pure."""
+"""Checks of switches, choices, mappings and columns, which Python takes in any shape. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import plain
 from funnelvec.errors import InvalidInput, NotFound
+from funnelvec.types import Storage
 
-__all__ = ["check_columns", "check_flag", "check_mapping", "check_progress"]
+__all__ = [
+    "check_batch",
+    "check_columns",
+    "check_flag",
+    "check_mapping",
+    "check_progress",
+    "check_storage",
+]
 
 
 def check_flag(value: bool, name: str) -> bool:
@@ -92,3 +100,26 @@ def _cell(name: str, kind: _kinds.Kind, row: int, value: Any) -> _kinds.Value:
         return _kinds.convert(value, kind)
     except ValueError as error:
         raise InvalidInput(f"column {name!r}, row {row}: {error}") from None
+
+
+def check_storage(storage: Storage | None) -> Storage | None:
+    """Return where a resolution is to be kept, or None where that is left open."""
+    given: Any = storage
+    if given is not None and not (isinstance(given, str) and given in get_args(Storage)):
+        raise InvalidInput(
+            f"unknown storage {storage!r}; known are {', '.join(get_args(Storage))}, and None for "
+            "where it is already, else a column"
+        )
+    return storage
+
+
+def check_batch(batch: int | None) -> int | None:
+    """Return how many rows one transaction takes, or None where that is left open."""
+    given: Any = batch
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
+        raise InvalidInput(f"batch must be a whole number of rows, not {batch!r:.100}")
+    if not 1 <= given <= 1_000_000:
+        raise InvalidInput(f"batch must be 1 to 1000000 rows, not {batch!r:.100}")
+    return int(given)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 from funnelvec.engines.base import Progress
 from funnelvec.errors import MissingDependency
+from funnelvec.reports import FillingStep
 
-__all__ = ["reporting"]
+__all__ = ["filling_reporting", "reporting"]
 
 
 @contextlib.contextmanager
@@ -29,14 +30,39 @@ def reporting(
         told = progress
         yield lambda done: told(done, total or 0)
     elif progress:
-        with _bar(total, title, unit) as advance:
-            yield advance
+        with _bar(total, title, unit) as update:
+            yield lambda done: update(done, total)
     else:
         yield lambda done: None
 
 
 @contextlib.contextmanager
-def _bar(total: int | None, title: str, unit: str) -> Iterator[Callable[[int], None]]:
+def filling_reporting(
+    progress: Progress, on_step: Callable[[FillingStep], None] | None, table: str
+) -> Iterator[Callable[[FillingStep], None]]:
+    """Lend a function that is told of the steps of a backfill.
+
+    `progress` hears of rows only, as in `reporting`, but with each report of how many there are,
+    which changes while the table is written. `on_step` hears of everything.
+    """
+    with contextlib.ExitStack() as stack:
+        count: Callable[[int, int], object] | None = None
+        if callable(progress):
+            count = progress
+        elif progress:
+            count = stack.enter_context(_bar(0, f"filling {table}", "rows"))
+
+        def report(step: FillingStep) -> None:
+            if on_step is not None:
+                on_step(step)
+            if count is not None and step.statement is None:
+                count(step.done, step.total)
+
+        yield report
+
+
+@contextlib.contextmanager
+def _bar(total: int | None, title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     try:
         from rich.console import Console
         from rich.progress import (
@@ -61,8 +87,9 @@ def _bar(total: int | None, title: str, unit: str) -> Iterator[Callable[[int], N
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, rate="")
 
-        def advance(done: int) -> None:
+        def update(done: int, total: int | None) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "")
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bar.update(task, completed=done, total=total, rate=rate)
 
-        yield advance
+        yield update

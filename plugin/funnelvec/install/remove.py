@@ -1,8 +1,9 @@
 """Take the SQL side out of a database: what goes, what stays, and what stands in the way.
 
 Always gone afterwards: the search functions, the schema ``funnelvec`` with the registry and the
-calibrations. Always kept: tables, vector columns, rows. Code columns and the indexes made for them
-are kept unless they are asked for with ``data=True``; an install after that takes them over.
+calibrations. Always kept: tables, vector columns, rows. Code columns, side tables with their
+triggers and the indexes over them are kept unless they are asked for with ``data=True``; an install
+after that takes them over.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ _RESOLUTIONS = """
 select format('%I.%I', n.nspname, c.relname) as "table",
        r.column_name as vector,
        r.resolution,
-       format('%I.%I.%I', n.nspname, c.relname, r.code_column) as column,
+       coalesce(
+         (select format('%I.%I', m.nspname, s.relname)
+            from pg_class as s join pg_namespace as m on m.oid = s.relnamespace
+           where s.oid = r.side_table),
+         format('%I.%I.%I', n.nspname, c.relname, r.code_column)) as column,
        r.code_column <> r.column_name as is_code,
        c.oid,
        a.attnum,
@@ -74,7 +79,10 @@ select format('%I.%I', n.nspname, c.relname) as "table",
   from funnelvec.resolutions as r
   join pg_class as c on c.oid = r.table_name
   join pg_namespace as n on n.oid = c.relnamespace
-  join pg_attribute as a on a.attrelid = c.oid and a.attname = r.code_column and not a.attisdropped
+  left join pg_attribute as a
+    on a.attrelid = c.oid and a.attname = r.code_column and not a.attisdropped
+ where a.attnum is not null
+    or exists (select from pg_class as s where s.oid = r.side_table)
  order by 1, 2, 3
 """
 
@@ -150,7 +158,8 @@ class UninstallResult:
     functions
         The search functions that went, as SQL writes them.
     dropped, kept
-        Code columns (``schema.table.column``) that went and that stayed.
+        Code columns (``schema.table.column``) and side tables (``schema.table``) that went and that
+        stayed. Side tables that stay are still kept in step by their triggers.
     calibrations
         How many calibrations went with the registry.
     statements
@@ -288,7 +297,8 @@ def _drop_schema(conn: Connection, source: SqlSource, found: Installed) -> list[
 
 
 def _refuse_dependents(conn: Connection, going: Sequence[dict[str, Any]]) -> None:
-    values = [[row[name] for row in going if row["is_code"]] for name in ("oid", "attnum")]
+    columns = [row for row in going if row["is_code"] and row["attnum"] is not None]
+    values = [[row[name] for row in columns] for name in ("oid", "attnum")]
     found = [row["what"] for row in _rows(conn, _DEPENDENTS, values)]
     if found:
         raise Conflict(

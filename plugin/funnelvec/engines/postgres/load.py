@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.keys import KeyKind, KeyName, check_ids, check_key, key_kind, key_names
 from funnelvec.engines.loads import Run
 from funnelvec.engines.postgres import wire
@@ -82,7 +82,7 @@ def prepare(
     CapabilityError
         If a column has a type that this cannot write.
     """
-    given = checks.check_mapping(columns)
+    given = options.check_mapping(columns)
     names = key_names(layout.key)
     for name in (*names, layout.vector):
         if name in given:
@@ -94,7 +94,7 @@ def prepare(
     )  # fmt: skip
     kinds = {name: _kind(column) for name, column in layout.known.items() if name in given}
     known = [name for name in layout.known if name not in (*names, layout.vector)]
-    others = checks.check_columns(given, kinds=kinds, rows=len(keys), first=first, known=known)
+    others = options.check_columns(given, kinds=kinds, rows=len(keys), first=first, known=known)
     wanted = [
         *_key_fields(layout, keys, first),
         (layout.known[layout.vector], wire.vectors(matrix.astype(DTYPES[layout.code], copy=False))),

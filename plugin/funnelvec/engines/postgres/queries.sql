@@ -4,6 +4,9 @@
 -- name: set_timeout
 select pg_catalog.set_config('statement_timeout', %(limit)s, false)
 
+-- name: show_timeout
+select pg_catalog.current_setting('statement_timeout')
+
 -- name: find_table
 -- A table as it is really called, or as SQL would read the text.
 select c.oid::regclass::text as regclass, n.nspname as schema, c.relname as name
@@ -94,7 +97,20 @@ select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec' el
 -- name: add_resolution
 select funnelvec.add_resolution(
     %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
-    metric => %(metric)s)
+    metric => %(metric)s, storage => %(storage)s)
+
+-- name: next_step
+select funnelvec.next_step(%(table)s::regclass)
+
+-- name: backfill_step
+select b.resolution, b.state, b.done, b.total from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
+
+-- name: unfinished
+select r.table_name::text
+from funnelvec.resolutions as r
+where r.side_table is not null and funnelvec._owns(r.table_name) and funnelvec._next_of(r) is not null
+group by r.table_name
+order by r.table_name::text
 
 -- name: drop_resolution
 select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg import sql
 
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
 from funnelvec.engines.postgres.adapt import (
@@ -241,6 +241,7 @@ class AsyncPostgresEngine:
                         "index": False,
                         "allow_rewrite": False,
                         "metric": chosen,
+                        "storage": None,
                     },
                 )
         return await self.table(name, vector=vector)
@@ -253,7 +254,7 @@ class AsyncPostgresEngine:
 
     async def repair(self, *, dry_run: bool = False) -> list[Repair]:
         """Mend what is out of step, as ``funnelvec.repair()`` does in SQL; all or nothing."""
-        checks.check_flag(dry_run, "dry_run")
+        options.check_flag(dry_run, "dry_run")
         async with self._calling() as connection, atomic(connection):
             rows = await fetch_all(connection, statement("repair"), {"dry_run": bool(dry_run)})
         return [Repair(*row) for row in rows]

@@ -12,7 +12,7 @@ from psycopg import sql
 from funnelvec.doctor.diagnosis import Diagnosis
 from funnelvec.doctor.examine import STEPS, examine
 from funnelvec.doctor.limits import check, check_whole
-from funnelvec.engines import checks
+from funnelvec.engines import options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.postgres.adapt import WIRE, statement
@@ -124,7 +124,7 @@ class AsyncExamining:
     ) -> Diagnosis:
         """Examine a sample of the vectors; the connection is free while figures are computed."""
         check(sample=sample, queries=queries, seed=seed)
-        checks.check_progress(progress)
+        options.check_progress(progress)
         with reporting(progress, STEPS + 1, "examining", unit="steps") as tell:
             drawn = await self.sample(sample, seed=seed)
             tell(1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from funnelvec.engines import checks
+from funnelvec.engines import options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.loads import Record, Run, check_size
@@ -92,15 +92,15 @@ class AsyncLoading:
         progress: Progress = False,
     ) -> LoadReport:
         """Load rows from files, Arrow data, arrays or an iterator, and commit each batch."""
-        checks.check_progress(progress)
-        checks.check_flag(upsert, "upsert")
-        checks.check_flag(dry_run, "dry_run")
+        options.check_progress(progress)
+        options.check_flag(upsert, "upsert")
+        options.check_flag(dry_run, "dry_run")
         size = check_size(batch_size, self._dims)
         async with self._engine._calling() as connection:
             layout = await self._layout(connection)
-            target, options = target_of(layout), Options(ids, vectors, columns)
+            target, given = target_of(layout), Options(ids, vectors, columns)
             run = await in_thread(
-                partial(Run.open, source, target, options, resume=resume, batch_size=size)
+                partial(Run.open, source, target, given, resume=resume, batch_size=size)
             )
             # The bar and the caller's own code stand inside, so that what they raise is explained.
             try:
@@ -122,7 +122,7 @@ class AsyncLoading:
         *,
         upsert: bool,
     ) -> Upserted:
-        checks.check_progress(progress)
+        options.check_progress(progress)
         async with self._engine._calling() as connection:
             layout = await self._layout(connection)
             rows = await in_thread(

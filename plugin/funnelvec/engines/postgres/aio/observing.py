@@ -12,7 +12,8 @@ from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.engines import checks
-from funnelvec.engines.checks import check_flag, check_positive
+from funnelvec.engines.checks import check_positive
+from funnelvec.engines.options import check_flag
 from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
 from funnelvec.engines.postgres.aio import copy
 from funnelvec.engines.postgres.aio.connection import (

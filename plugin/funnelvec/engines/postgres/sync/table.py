@@ -4,19 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
-from funnelvec.engines import checks
+from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_returns
-from funnelvec.engines.base import default_funnel
+from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
-from funnelvec.engines.postgres.sync import copy
+from funnelvec.engines.postgres.sync import copy, filling
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
     atomic,
@@ -30,11 +30,13 @@ from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
+from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     Judgments,
     Metric,
+    Storage,
     needs_direction,
 )
 
@@ -136,16 +138,33 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         index: bool = False,
         allow_rewrite: bool = False,
         metric: Metric | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        """Store a resolution in a generated column, with an HNSW index if it is a first stage."""
+        """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
         self._call(
             "add_resolution",
             resolution=text,
-            index=checks.check_flag(index, "index"),
-            allow_rewrite=checks.check_flag(allow_rewrite, "allow_rewrite"),
+            index=options.check_flag(index, "index"),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
+            storage=options.check_storage(storage),
         )
+
+    def backfill(
+        self,
+        *,
+        batch: int | None = None,
+        progress: Progress = False,
+        on_step: Callable[[FillingStep], None] | None = None,
+    ) -> int:
+        """Fill the side tables of this table, build their indexes and switch searches over."""
+        options.check_progress(progress)
+        rows = options.check_batch(batch)
+        with self._engine._calling() as connection:
+            return filling.backfill(
+                connection, self._regclass, batch=rows, progress=progress, on_step=on_step
+            )
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove the column and index of a resolution."""
@@ -166,7 +185,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
     ) -> None:
         """Create a funnel and its SQL function ``name(query, k, min_relevance, filter, after)``."""
         checks.check_name(name, "the name of a funnel")
-        checks.check_flag(approximate, "approximate")
+        options.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
         parsed.check(dims=self._dims, code=self._code, approximate=approximate)
         self._call(
@@ -174,7 +193,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
             name=name,
             funnel=str(parsed),
             approximate=bool(approximate),
-            replace=checks.check_flag(replace, "replace"),
+            replace=options.check_flag(replace, "replace"),
             model=model,
             metric=checks.check_metric(metric),
             returns=check_returns(returns),

@@ -1,0 +1,405 @@
+-- Filling a side table, building its index and switching searches over: resumable steps, each a short transaction.
+--
+--   filling   rows that were there before the triggers are copied in batches, in the order of the key
+--   sweeping  every row is looked up once more; then the table is filled
+--   filled    the index is built (concurrently, which only the client can ask for); then activate
+--   ready     searches use it
+--   leaving   searches have switched between a column and a side table; what they have left is dropped in a step of its own, because a
+--             search that was waiting for a lock at that moment still reads it
+--   checking  as ready, but a trigger was off for a while: every code is compared with its vector, then it is ready again
+--
+-- A batch reads rows as they are and inserts codes that are not there yet, so what a trigger wrote wins. A row that is deleted while a
+-- batch holds its uncommitted code leaves a code without a row: searches skip those, and the sweep removes them.
+
+-- One batch of what is left to fill for a table: what was done, or null when there is nothing left.
+create or replace function funnelvec._backfill_step(
+    table_name regclass,
+    batch integer,
+    out resolution text,
+    out state text,
+    out done bigint,
+    out total bigint
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 1
+as $body$
+declare
+    r funnelvec.resolutions;
+begin
+    perform funnelvec._check_table(table_name);
+    perform funnelvec._check_owner(table_name);
+    if batch is null or batch not between 1 and 1000000 then
+        raise exception using
+            errcode = 'FV004',
+            message = format('batch is %s', coalesce(batch::text, 'null')),
+            hint = 'Fill 1 to 1000000 rows at a time; 10000 is the default.';
+    end if;
+    select s.* into r
+    from funnelvec.resolutions as s
+    where s.table_name = $1 and s.state in ('filling', 'sweeping', 'checking')
+    order by s.column_name, s.resolution
+    limit 1
+    -- Two sessions that fill the same table take turns.
+    for update;
+    if r.state is null then
+        return;
+    end if;
+    perform funnelvec._check_sees_all(table_name);
+    if not funnelvec._side_stands(r) then
+        raise exception using
+            errcode = 'FV005',
+            message = format('the side table of %s of %s.%I is gone', r.resolution, r.table_name, r.column_name),
+            hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
+    end if;
+    if r.state = 'filling' then
+        r := funnelvec._fill_batch(r, batch);
+    elsif r.state = 'sweeping' then
+        perform funnelvec._sweep(r);
+        r.state := 'filled';
+    else
+        perform funnelvec._correct(r);
+        perform funnelvec._sweep(r);
+        r.state := 'ready';
+    end if;
+    update funnelvec.resolutions as u
+    set state = r.state, filled_to = r.filled_to, filled = r.filled
+    where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+    perform funnelvec._write_side_function(r) where r.state in ('filled', 'ready');
+    resolution := r.resolution;
+    state := r.state;
+    done := r.filled;
+    total := greatest(funnelvec._believed_rows(r.table_name), r.filled);
+end
+$body$;
+
+-- How many rows the planner believes the table to have; 0 where it has no belief. Progress may be vague, but has to be cheap.
+create or replace function funnelvec._believed_rows(table_name regclass)
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select greatest(0, coalesce(sum(c.reltuples) filter (where c.reltuples > 0), 0))::bigint
+    from (
+        select p.relid from pg_partition_tree(table_name) as p where p.isleaf
+        union select table_name
+    ) as l
+    join pg_class as c on c.oid = l.relid and c.relkind = 'r'
+$body$;
+
+create or replace function funnelvec._fill_batch(r funnelvec.resolutions, batch integer)
+returns funnelvec.resolutions
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    wanted record := funnelvec._parse_resolution(r.resolution);
+    base record := funnelvec._base(r.table_name, r.column_name);
+    code record := funnelvec._code(wanted.dims, wanted.code, 'b.vector', r.metric, base.code);
+    keys text;
+    plain text;
+    backwards text;
+    texts text;
+    reached text;
+    counted bigint;
+    last text[];
+begin
+    select
+        string_agg(format('t.%I as key_%s', k.name, k.ordinal), ', ' order by k.ordinal),
+        string_agg(format('b.key_%s', k.ordinal), ', ' order by k.ordinal),
+        string_agg(format('b.key_%s desc', k.ordinal), ', ' order by k.ordinal),
+        string_agg(format('b.key_%s::text', k.ordinal), ', ' order by k.ordinal),
+        case when r.filled_to is not null then format(' where (%s) > (%s)',
+            string_agg(format('t.%I', k.name), ', ' order by k.ordinal),
+            string_agg(format('%L::%s', r.filled_to[k.ordinal], k.type), ', ' order by k.ordinal)) end
+    into keys, plain, backwards, texts, reached
+    from funnelvec._key(r.table_name) as k;
+    execute format(
+        $text$
+        with batch as materialized (
+            select %1$s, t.%2$I as vector from %3$s as t%4$s order by %5$s limit %6$s
+        ), put as (
+            insert into %7$s select %8$s, %9$s from batch as b where b.vector is not null on conflict do nothing
+        )
+        select (select count(*) from batch), (select array[%10$s] from batch as b order by %11$s limit 1)
+        $text$,
+        keys, r.column_name, r.table_name, reached,
+        (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        batch, r.side_table, plain, code.expression, texts, backwards)
+    into counted, last;
+    r.filled := r.filled + counted;
+    r.filled_to := coalesce(last, r.filled_to);
+    if counted < batch then
+        r.state := 'sweeping';
+    end if;
+    return r;
+end
+$body$;
+
+-- What batches and triggers could not see: rows that came with a partition that was attached, codes whose row has gone.
+create or replace function funnelvec._sweep(r funnelvec.resolutions)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    wanted record := funnelvec._parse_resolution(r.resolution);
+    base record := funnelvec._base(r.table_name, r.column_name);
+    code record := funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code);
+    joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
+begin
+    execute format(
+        'insert into %1$s select %2$s, %3$s from %4$s as t where t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
+        r.side_table, (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        code.expression, r.table_name, r.column_name, joined);
+    execute format(
+        'delete from %s as s where not exists (select from %s as t where %s and t.%I is not null)',
+        r.side_table, r.table_name, joined, r.column_name);
+end
+$body$;
+
+-- Codes that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody who
+-- changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
+create or replace function funnelvec._correct(r funnelvec.resolutions)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    wanted record := funnelvec._parse_resolution(r.resolution);
+    base record := funnelvec._base(r.table_name, r.column_name);
+    home text := case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end;
+begin
+    execute format(
+        $text$
+        with changed as materialized (
+            select t.*
+            from %1$s as t join %2$s as s on %3$s
+            where t.%4$I is not null and s.%5$I operator(%6$s.<>) %7$s
+            for share of t
+        )
+        update %2$s as s set %5$I = %8$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %8$s
+        $text$,
+        r.table_name, r.side_table, funnelvec._side_join(r.side_table, 's', r.table_name), r.column_name, r.code_column, home,
+        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression,
+        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
+end
+$body$;
+
+-- For users of psql. Python's backfill and the command of that name do the same, build the index and activate.
+create or replace procedure funnelvec.backfill(table_name regclass, batch integer default 10000)
+language plpgsql
+as $body$
+-- A procedure with a SET clause cannot commit, so every name here has its schema, and no operator is used.
+declare
+    _fv_step record;
+    _fv_next text;
+begin
+    loop
+        select s.resolution, s.state, s.done, s.total into _fv_step from funnelvec._backfill_step(table_name, batch) as s;
+        commit;
+        exit when _fv_step.resolution is null;
+        raise notice '%: % of about % rows, %', _fv_step.resolution, _fv_step.done, _fv_step.total, _fv_step.state;
+    end loop;
+    _fv_next := funnelvec.next_step(table_name);
+    if _fv_next is not null then
+        raise notice 'next: %', _fv_next;
+    end if;
+end
+$body$;
+
+-- Indexes over a side table that a build left behind when it was stopped.
+create or replace function funnelvec._invalid_index(r funnelvec.resolutions)
+returns regclass
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select i.indexrelid::regclass
+    from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as m on m.oid = c.relam
+    where i.indrelid = r.side_table and m.amname = 'hnsw' and not (i.indisvalid and i.indisready)
+    order by i.indexrelid
+    limit 1
+$body$;
+
+-- The statement that takes one resolution a step on; null where it is in use as it was asked for.
+create or replace function funnelvec._next_of(r funnelvec.resolutions)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    stored record;
+    wanted record;
+    builder integer;
+begin
+    if r.side_table is null or not funnelvec._side_stands(r) then
+        return null;
+    elsif r.state = 'leaving' then
+        return format('select funnelvec.activate(%L, %L, %L);', r.table_name::text, r.column_name, r.resolution);
+    elsif r.state in ('filling', 'sweeping', 'checking') then
+        return format('call funnelvec.backfill(%L);', r.table_name::text);
+    end if;
+    wanted := funnelvec._parse_resolution(r.resolution);
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(r.table_name, r.column_name)).code);
+    if r.index_options is not null and funnelvec._index_of(r.side_table, r.code_column, stored.opclass) is null then
+        if funnelvec._invalid_index(r) is not null then
+            -- A build holds this lock to its end, and so does VACUUM.
+            select l.pid into builder
+            from pg_locks as l
+            where l.relation = r.side_table and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
+                and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+            limit 1;
+            if builder is not null then
+                raise exception using
+                    errcode = 'FV008',
+                    message = format('process %s is working on %s, perhaps building its index', builder, r.side_table),
+                    hint = 'Wait for it; an index that a stopped build left behind is dropped by the next call.';
+            end if;
+            return format('drop index concurrently %s;', funnelvec._invalid_index(r));
+        end if;
+        return format('create index concurrently on %s using hnsw (%I %s) with (m = %s, ef_construction = %s);',
+            r.side_table, r.code_column, stored.opclass,
+            (r.index_options ->> 'm')::integer, (r.index_options ->> 'ef_construction')::integer);
+    end if;
+    if r.state = 'filled'
+        or r.index_name is distinct from (
+            select c.relname from pg_class as c where c.oid = funnelvec._index_of(r.side_table, r.code_column, stored.opclass))
+    then
+        return format('select funnelvec.activate(%L, %L, %L);', r.table_name::text, r.column_name, r.resolution);
+    end if;
+    return null;
+end
+$body$;
+
+-- The statement to run next for a table (null: none is left), so that a psql script can run it with \gexec until none is.
+create or replace function funnelvec.next_step(table_name regclass)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    r funnelvec.resolutions;
+    step text;
+begin
+    perform funnelvec._check_table(table_name);
+    for r in
+        select s.* from funnelvec.resolutions as s where s.table_name = $1 and s.side_table is not null
+        order by s.column_name, s.resolution
+    loop
+        step := funnelvec._next_of(r);
+        exit when step is not null;
+    end loop;
+    return step;
+end
+$body$;
+
+-- Switch searches over to a side table that is filled, and indexed if that was asked for: one short transaction. Funnels that waited for
+-- it take their stages. After a move between column and side table a second call drops the place that was left.
+create or replace function funnelvec.activate(table_name regclass, column_name text, resolution text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    r funnelvec.resolutions;
+    stored record;
+    wanted record := funnelvec._parse_resolution(resolution);
+begin
+    perform funnelvec._base(table_name, column_name);
+    perform funnelvec._check_owner(table_name);
+    select s.* into r
+    from funnelvec.resolutions as s
+    where s.table_name = $1 and s.column_name = $2 and s.resolution = $3
+    for update;
+    if r.side_table is null then
+        raise exception using
+            errcode = 'FV005',
+            message = format('%s has no side table for %s of column %L', table_name, resolution, left(column_name, 100)),
+            hint = 'Only side storage is activated: columns are used from the moment they are there.';
+    elsif r.state = 'leaving' then
+        perform funnelvec._leave(r);
+        return;
+    end if;
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(table_name, column_name)).code);
+    r.index_name := (
+        select c.relname from pg_class as c where c.oid = funnelvec._index_of(r.side_table, r.code_column, stored.opclass));
+    if r.state not in ('filled', 'ready', 'checking') or r.index_options is not null and r.index_name is null then
+        raise exception using
+            errcode = 'FV008',
+            message = case when r.state in ('filled', 'ready', 'checking') then format('the index over %s is not built', r.side_table)
+                else format('%s is not filled yet: %s rows so far', r.side_table, r.filled) end,
+            hint = 'Run: ' || funnelvec._next_of(r);
+    end if;
+    r.state := case when r.storage = 'column' then 'leaving' when r.state = 'checking' then 'checking' else 'ready' end;
+    r.storage := 'side';
+    update funnelvec.resolutions as u
+    set storage = r.storage, state = r.state, index_name = r.index_name, filled_to = null
+    where u.table_name = $1 and u.column_name = $2 and u.resolution = $3;
+    perform funnelvec._write_side_function(r);
+    perform funnelvec._write_functions($1, $2);
+end
+$body$;
+
+-- Drop the place that a resolution has moved out of.
+create or replace function funnelvec._leave(r funnelvec.resolutions)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if r.storage = 'column' then
+        perform funnelvec._drop_side(r);
+        update funnelvec.resolutions as u
+        set side_table = null, state = null, filled_to = null, filled = 0, index_options = null
+        where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+        return;
+    end if;
+    if exists (
+        select from funnelvec._made_columns(r.table_name) as m
+        where m.code_column = r.code_column and m.column_name = r.column_name and m.resolution = r.resolution)
+    then
+        perform funnelvec._lock_briefly(r.table_name, 'access exclusive');
+        execute format('alter table %s drop column %I', r.table_name, r.code_column);
+    end if;
+    r.state := 'ready';
+    update funnelvec.resolutions as u
+    set state = r.state
+    where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+    perform funnelvec._write_side_function(r);
+end
+$body$;
+
+-- Rewrite the functions of a column's funnels; those that waited for a resolution which is there now take it up.
+create or replace function funnelvec._write_functions(table_name regclass, column_name text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    f funnelvec.funnels;
+begin
+    for f in select g.* from funnelvec.funnels as g where g.table_name = $1 and g.column_name = $2 order by g.name loop
+        if f.pending is not null and not exists (
+            select from funnelvec._parse_funnel(f.pending) as p
+            where funnelvec._serves($1, $2, p.resolution) is not true)
+        then
+            f.funnel := f.pending;
+            f.pending := null;
+            f.calibration := funnelvec._latest_calibration(f);
+            update funnelvec.funnels as u
+            set funnel = f.funnel, pending = null, calibration = f.calibration
+            where u.table_name = f.table_name and u.name = f.name;
+        end if;
+        perform funnelvec._write_function(f);
+    end loop;
+end
+$body$;
+
+comment on procedure funnelvec.backfill(regclass, integer)
+    is 'fill the side tables of a table in batches, each committed; may be stopped and called again';
+comment on function funnelvec.next_step(regclass)
+    is 'the statement to run next until every resolution of a table is in use; null when none is left';
+comment on function funnelvec.activate(regclass, text, text)
+    is 'let searches use a side table that is filled and indexed';
