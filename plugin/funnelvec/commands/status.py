@@ -108,7 +108,7 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
         return
     texts = ("table", "vector", "resolution", "metric")
     head = (
-        *texts, "rows", "coverage", "balance", "codes MB", "toasted", "index MB", "growth",
+        *texts, "rows", "filled", "balance", "codes MB", "toasted", "index MB", "growth",
     )  # fmt: skip
     rows = [
         (
