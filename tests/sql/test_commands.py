@@ -188,7 +188,9 @@ def test_status_names_what_repair_would_mend(
 def test_repair_from_python(products_database: Database, products: Any, how: str) -> None:
     with awaited.opened(products_database.owner_url, how) as engine:
         assert (engine.problems(), engine.repair()) == ([], [])
-        products.execute("drop function two_stages(vector, integer, double precision, jsonb, jsonb)")
+        products.execute(
+            "drop function two_stages(vector, integer, double precision, jsonb, jsonb)"
+        )
         products.execute("alter table products rename embedding_16_f16 to short")
         named = {problem.object: problem.advice for problem in engine.problems()}
         assert "select funnelvec.repair();" in named["function public.two_stages"]
