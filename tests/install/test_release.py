@@ -139,7 +139,9 @@ def test_the_text_of_an_upgrade(versions: Versions) -> None:
     text = render_upgrade(source, OLD)
     assert text.startswith("begin;\n") and text.endswith("commit;\n")
     # In the body of a procedure it stands further in.
-    assert len(re.findall(r"^begin;$", text, re.M)) == len(re.findall(r"^commit;$", text, re.M)) == 1
+    assert (
+        len(re.findall(r"^begin;$", text, re.M)) == len(re.findall(r"^commit;$", text, re.M)) == 1
+    )
     at = [text.index(found.text) for found in find_steps(source, OLD)]
     assert at == sorted(at)
     assert f"'{NEW}', '{source.sha256}'" in text
