@@ -30,11 +30,11 @@ begin
             message = format('unknown code "%s" in resolution %L', code, resolution),
             hint = 'The codes are f32 (vector), f16 (halfvec) and bit (signs).';
     end if;
-    if rotation is not null then
+    if rotation !~ '^random([1-9][0-9]{0,8})?$' then
         raise exception using
             errcode = 'FV009',
-            message = format('resolution %L names the rotation "%s"; this version stores no rotations', resolution, rotation),
-            hint = format('Use %s:%s.', dims, code);
+            message = format('resolution %L names the rotation "%s", which this version does not know', resolution, rotation),
+            hint = format('Use %s:%s~random, or random1, random2, ... for others of its kind, or %1$s:%2$s without a rotation.', dims, code);
     end if;
 end
 $body$;

@@ -55,6 +55,43 @@ begin
 end
 $body$;
 
+-- How a resolution of a column is stored, computed from the expression `source` of the column's type: what _code says of it, behind
+-- its rotation if it has one. `rotator` is the function of that (25_rotations); it is made where it is wanted and not there.
+create or replace function funnelvec._code_of(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    source text,
+    metric text,
+    out dims integer,
+    out code text,
+    out rotation text,
+    out type text,
+    out expression text,
+    out operator text,
+    out opclass text,
+    out index_limit integer,
+    out norm text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    base record := funnelvec._base(table_name, column_name);
+    base_code text := base.code;
+begin
+    select p.dims, p.code, p.rotation into dims, code, rotation from funnelvec._parse_resolution(resolution) as p;
+    if rotation is not null then
+        source := funnelvec._rotated(table_name, base.dims, rotation, source);
+        -- A rotated halfvec is a vector.
+        base_code := 'f32';
+    end if;
+    select c.type, c.expression, c.operator, c.opclass, c.index_limit, c.norm
+    into type, expression, operator, opclass, index_limit, norm
+    from funnelvec._code(dims, code, source, metric, base_code) as c;
+end
+$body$;
+
 -- A relation that rows can be searched in.
 create or replace function funnelvec._check_table(table_name regclass)
 returns void
@@ -262,7 +299,7 @@ declare
     wanted record := funnelvec._parse_resolution(resolution);
     base record := funnelvec._base(table_name, column_name);
 begin
-    if wanted.code = base.code and wanted.dims = base.dims then
+    if wanted.code = base.code and wanted.dims = base.dims and wanted.rotation is null then
         return column_name;
     end if;
     return (

@@ -30,12 +30,12 @@ end
 $body$;
 
 -- The name of a side table; the trigger and its function have it too.
-create or replace function funnelvec._side_name(table_name regclass, column_name text, dims integer, code text)
+create or replace function funnelvec._side_name(table_name regclass, column_name text, resolution text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select funnelvec._fit_name(format('%s_%s', c.relname, column_name), format('_%s_%s', dims, code))
+    select funnelvec._fit_name(format('%s_%s', c.relname, column_name), funnelvec._ending(resolution))
     from pg_class as c where c.oid = table_name
 $body$;
 
@@ -166,7 +166,7 @@ as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
     base record := funnelvec._base(r.table_name, r.column_name);
-    code record := funnelvec._code(wanted.dims, wanted.code, '_fv_vector', r.metric, base.code);
+    code record := funnelvec._code_of(r.table_name, r.column_name, r.resolution, '_fv_vector', r.metric);
     keys text[];
     declarations text;
     olds text;
@@ -422,7 +422,7 @@ declare
     wanted record := funnelvec._parse_resolution(resolution);
     base record := funnelvec._base(table_name, column_name);
     stored record := funnelvec._code(wanted.dims, wanted.code, 'x', metric, base.code);
-    name text := funnelvec._side_name(table_name, column_name, wanted.dims, wanted.code);
+    name text := funnelvec._side_name(table_name, column_name, resolution);
     home text;
     unlogged boolean;
     columns text;
@@ -444,7 +444,7 @@ begin
     r.column_name := column_name;
     r.resolution := resolution;
     r.metric := metric;
-    r.code_column := coalesce(r.code_column, funnelvec._column_for(table_name, column_name, wanted.dims, wanted.code));
+    r.code_column := coalesce(r.code_column, funnelvec._column_for(table_name, column_name, resolution));
     r.storage := coalesce(r.storage, 'side');
     r.state := 'filling';
     -- What moves out of a column takes its index along.
@@ -465,6 +465,11 @@ begin
         case when unlogged then 'unlogged' else '' end, home, name, columns, r.code_column, stored.type, keys);
     r.side_table := format('%s.%I', home, name)::regclass;
     execute format('alter table %s alter column %I set storage main', r.side_table, r.code_column);
+    if wanted.rotation is not null then
+        -- Never used. It keeps the function of the rotation from being dropped under the trigger, whose text depends on nothing.
+        execute format('alter table %s alter column %I set default %s', r.side_table, r.code_column,
+            (funnelvec._code_of(table_name, column_name, resolution, 'null', metric)).expression);
+    end if;
     execute format('comment on table %s is %L', r.side_table, format('%s of %s.%I, kept by triggers of funnelvec', resolution, table_name, column_name));
     if (select s.relowner <> b.relowner from pg_class as s, pg_class as b where s.oid = r.side_table and b.oid = table_name) then
         execute format('alter table %s owner to %s', r.side_table, (select c.relowner::regrole from pg_class as c where c.oid = table_name));

@@ -95,9 +95,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    wanted record := funnelvec._parse_resolution(r.resolution);
-    base record := funnelvec._base(r.table_name, r.column_name);
-    code record := funnelvec._code(wanted.dims, wanted.code, 'b.vector', r.metric, base.code);
+    code record := funnelvec._code_of(r.table_name, r.column_name, r.resolution, 'b.vector', r.metric);
     keys text;
     plain text;
     backwards text;
@@ -145,9 +143,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    wanted record := funnelvec._parse_resolution(r.resolution);
-    base record := funnelvec._base(r.table_name, r.column_name);
-    code record := funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code);
+    code record := funnelvec._code_of(r.table_name, r.column_name, r.resolution, format('t.%I', r.column_name), r.metric);
     joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
 begin
     execute format(
@@ -169,7 +165,6 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
-    base record := funnelvec._base(r.table_name, r.column_name);
     home text := case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end;
 begin
     execute format(
@@ -183,8 +178,8 @@ begin
         update %2$s as s set %5$I = %8$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %8$s
         $text$,
         r.table_name, r.side_table, funnelvec._side_join(r.side_table, 's', r.table_name), r.column_name, r.code_column, home,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
+        (funnelvec._code_of(r.table_name, r.column_name, r.resolution, format('t.%I', r.column_name), r.metric)).expression,
+        (funnelvec._code_of(r.table_name, r.column_name, r.resolution, format('t.%I', r.column_name), r.metric)).expression);
 end
 $body$;
 

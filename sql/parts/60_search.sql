@@ -91,7 +91,7 @@ declare
 begin
     perform funnelvec._check_row(f.table_name, f.metric, f.funnel, f.name);
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
-        stored := funnelvec._code(parsed.dims, parsed.code, '{query}', f.metric, base.code);
+        stored := funnelvec._code_of(f.table_name, f.column_name, parsed.resolution, '{query}', f.metric);
         stage := parsed.stage;
         resolution := parsed.resolution;
         dims := parsed.dims;

@@ -73,6 +73,11 @@ begin
         action := format('follow the rename of what holds %s', g.resolution);
         return next;
     end loop;
+    for g in select f.* from funnelvec._rotation_faults() as f where funnelvec._owns(f.table_name) loop
+        what := format('rotation %s of %s', g.rotation, g.table_name);
+        action := funnelvec._repair_rotator(g.table_name, g.dims, g.rotation);
+        return next;
+    end loop;
     for r in
         select s.* from funnelvec.resolutions as s where s.side_table is not null and funnelvec._owns(s.table_name)
     loop

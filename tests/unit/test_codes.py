@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from funnelvec import codes
 from funnelvec.codes import bits
+from funnelvec.codes.rotations import rotate
 from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.resolution import CODES, Resolution
 from funnelvec.types import METRICS, Metric
@@ -242,8 +243,51 @@ def test_what_a_halfvec_column_cannot_hold_is_refused() -> None:
         codes.encode(Resolution(1, "f16"), [[1.0]], metric="manhattan")  # type: ignore[arg-type]
 
 
-def test_rotations_are_of_a_later_version() -> None:
-    with pytest.raises(CapabilityError, match="rotation"):
-        codes.encode(Resolution(4, "f16", "pca"), np.ones((1, 4)))
+@pytest.mark.parametrize("dims", [1, 2, 3, 17, 96, 2049, 8193])
+@pytest.mark.parametrize("rotation", ["random", "random1", "random123456789"])
+def test_a_random_rotation_keeps_lengths_and_angles(dims: int, rotation: str) -> None:
+    x = np.random.default_rng(dims).normal(size=(70, dims)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    before = x.copy()
+    turned = rotate(rotation, x)
+    assert turned.dtype == np.float32 and turned.shape == x.shape
+    assert np.array_equal(x, before)
+    assert np.allclose(turned @ turned.T, x @ x.T, atol=1e-5)
+    assert np.array_equal(rotate(rotation, x[40:41]), turned[40:41])
+    if dims > 3:
+        assert not np.allclose(turned, x, atol=0.1)
+        assert not np.array_equal(rotate("random2", x), turned)
+
+
+def test_a_random_rotation_spreads_what_stands_in_one_place() -> None:
+    for dims in (256, 1024, 1536, 3072):
+        for place in (0, 1, dims // 2, dims - 1):
+            one = np.zeros((1, dims), np.float32)
+            one[0, place] = 1
+            turned = rotate("random", one)[0]
+            assert np.abs(turned).max() < 4 / dims**0.5
+            assert np.count_nonzero(turned) > dims / 2
+
+
+def test_rotated_signs_find_what_signs_lose() -> None:
+    """A spectrum that decays starves the signs of all but the first dimensions."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(3000, 128)) * np.exp(-np.arange(128) / 12)
+    truth = np.argsort(-codes.score(Resolution(128, "f32"), x[0], x), kind="stable")[:20]
+    found = {}
+    for rotation in (None, "random"):
+        resolution = Resolution(128, "bit", rotation)
+        signs = codes.encode(resolution, x)
+        scores = codes.score(resolution, codes.prepare_query(resolution, x[0]), signs)
+        found[rotation] = np.isin(truth, np.argsort(-scores, kind="stable")[:100]).mean()
+    assert found["random"] > found[None] + 0.2
+
+
+def test_what_is_no_rotation() -> None:
+    for name in ("pca", "random0", "random1234567890", "randomised"):
+        with pytest.raises(CapabilityError, match="rotation"):
+            codes.encode(Resolution(4, "f16", name), np.ones((1, 4)))
+    with pytest.raises(SpecError, match="write 8:bit~random"):
+        codes.encode(Resolution(4, "bit", "random"), np.ones((1, 8)))
     with pytest.raises(InvalidInput, match="shape"):
         codes.prepare_query(Resolution(4, "f16"), np.ones((1, 4)))

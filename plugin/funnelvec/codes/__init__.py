@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.codes import bits, floats
-from funnelvec.errors import CapabilityError, InvalidInput, SpecError
+from funnelvec.codes import bits, floats, rotations
+from funnelvec.errors import InvalidInput, SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, Metric
 
@@ -63,13 +63,8 @@ def encode(
     SpecError
         If the resolution holds more digits than the column.
     CapabilityError
-        If the resolution has a rotation.
+        If the resolution has a rotation that this version does not know.
     """
-    if resolution.rotation is not None:
-        raise CapabilityError(
-            f"resolution {resolution}: this version stores no rotations; "
-            f"write {resolution.dims}:{resolution.code}"
-        )
     if metric not in METRICS:
         raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
     if base == "f16" and resolution.code == "f32":
@@ -77,7 +72,10 @@ def encode(
             f"resolution {resolution} holds more digits than the column of 16-bit floats; write "
             f"{resolution.dims}:f16"
         )
-    prefix = _prefix(resolution, x, base)
+    if resolution.rotation is not None:
+        rotated = _rotated(resolution, x, base)
+        return encode(Resolution(resolution.dims, resolution.code), rotated, metric=metric)
+    prefix = _numbers(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
     if resolution.code == "f32":
@@ -126,7 +124,17 @@ def score(
     return _SCORES[metric](query_code, codes)
 
 
-def _prefix(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:
+def _rotated(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:
+    given = _numbers(resolution, x, base)
+    if given.shape[1] > resolution.dims:
+        raise SpecError(
+            f"resolution {resolution} cuts a random rotation, whose prefixes say no more than any "
+            f"other numbers of it; write {given.shape[1]}:{resolution.code}~{resolution.rotation}"
+        )
+    return rotations.rotate(str(resolution.rotation), given)
+
+
+def _numbers(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:
     given = np.asarray(x)
     if given.ndim != 2 or given.dtype.kind not in "iuf":
         raise InvalidInput(
@@ -138,9 +146,10 @@ def _prefix(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDA
             "dimensions"
         )
     with np.errstate(over="ignore"):
-        prefix = np.array(given[:, : resolution.dims], dtype=np.float32, order="C")
+        width = given.shape[1] if resolution.rotation else resolution.dims
+        numbers = np.array(given[:, :width], dtype=np.float32, order="C")
         if base == "f16":
-            prefix = prefix.astype(np.float16).astype(np.float32)
-    if not np.isfinite(prefix).all():
+            numbers = numbers.astype(np.float16).astype(np.float32)
+    if not np.isfinite(numbers).all():
         raise InvalidInput(f"vectors must hold finite float{base[1:]} numbers")
-    return prefix
+    return numbers

@@ -76,11 +76,19 @@ def describe(found: Bits, prefixes: Prefixes | None, rows: Prepared) -> Finding:
         kept = full.recall[KEEPS.index(100)]
         seen += f" {full.resolution}@100 keeps {share(kept)} of the top 10 in this sample."
         poor = kept < 0.9
-        if poor:
+        turned = next(s for s in prefixes.stages if s.code == "bit~random")
+        better = turned.recall[KEEPS.index(100)]
+        seen += f" After a random rotation: {share(better)}."
+        if poor and better >= 0.9:
+            advice = (
+                f"Rotate before the signs are taken: {turned.resolution} takes as many bytes "
+                f"({turned.bytes:,} a row). How many rows to keep is in the prefix curve."
+            )
+        elif poor:
             advice = (
                 "Signs lose too much for a first stage here, and a list that makes up for it has "
-                f"{full.keep:,} rows in this sample already: use floats; the prefix curve says "
-                "which. Centred or rotated signs do better (when available)."
+                f"{min(full.keep, turned.keep):,} rows in this sample already: use floats; the "
+                "prefix curve says which."
             )
         else:
             advice = (

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.codes import encode
+from funnelvec.codes.rotations import rotate
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode, Metric
 
@@ -156,6 +157,8 @@ def space_of_code(
     """
     if resolution.code == "bit":
         one = np.float32(1)
+        if resolution.rotation is not None:
+            vectors = rotate(resolution.rotation, vectors)
         signs = np.where(vectors[:, : resolution.dims] > 0, one, -one)
         return Space(signs, np.zeros(len(vectors), np.float32))
     codes = encode(resolution, vectors, metric=metric, base=base)

@@ -43,7 +43,7 @@ class Stage:
     Attributes
     ----------
     resolution, width, code, bytes
-        What it is, and bytes of one code.
+        What it is (the code of rotated signs is ``bit~random``), and bytes of one code.
     recall, intervals
         Mean share of the exact top 10 in shortlists of `KEEPS`, with 95 % intervals.
     control
@@ -80,7 +80,7 @@ class Prefixes:
     keeps
         Lengths of the shortlists, as in every stage.
     stages
-        By code, then by width.
+        By code, then by width: floats, signs, and all signs after a random rotation.
     gain, gain_interval
         Share of the top 10 that prefixes of at most half the width find alone, less the share
         that random dimensions find; None where no prefix is that narrow.
@@ -124,9 +124,14 @@ def measure(rows: Prepared, bootstrap: Bootstrap) -> Prefixes:
             stages.append(_stage(resolution, found, smaller, control, bootstrap))
             if control:
                 gains.append(np.array([found.kept(K) - each.kept(K) for each in control]))
+    turned = Resolution(rows.dims, "bit", "random")
+    coded = space_of_code(turned, rows.vectors, rows.metric, base=rows.base)
+    found = coded.places(rows.queries, rows.truth)
+    smaller = coded.places(rows.queries, truth_part, among=part)
+    stages.append(_stage(turned, found, smaller, [], bootstrap))
     gain, interval, order = _ordered(gains, bootstrap)
-    by_code = tuple(sorted(stages, key=lambda stage: (stage.code != "f16", stage.width)))
-    return Prefixes(KEEPS, by_code, gain, interval, order, len(rows.order), len(rows.queries))
+    stages.sort(key=lambda stage: (stage.code != "f16", stage.code, stage.width))
+    return Prefixes(KEEPS, tuple(stages), gain, interval, order, len(rows.order), len(rows.queries))
 
 
 def _control(rows: Prepared, drawn: Rows) -> Places:
@@ -146,7 +151,7 @@ def _stage(
     return Stage(
         resolution=str(resolution),
         width=resolution.dims,
-        code=resolution.code,
+        code=str(resolution).partition(":")[2],
         bytes=-(-resolution.dims // 8) if resolution.code == "bit" else 2 * resolution.dims,
         recall=tuple(float(values.mean()) for values in kept),
         intervals=tuple(bootstrap.interval(values, bounded=True) for values in kept),

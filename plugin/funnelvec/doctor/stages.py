@@ -14,7 +14,7 @@ __all__ = ["Choice", "choose", "describe", "rounded"]
 #: A list that costs little to rescore, and the longest that hnsw.ef_search allows at once.
 USUAL, LONGEST = 200, 1000
 #: Widest codes that HNSW indexes.
-_INDEXED = {"f16": 4000, "bit": 64_000}
+_INDEXED = {"f16": 4000, "bit": 64_000, "bit~random": 64_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
         return (
             f"No first stage reaches {TARGET:g} with a list of {LONGEST:,}: the best, "
             f"{best.resolution}, needs {rounded(best.keep):,} rows in this sample already. Search "
-            "the column itself, or use a rotation (when available)."
+            "the column itself."
         )
     wide = f"{rows.dims}:{rows.base}"
     full = rows.dims * (4 if rows.base == "f32" else 2)
@@ -149,13 +149,12 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
             f" Smaller, with a longer list: '{choice.smaller}' ({choice.smaller_bytes:,} bytes)."
         )
     if found.order == "none":
-        signs = next(s for s in found.stages if s.code == "bit" and s.width == rows.dims)
-        serve = rounded(signs.keep_at(found.rows, rows.population)) <= LONGEST
-        advice += (
-            " Cutting off dimensions costs more than with a Matryoshka model: prefer "
-            f"{f'all signs ({signs.resolution}) or ' if serve else ''}a rotation (when available) "
-            "to a short prefix."
-        )
+        full = [s for s in found.stages if s.code != "f16" and s.width == rows.dims]
+        signs = min(full, key=lambda stage: (stage.keep, stage.resolution))
+        advice += " Cutting off dimensions costs more than with a Matryoshka model"
+        if rounded(signs.keep_at(found.rows, rows.population)) <= LONGEST:
+            advice += f": prefer all signs ({signs.resolution}) to a short prefix"
+        advice += "."
     advice += f" In this sample {choice.keep_sample:,} rows hold {TARGET:g} of the top 10"
     if rows.is_whole:
         return f"{advice}. measure_recall() then measures the index as well."

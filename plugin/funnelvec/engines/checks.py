@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
+from funnelvec.codes.rotations import seed_of
 from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_mapping
-from funnelvec.errors import CapabilityError, InvalidInput, SpecError
+from funnelvec.errors import InvalidInput, SpecError
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import MAX_DIMS, Resolution
 from funnelvec.types import METRICS, BaseCode, ColumnKind, Judgments, Metric
@@ -318,14 +319,16 @@ def check_resolution(
     SpecError
         If the text is malformed, or it is wider than the column or holds more digits.
     CapabilityError
-        If it has a rotation.
+        If it has a rotation that this version does not know.
     """
     parsed = resolution if isinstance(resolution, Resolution) else Resolution.parse(resolution)
     if parsed.rotation is not None:
-        raise CapabilityError(
-            f"resolution {parsed}: this version stores no rotations; write "
-            f"{parsed.dims}:{parsed.code}"
-        )
+        seed_of(parsed.rotation)
+        if parsed.dims < dims:
+            raise SpecError(
+                f"resolution {parsed} cuts a random rotation, whose prefixes say no more than any "
+                f"other numbers of it; write {dims}:{parsed.code}~{parsed.rotation}"
+            )
     if parsed.dims > dims:
         raise SpecError(
             f"resolution {parsed} is wider than the column, which has {dims} dimensions; write "
