@@ -91,7 +91,7 @@ def _signs(dims: int, seed: int, number: int) -> npt.NDArray[np.float32]:
     for bits, factor in ((16, 569420461), (15, 1935289751)):
         mixed = ((mixed ^ (mixed >> np.uint64(bits))) * np.uint64(factor)) & _MASK
     mixed ^= mixed >> np.uint64(15)
-    signs = np.where(mixed >> np.uint64(31), np.float32(1), np.float32(-1))
+    signs: npt.NDArray[np.float32] = np.where(mixed >> np.uint64(31), np.float32(1), np.float32(-1))
     signs.flags.writeable = False
     return signs
 

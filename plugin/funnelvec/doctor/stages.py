@@ -149,8 +149,8 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
             f" Smaller, with a longer list: '{choice.smaller}' ({choice.smaller_bytes:,} bytes)."
         )
     if found.order == "none":
-        full = [s for s in found.stages if s.code != "f16" and s.width == rows.dims]
-        signs = min(full, key=lambda stage: (stage.keep, stage.resolution))
+        whole = [s for s in found.stages if s.code != "f16" and s.width == rows.dims]
+        signs = min(whole, key=lambda stage: (stage.keep, stage.resolution))
         advice += " Cutting off dimensions costs more than with a Matryoshka model"
         if rounded(signs.keep_at(found.rows, rows.population)) <= LONGEST:
             advice += f": prefer all signs ({signs.resolution}) to a short prefix"
