@@ -373,6 +373,14 @@ def under(metric: Metric) -> tuple[Scenario, ...]:
             metric=metric,
         ),
         Scenario(
+            f"{metric}_rotated",
+            64,
+            "64:bit~random@40 > 64:f16~random1@20 > 64:f32",
+            flocks(40, 200),
+            beside(0),
+            metric=metric,
+        ),
+        Scenario(
             f"{metric}_of_bits",
             64,
             "64:bit",

@@ -1,6 +1,6 @@
 """Golden values from a third, slow, obvious implementation: the standard library only.
 
-    python tests/golden/make.py          writes codes.json, scores.json, calibration.json here
+    python tests/golden/make.py          writes the .json files here
 
 Both the numpy twins and the SQL are tested against these files. Every float is the text that
 ``float.hex`` gives (``float.fromhex`` reads it; also "inf", "-inf"), so nothing is lost on the way.
@@ -20,6 +20,8 @@ scores.json: a list of cases
     hamming         only for bit: the number of bits in which the two codes differ
     score           hex text, of the two codes: cosine, inner product, or negative Euclidean
                     distance; 1 - 2 * hamming / dims for bit
+rotations.json: a list of {name, rotation, vector: [hex], rotated: [hex]}; what is stored may never
+    change, so neither may these
 calibration.json: an object
     fits     list of {name, scores: [hex], labels: [0 or 1], slope: hex, offset: hex}
     maps     list of {slope, offset, score, relevance: hex}
@@ -85,6 +87,50 @@ def encode(
     if base == "f16" or length <= LONGEST:
         return [f16(x) for x in prefix]
     return [f16(f32(f32(x / length) * LONGEST)) for x in prefix]
+
+
+def sign(seed: int, number: int, place: int) -> float:
+    """A sign from a hash of where it stands."""
+    mixed = (seed * 1640531527 + number * 2654435769 + place) % 2**32
+    mixed = (mixed ^ (mixed >> 16)) * 569420461 % 2**32
+    mixed = (mixed ^ (mixed >> 15)) * 1935289751 % 2**32
+    return 1.0 if (mixed ^ (mixed >> 15)) >> 31 else -1.0
+
+
+def rotate(rotation: str, vector: list[float]) -> list[float]:
+    """Rotate at random, number by number."""
+    dims, seed = len(vector), int(rotation.removeprefix("random") or 0)
+    if dims == 1:
+        return [sign(seed, 0, 0) * vector[0]]
+    half, rounds = dims // 2, 12  # for up to 2,048 dimensions
+    turned = [sign(seed, 0, i) * x / 64 for i, x in enumerate(vector)]
+    left, right, waits = turned[:half], turned[half : 2 * half], turned[2 * half :]
+    for number in range(rounds):
+        flipped = [sign(seed, 1 + number % 2, i) * x for i, x in enumerate(right)]
+        sums = [f32(a + b) for a, b in zip(left, flipped, strict=True)]
+        right = [f32(a - b) for a, b in zip(left, flipped, strict=True)]
+        shift = max(1, half >> (number + 1)) if half > 1 else 0
+        left = [sums[(i + shift) % half] for i in range(half)]
+        if waits:
+            left.append(f32(waits[0] * f32(1.4142135)))
+            waits = [left.pop(0)]
+    return [*waits, *left, *right]
+
+
+def rotation_cases() -> list[dict[str, object]]:
+    """Widths of every kind: odd and even, of one and two, a prime, a power of two."""
+    rng = random.Random(7)
+    return [
+        {
+            "name": f"{dims} dimensions, {rotation}",
+            "rotation": rotation,
+            "vector": [x.hex() for x in vector],
+            "rotated": [x.hex() for x in rotate(rotation, vector)],
+        }
+        for dims in (1, 2, 3, 5, 24, 37, 64)
+        for vector in [[f32(bell(rng)) for _ in range(dims)]]
+        for rotation in ("random", "random1", "random999999999")
+    ]
 
 
 def hamming(a: str, b: str) -> int:
@@ -377,6 +423,7 @@ def files() -> dict[str, str]:
         return {
             "codes.json": lines_of(code_cases()) + "\n",
             "scores.json": lines_of(score_cases()) + "\n",
+            "rotations.json": lines_of(rotation_cases()) + "\n",
             "calibration.json": "{\n" + ",\n".join(sections) + "\n}\n",
         }
 

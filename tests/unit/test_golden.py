@@ -13,6 +13,7 @@ import pytest
 from funnelvec import codes
 from funnelvec.calibration import PlattCalibration, fit_platt
 from funnelvec.codes import bits
+from funnelvec.codes.rotations import rotate
 from funnelvec.resolution import Resolution
 from tests.golden import make
 
@@ -50,6 +51,13 @@ def test_codes_are_exact(case: dict[str, Any]) -> None:
     else:
         expected = floats(case["code"]).astype(code.dtype)
         assert code.tobytes() == expected.tobytes(), (code, expected)  # the sign of zero counts
+
+
+@pytest.mark.parametrize("case", read("rotations.json"), ids=by_name)
+def test_rotations_are_exact(case: dict[str, Any]) -> None:
+    vector = floats(case["vector"]).astype(np.float32)[np.newaxis, :]
+    expected = floats(case["rotated"]).astype(np.float32)
+    assert np.array_equal(rotate(case["rotation"], vector)[0], expected)
 
 
 @pytest.mark.parametrize("case", read("scores.json"), ids=by_name)
