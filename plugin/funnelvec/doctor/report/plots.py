@@ -119,9 +119,11 @@ def _prefixes(found: Prefixes, diagnosis: Diagnosis) -> Plot:
     keep = KEEPS.index(100)
     floats = [stage for stage in found.stages if stage.code == "f16"]
     signs = [stage for stage in found.stages if stage.code == "bit"]
+    rotated = [stage for stage in found.stages if stage.code == "bit~random"]
     for stages, colour, marker, label in (
         (floats, _BLUE, "o", "prefix, f16"),
         (signs, _ORANGE, "s", "prefix, signs"),
+        (rotated, _ORANGE, "D", "rotated signs"),
     ):
         widths = [stage.width for stage in stages]
         left.plot(widths, [s.recall[keep] for s in stages], marker + "-", color=colour, label=label)
@@ -145,7 +147,8 @@ def _prefixes(found: Prefixes, diagnosis: Diagnosis) -> Plot:
 
 
 def _lists(axes: Any, stages: list[Stage], diagnosis: Diagnosis, colour: str, marker: str) -> None:
-    widths, code = [s.width for s in stages], "f16" if stages[0].code == "f16" else "signs"
+    widths = [s.width for s in stages]
+    code = {"f16": "f16", "bit": "signs"}.get(stages[0].code, "rotated signs")
     label = f"{code}, {diagnosis.sample:,} rows"
     axes.plot(widths, [s.keep for s in stages], marker + "-", color=colour, label=label)
     if diagnosis.rows > diagnosis.sample and diagnosis.measures.prefixes:
