@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
-Code: TypeAlias = Literal["f32", "f16", "bit"]
+#: ``bit2`` to ``bit4`` have so many bits for each number of a rotated vector.
+Code: TypeAlias = Literal["f32", "f16", "bit", "bit2", "bit3", "bit4"]
 #: The codes that a vector column itself may have: ``vector`` and ``halfvec`` in Postgres.
 BaseCode: TypeAlias = Literal["f32", "f16"]
 #: What a column holds; ``[]`` is an array, ``json`` any JSON value.

@@ -24,20 +24,34 @@ begin
     dims := parts[1];
     code := parts[2];
     rotation := parts[3];
-    if code not in ('f32', 'f16', 'bit') then
+    if code not in ('f32', 'f16', 'bit', 'bit2', 'bit3', 'bit4') then
         raise exception using
             errcode = 'FV001',
             message = format('unknown code "%s" in resolution %L', code, resolution),
-            hint = 'The codes are f32 (vector), f16 (halfvec) and bit (signs).';
+            hint = 'The codes are f32 (vector), f16 (halfvec), bit (signs), and bit2, bit3, bit4 (so many bits a number).';
     end if;
     if rotation !~ '^random([1-9][0-9]{0,8})?$' then
         raise exception using
             errcode = 'FV009',
             message = format('resolution %L names the rotation "%s", which this version does not know', resolution, rotation),
             hint = format('Use %s:%s~random, or random1, random2, ... for others of its kind, or %1$s:%2$s without a rotation.', dims, code);
+    elsif rotation is null and code ~ '^bit[2-4]$' then
+        raise exception using
+            errcode = 'FV001',
+            message = format('resolution %L has no rotation, and %s compares numbers with levels that fit all of them alike', resolution, code),
+            hint = format('Write %s:%s~random.', dims, code);
     end if;
 end
 $body$;
+
+-- How many bits a code has for each number; null for codes of floats.
+create or replace function funnelvec._levels(code text)
+returns integer
+language sql immutable parallel safe
+return case
+    when code operator(pg_catalog.=) 'bit' then 1
+    when code operator(pg_catalog.~) '^bit[2-4]$' then pg_catalog.right(code, 1)::integer
+end;
 
 -- The stages of a funnel, in order. `keep` is null on the last stage and nowhere else.
 create or replace function funnelvec._parse_funnel(funnel text)
@@ -194,24 +208,29 @@ begin
         opclass := format('%s.halfvec_%s', home, m.opclass_suffix);
         index_limit := 4000;
         norm := case when m.needs_direction then home || '.l2_norm' end;
-    when 'bit' then
-        type := format('bit(%s)', dims);
-        expression := format('%s.binary_quantize(%s)::%s', home, prefix, type);
+    else
+        type := format('bit(%s)', dims * funnelvec._levels(code));
+        -- The function of a rotation gives the bits of several levels itself.
+        expression := case code
+            when 'bit' then format('%s.binary_quantize(%s)::%s', home, prefix, type)
+            else format('%s::%s', source, type)
+        end;
         operator := format('operator(%s.<~>)', home);
         opclass := home || '.bit_hamming_ops';
-        index_limit := 64000;
+        index_limit := 64000 / funnelvec._levels(code);
     end case;
 end
 $body$;
 
 -- The score that a distance expression between two codes means; higher is better. Cosine in [-1, 1]; the inner product; the
--- negative Euclidean distance. For signs the cosine of the sign vectors, whatever the metric. 0 - x and not -x: the distance 0 would
+-- negative Euclidean distance. For bits 1 less twice the share that differs, whatever the metric: for signs the cosine of the sign vectors. 0 - x and not -x: the distance 0 would
 -- print as -0.
 create or replace function funnelvec._similarity(dims integer, code text, metric text, distance text)
 returns text
 language sql immutable parallel safe
 return case
-    when code operator(pg_catalog.=) 'bit' then pg_catalog.format('1 - 2 * (%s) / %s', distance, dims)
+    when funnelvec._levels(code) is not null then
+        pg_catalog.format('1 - 2 * (%s) / %s', distance, dims operator(pg_catalog.*) funnelvec._levels(code))
     when metric operator(pg_catalog.=) 'cosine' then pg_catalog.format('1 - (%s)', distance)
     else pg_catalog.format('0 - (%s)', distance)
 end;

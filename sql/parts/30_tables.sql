@@ -82,7 +82,7 @@ declare
 begin
     select p.dims, p.code, p.rotation into dims, code, rotation from funnelvec._parse_resolution(resolution) as p;
     if rotation is not null then
-        source := funnelvec._rotated(table_name, base.dims, rotation, source);
+        source := funnelvec._rotated(table_name, base.dims, rotation, funnelvec._rotator_code(code), source);
         -- A rotated halfvec is a vector.
         base_code := 'f32';
     end if;

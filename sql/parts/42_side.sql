@@ -245,7 +245,7 @@ end$text$,
         (select string_agg('_fv_old_' || i, ', ' order by i) from generate_series(1, cardinality(keys)) as i),
         (select string_agg('_fv_new_' || i, ', ' order by i) from generate_series(1, cardinality(keys)) as i),
         old_row, new_row, (select string_agg(quote_ident(n), ', ' order by i) from unnest(own) with ordinality as u (n, i)),
-        r.code_column, code.expression, case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end,
+        r.code_column, code.expression, case when wanted.code ~ '^bit' then 'pg_catalog' else funnelvec._vector_schema() end,
         r.side_table::text);
 end
 $body$;

@@ -165,7 +165,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
-    home text := case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end;
+    home text := case when wanted.code ~ '^bit' then 'pg_catalog' else funnelvec._vector_schema() end;
 begin
     execute format(
         $text$

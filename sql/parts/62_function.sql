@@ -59,7 +59,7 @@ begin
         string_agg(
             format(E'    _fv_code_%s %s;\n', s.stage,
                 -- A width on bit is part of the value's type, on vector and halfvec a check that was just made.
-                case when s.code = 'bit' then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
+                case when funnelvec._levels(s.code) is not null then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
             '' order by s.stage) filter (where not s.is_base),
         string_agg(
             format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query'))

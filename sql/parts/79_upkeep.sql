@@ -102,7 +102,7 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
     select case when b.bytes <= 130 then b.bytes - 3 else b.bytes end
-    from (select case code when 'f32' then 8 + 4 * dims when 'f16' then 8 + 2 * dims else 8 + (dims + 7) / 8 end) as b (bytes)
+    from (select case code when 'f32' then 8 + 4 * dims when 'f16' then 8 + 2 * dims else 8 + (dims * funnelvec._levels(code) + 7) / 8 end) as b (bytes)
 $body$;
 
 -- The share of codes that lie out of line, in the TOAST table, by the statistics: a value there counts with its pointer of 18 bytes,

@@ -261,7 +261,7 @@ as $body$
             where c.oid = index_name and o.option_name = 'm'), 16)
     ) as i (m)
     cross join lateral (
-        select 8 * ceil((80 + case code when 'f32' then 4 * dims when 'f16' then 2 * dims else (dims + 7) / 8 end) / 8.0)
+        select 8 * ceil((80 + case code when 'f32' then 4 * dims when 'f16' then 2 * dims else (dims * funnelvec._levels(code) + 7) / 8 end) / 8.0)
     ) as e (bytes)
     cross join lateral (select 8 * ceil((4 + (2 + 1 / (i.m - 1)) * i.m * 6) / 8)) as n (bytes)
     where rows > 0

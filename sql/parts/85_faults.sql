@@ -208,7 +208,7 @@ as $body$
         format('%s rows of the registry are left of a dropped table: select funnelvec.repair();', l.number)
     from funnelvec._left_rows() as l
     union all
-    select r.table_name, format('rotation %s of %s', r.rotation, r.table_name),
+    select r.table_name, format('rotation %s of %s', concat_ws(' ', r.rotation, r.code), r.table_name),
         case when r.rotator is null then 'its function is gone: select funnelvec.repair();'
             else format('function %s is stale: select funnelvec.repair();', r.rotator) end
     from funnelvec._rotation_faults() as r

@@ -74,8 +74,8 @@ begin
         return next;
     end loop;
     for g in select f.* from funnelvec._rotation_faults() as f where funnelvec._owns(f.table_name) loop
-        what := format('rotation %s of %s', g.rotation, g.table_name);
-        action := funnelvec._repair_rotator(g.table_name, g.dims, g.rotation);
+        what := format('rotation %s of %s', concat_ws(' ', g.rotation, g.code), g.table_name);
+        action := funnelvec._repair_rotator(g.table_name, g.dims, g.rotation, g.code);
         return next;
     end loop;
     for r in

@@ -375,7 +375,7 @@ def under(metric: Metric) -> tuple[Scenario, ...]:
         Scenario(
             f"{metric}_rotated",
             64,
-            "64:bit~random@40 > 64:f16~random1@20 > 64:f32",
+            "64:bit3~random@40 > 64:f16~random1@20 > 64:f32",
             flocks(40, 200),
             beside(0),
             metric=metric,

@@ -74,7 +74,7 @@ def test_the_database_and_numpy_agree_to_the_last_bit(
 
 
 @pytest.mark.parametrize("storage", ["column", "side"])
-@pytest.mark.parametrize("code", ["bit", "f16"])
+@pytest.mark.parametrize("code", ["bit", "bit2", "bit3", "bit4", "f16"])
 def test_codes_follow_every_write(docs: Connection, storage: str, code: str) -> None:
     resolution = f"{DIMS}:{code}~random"
     add(docs, resolution, storage=storage)
@@ -88,7 +88,7 @@ def test_codes_follow_every_write(docs: Connection, storage: str, code: str) -> 
     rows = docs.execute("select embedding::text from docs order by id").fetchall()
     matrix = np.array([eval(row[0]) for row in rows], np.float32)
     wanted = encode(Resolution.parse(resolution), matrix)
-    if code == "bit":
+    if code != "f16":
         found = stored(docs, relation, column)
     else:
         texts = docs.execute(f"select {column}::text from {relation} order by id".encode())
@@ -135,6 +135,8 @@ def test_python_and_memory_say_the_same(docs: Connection, owner_url: str) -> Non
         (f"{DIMS // 2}:bit~random", "FV001", "cuts a random rotation"),
         (f"{DIMS}:bit~pca", "FV009", "does not know"),
         (f"{DIMS}:bit~random0", "FV009", "does not know"),
+        (f"{DIMS}:bit3", "FV001", "no rotation"),
+        (f"{DIMS}:bit5~random", "FV001", "unknown code"),
     ],
 )
 def test_what_is_no_rotation(docs: Connection, resolution: str, state: str, message: str) -> None:
@@ -179,11 +181,13 @@ def test_dropping_takes_the_function_along_once_nothing_needs_it(docs: Connectio
     assert one(docs, count) == 0
 
 
-def test_repair_writes_a_rotation_again(docs: Connection) -> None:
-    side = add(docs, storage="side")
+@pytest.mark.parametrize("code", ["bit", "bit4"])
+def test_repair_writes_a_rotation_again(docs: Connection, code: str) -> None:
+    side = add(docs, f"{DIMS}:{code}~random", storage="side")
     while (step := one(docs, "select funnelvec.next_step('docs')")) is not None:
         docs.execute(step.encode())
-    docs.execute(f"drop function docs_random_{DIMS} cascade".encode())
+    name = f"docs_random_{DIMS}{'_bit4' if code == 'bit4' else ''}"
+    docs.execute(f"drop function {name} cascade".encode())
     advice = one(docs, "select advice from funnelvec.status('docs') where object like 'rotation%%'")
     assert advice == "its function is gone: select funnelvec.repair();"
     docs.execute("select funnelvec.repair()")
@@ -192,17 +196,20 @@ def test_repair_writes_a_rotation_again(docs: Connection) -> None:
     assert one(docs, f"select count(*) from {side}") == 401
 
 
+@pytest.mark.parametrize("code", ["bit", "bit3"])
 def test_after_dump_and_restore_and_without_the_registry(
     docs: Connection,
+    code: str,
     pg_database: Database,
     new_database: Callable[..., Database],
     tmp_path: Path,
 ) -> None:
-    add(docs, index=True)
+    resolution = f"{DIMS}:{code}~random"
+    add(docs, resolution, index=True)
     one(
         docs,
         "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)",
-        f"{ROTATED}@60 > {DIMS}:f32",
+        f"{resolution}@60 > {DIMS}:f32",
     )
     before = docs.execute("select * from f(%s, 5)", (text(QUERY),)).fetchall()
     server, file = pg_database.server, str(tmp_path / "dump")
@@ -214,6 +221,6 @@ def test_after_dump_and_restore_and_without_the_registry(
         owner.execute("delete from funnelvec.resolutions")
         owner.execute("delete from funnelvec.funnels")
         owner.execute("select funnelvec.repair()")
-        assert one(owner, "select resolution from funnelvec.resolutions") == ROTATED
+        assert one(owner, "select resolution from funnelvec.resolutions") == resolution
         assert owner.execute("select * from f(%s, 5)", (text(QUERY),)).fetchall() == before
         assert one(owner, "select count(*) from funnelvec.status() where resolution is null") == 0

@@ -38,6 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
         *VALUES,
+        "codes.bits",
         "codes.rotations",
         "engines.base",
         "engines.keys",

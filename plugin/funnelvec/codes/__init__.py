@@ -1,6 +1,7 @@
 """Codes: numpy twins of what the databases store for a resolution, and of how they compare it.
 
-``f32`` is the prefix itself and ``bit`` one sign per number, packed. ``f16`` is the prefix in
+``f32`` is the prefix itself and ``bit`` one sign per number, packed; ``bit2`` to ``bit4`` say
+above how many levels each number of a rotated vector is. ``f16`` is the prefix in
 16-bit floats: divided by its norm under cosine; under dot and euclidean as it is, shortened to
 the length 65504 where it is longer, since 16 bits hold no larger number. Scores are higher for
 what is more similar. Inputs are never changed.
@@ -19,7 +20,7 @@ from funnelvec.errors import InvalidInput, SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, Metric
 
-__all__ = ["Codes", "encode", "prepare_query", "score"]
+__all__ = ["Codes", "encode", "is_bits", "prepare_query", "score"]
 
 #: (n, dims) float32 or float16; (n, ceil(dims / 8)) uint8 for ``bit``.
 Codes: TypeAlias = npt.NDArray[Any]
@@ -29,6 +30,11 @@ _SCORES: Mapping[Metric, Callable[[Codes, Codes], npt.NDArray[np.float64]]] = {
     "dot": floats.dot,
     "euclidean": floats.euclidean,
 }
+
+
+def is_bits(code: str) -> bool:
+    """Whether codes are bits, which are compared by Hamming distance."""
+    return code.startswith("bit")
 
 
 def encode(
@@ -74,10 +80,17 @@ def encode(
         )
     if resolution.rotation is not None:
         rotated = _rotated(resolution, x, base)
+        if resolution.code in bits.LEVELS:
+            return bits.encode_levels(floats.directions(rotated), resolution.code)
         return encode(Resolution(resolution.dims, resolution.code), rotated, metric=metric)
     prefix = _numbers(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
+    if is_bits(resolution.code):
+        raise SpecError(
+            f"resolution {resolution} has no rotation, and {resolution.code} compares numbers with "
+            f"levels that fit all of them alike; write {resolution}~random"
+        )
     if resolution.code == "f32":
         return prefix
     is_column = base == "f16" and np.shape(x)[1] == resolution.dims
@@ -119,8 +132,9 @@ def score(
     ``bit``, whatever the metric: ``1 - 2 * hamming / dims``, the cosine of the sign vectors.
     Equal codes get equal scores, wherever they stand.
     """
-    if resolution.code == "bit":
-        return bits.score(query_code, codes, dims=resolution.dims)
+    if is_bits(resolution.code):
+        levels = len(bits.LEVELS.get(resolution.code, (0,)))
+        return bits.score(query_code, codes, dims=resolution.dims * levels)
     return _SCORES[metric](query_code, codes)
 
 
@@ -131,7 +145,11 @@ def _rotated(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.ND
             f"resolution {resolution} cuts a random rotation, whose prefixes say no more than any "
             f"other numbers of it; write {given.shape[1]}:{resolution.code}~{resolution.rotation}"
         )
-    return rotations.rotate(str(resolution.rotation), given)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rotated = rotations.rotate(str(resolution.rotation), given)
+    if not np.isfinite(rotated).all():
+        raise InvalidInput("vectors longer than a 32-bit float can say cannot be rotated")
+    return rotated
 
 
 def _numbers(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:

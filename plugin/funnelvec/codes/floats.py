@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["cosine", "dot", "encode_direction", "encode_saturated", "euclidean"]
+__all__ = ["cosine", "directions", "dot", "encode_direction", "encode_saturated", "euclidean"]
 
 #: Numbers converted to double precision at a time, so that a large table needs little memory.
 _BLOCK = 1 << 21
@@ -70,6 +70,14 @@ def euclidean(query: npt.NDArray[Any], codes: npt.NDArray[Any]) -> _Wide:
     q = query.astype(np.float64)
     # 0 - x and not -x: the score of equal vectors is 0, and prints as that.
     return _by_blocks(codes, lambda wide: 0.0 - np.sqrt(((wide - q) ** 2).sum(axis=1)))
+
+
+def directions(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Divide (n, d) float32 rows by their norm, as ``l2_normalize`` does; zero rows stay zero."""
+    found = np.empty_like(rows)
+    for some in _blocks(rows):
+        found[some] = _directions(rows[some], _norms(rows[some]))
+    return found
 
 
 def _norms(prefix: npt.NDArray[np.float32]) -> _Wide:

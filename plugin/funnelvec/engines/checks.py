@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
+from funnelvec.codes.bits import LEVELS
 from funnelvec.codes.rotations import seed_of
 from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_mapping
@@ -329,6 +330,11 @@ def check_resolution(
                 f"resolution {parsed} cuts a random rotation, whose prefixes say no more than any "
                 f"other numbers of it; write {dims}:{parsed.code}~{parsed.rotation}"
             )
+    elif parsed.code in LEVELS:
+        raise SpecError(
+            f"resolution {parsed} has no rotation, and {parsed.code} compares numbers with levels "
+            f"that fit all of them alike; write {parsed}~random"
+        )
     if parsed.dims > dims:
         raise SpecError(
             f"resolution {parsed} is wider than the column, which has {dims} dimensions; write "

@@ -177,7 +177,7 @@ class Store:
         """Rows that are not zero at any stage, nor in the column, where that has no score."""
         found = np.ones(len(self), np.bool_)
         for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
-            if self.directed and resolution.code != "bit":
+            if self.directed and not codes.is_bits(resolution.code):
                 found &= self.codes[resolution].any(axis=1)
         return np.flatnonzero(found)
 
@@ -185,7 +185,7 @@ class Store:
         """Which of the (n, dims) queries are not zero at any stage, nor at all."""
         found = np.ones(len(queries), np.bool_)
         for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
-            if self.directed and resolution.code != "bit":
+            if self.directed and not codes.is_bits(resolution.code):
                 found &= self._encode(resolution, queries).any(axis=1)
         return np.flatnonzero(found)
 
@@ -200,7 +200,7 @@ class Store:
             If the query needs a direction there and is zero.
         """
         wanted = codes.prepare_query(resolution, query, metric=self.metric, base=self.base_code)
-        if self.directed and resolution.code != "bit" and not wanted.any():
+        if self.directed and not codes.is_bits(resolution.code) and not wanted.any():
             raise InvalidInput(
                 f"the first {resolution.dims} numbers of the query are zero at {resolution}, which "
                 "leaves no direction to compare; use a funnel without that stage"
