@@ -47,7 +47,8 @@ as $body$
             a.attname::text as code_column, b.attname::text as column_name, v.dims, v.code,
             format('%s:%s', v.dims, v.code) || coalesce('~' || v.rotation, '') as resolution,
             case when bt.typname = 'vector' or v.rotation is not null then 'f32' else 'f16' end as base_code,
-            coalesce(format('%s(%I::%s.vector)', v.rotator, b.attname, funnelvec._vector_schema()), quote_ident(b.attname)) as source,
+            case when v.rotator is null then quote_ident(b.attname)
+                else format('%s(%I::%s.vector)', v.rotator, b.attname, funnelvec._vector_schema()) end as source,
             format_type(a.atttypid, a.atttypmod) as type, pg_get_expr(d.adbin, d.adrelid) as expression
         from pg_attribute as a
         join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
