@@ -135,6 +135,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "ef_construction": lambda _: NUMBERS,
         "metric": lambda _: METRICS,
         "storage": lambda _: ["side", "column", "Side", "index", *WORDS],
+        "concurrently": lambda _: BOOLEANS,
     },
     "funnelvec.next_step": {"table_name": tables},
     "funnelvec.activate": {

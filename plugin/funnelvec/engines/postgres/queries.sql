@@ -97,7 +97,7 @@ select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec' el
 -- name: add_resolution
 select funnelvec.add_resolution(
     %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
-    metric => %(metric)s, storage => %(storage)s)
+    metric => %(metric)s, storage => %(storage)s, concurrently => %(concurrently)s)
 
 -- name: next_step
 select funnelvec.next_step(%(table)s::regclass)
@@ -108,7 +108,8 @@ select b.resolution, b.state, b.done, b.total from funnelvec._backfill_step(%(ta
 -- name: unfinished
 select r.table_name::text
 from funnelvec.resolutions as r
-where r.side_table is not null and funnelvec._owns(r.table_name) and funnelvec._next_of(r) is not null
+cross join lateral funnelvec._next_of(r) as n
+where funnelvec._owns(r.table_name) and coalesce(n.step, n.waits) is not null
 group by r.table_name
 order by r.table_name::text
 
