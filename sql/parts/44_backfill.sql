@@ -18,7 +18,8 @@ create or replace function funnelvec._backfill_step(
     out resolution text,
     out state text,
     out done bigint,
-    out total bigint
+    out total bigint,
+    out went_through bigint
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -47,6 +48,7 @@ begin
     if r.state is null then
         return;
     end if;
+    went_through := -r.filled;
     perform funnelvec._check_sees_all(table_name);
     if not funnelvec._side_stands(r) then
         raise exception using
@@ -71,6 +73,7 @@ begin
     resolution := r.resolution;
     state := r.state;
     done := r.filled;
+    went_through := went_through + r.filled;
     total := greatest(funnelvec._believed_rows(r.table_name), r.filled);
 end
 $body$;
@@ -450,6 +453,8 @@ begin
     set storage = r.storage, state = r.state, index_name = r.index_name, filled_to = null
     where u.table_name = $1 and u.column_name = $2 and u.resolution = $3;
     perform funnelvec._write_side_function(r);
+    -- Who may search was perhaps granted while it was filled.
+    perform funnelvec._write_side_grants(r);
     perform funnelvec._write_functions($1, $2);
 end
 $body$;

@@ -268,9 +268,7 @@ def test_while_somebody_builds_it_others_are_told_to_wait(
         with pytest.raises(psycopg.Error, match="perhaps building") as caught:
             one(owner_conn, "select funnelvec.next_step('items')")
         assert caught.value.sqlstate == "FV008"
-        assert "perhaps building" in one(
-            owner_conn, "select advice from funnelvec.status('items')"
-        )
+        assert "perhaps building" in one(owner_conn, "select advice from funnelvec.status('items')")
         run(owner_conn, "call funnelvec.backfill('items')")
         with pytest.raises(psycopg.Error, match="not built"):
             run(owner_conn, "select funnelvec.activate('items', 'emb', '8:f16')")

@@ -4,8 +4,11 @@
 -- name: set_timeout
 select pg_catalog.set_config('statement_timeout', %(limit)s, false)
 
--- name: show_timeout
-select pg_catalog.current_setting('statement_timeout')
+-- name: show_limits
+select pg_catalog.current_setting('statement_timeout') as statement, pg_catalog.current_setting('lock_timeout') as lock
+
+-- name: set_limits
+select pg_catalog.set_config('statement_timeout', %(statement)s, false), pg_catalog.set_config('lock_timeout', %(lock)s, false)
 
 -- name: find_table
 -- A table as it is really called, or as SQL would read the text.
@@ -103,7 +106,8 @@ select funnelvec.add_resolution(
 select funnelvec.next_step(%(table)s::regclass)
 
 -- name: backfill_step
-select b.resolution, b.state, b.done, b.total from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
+select b.resolution, b.state, b.done, b.total, b.went_through
+from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
 
 -- name: unfinished
 select r.table_name::text
