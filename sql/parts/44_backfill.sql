@@ -459,6 +459,43 @@ begin
 end
 $body$;
 
+-- For writes that triggers did not see: rows of a partition that was attached, replication, session_replication_role. Nothing tells
+-- that they happened, so whoever made them says so, and backfill compares every code with its vector. Searches go on meanwhile.
+create or replace function funnelvec.recheck(table_name regclass)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    r funnelvec.resolutions;
+    kept boolean := false;
+begin
+    perform funnelvec._check_table(table_name);
+    perform funnelvec._check_owner(table_name);
+    for r in
+        select s.* from funnelvec.resolutions as s where s.table_name = $1 and s.side_table is not null
+        order by s.column_name, s.resolution
+        for update
+    loop
+        kept := true;
+        -- What is being filled, or dropped, needs no check of its own.
+        continue when r.state not in ('ready', 'filled') or not funnelvec._side_stands(r);
+        r.state := case r.state when 'ready' then 'checking' else 'sweeping' end;
+        update funnelvec.resolutions as u
+        set state = r.state
+        where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+        perform funnelvec._write_side_function(r);
+    end loop;
+    if not kept then
+        raise exception using
+            errcode = 'FV005',
+            message = format('%s keeps no resolution in a side table', table_name),
+            hint = 'Generated columns are always right; only side tables are checked.';
+    end if;
+    return funnelvec._next_said(table_name);
+end
+$body$;
+
 -- Let searches use the index that was built for a column. Over a partitioned table it is made here: where each partition has its own,
 -- Postgres takes those over, and nothing is built.
 create or replace function funnelvec._use_index(r funnelvec.resolutions)
@@ -558,3 +595,5 @@ comment on function funnelvec.next_step(regclass)
     is 'the statement to run next until every resolution of a table is in use as it was asked for; null when none is left';
 comment on function funnelvec.activate(regclass, text, text)
     is 'let searches use a side table that is filled and indexed, or an index that was built concurrently';
+comment on function funnelvec.recheck(regclass)
+    is 'have the next backfill compare every code of the side tables of a table with its vector, after writes that fired no triggers';

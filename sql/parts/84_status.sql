@@ -97,7 +97,9 @@ begin
                     coalesce(n.step, n.waits))
                 from funnelvec._next_of(r) as n
                 where coalesce(n.step, n.waits) is not null),
-            case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
+            case when filled < rows then format('%s rows have no code that an index can see (null or zero%s)', rows - filled,
+                case when r.storage = 'side' and r.state = 'ready' then format(', or written past the triggers: select funnelvec.recheck(%L);', r.table_name::text)
+                    else '' end) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
             case when storage <> 'base' and toasted > 0.05
                 then funnelvec._toasted_advice(home, r.code_column, toasted) end,

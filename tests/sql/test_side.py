@@ -348,6 +348,44 @@ def test_a_partition_that_is_attached_and_one_that_leaves(owner_conn: Connection
         >= 5
     )
 
+    assert "recheck" in one(
+        owner_conn, "select advice from funnelvec.status('items') where resolution is not null"
+    )
+    assert one(owner_conn, "select funnelvec.recheck('items')").startswith("call")
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
+    assert search(owner_conn) == search(owner_conn, "exact")
+
+
+def test_writes_past_the_triggers_are_caught_up(owner_conn: Connection, superuser_url: str) -> None:
+    """As a subscriber of logical replication applies them."""
+    from tests import databases
+
+    make(owner_conn, PLAIN)
+    adopt(owner_conn, "items")
+    with databases.connected(superuser_url) as admin:
+        admin.execute("set session_replication_role = replica")
+        run(admin, "update items set emb = %s where id < 5", QUERY)
+        run(admin, "delete from items where id between 20 and 25")
+        run(admin, "insert into items values (900, %s)", QUERY)
+        assert len(faults(owner_conn, "items")) == 5 + 6 + 1
+        run(owner_conn, "select funnelvec.recheck('items')")
+        assert "checking, in use" in one(owner_conn, "select advice from funnelvec.status('items')")
+        finish(owner_conn, "items")
+        assert faults(owner_conn, "items") == []
+        # A subscriber can have its triggers fire always.
+        for name in ("items_emb_8_f16", "items_emb_8_f16_truncate"):
+            run(owner_conn, f"alter table items enable always trigger {name}")
+        run(admin, "update items set emb = %s where id between 5 and 9", QUERY)
+        assert faults(owner_conn, "items") == []
+        run(owner_conn, "select funnelvec.repair()")
+        run(admin, "truncate items")
+        assert one(owner_conn, "select count(*) from items_emb_8_f16") == 0
+    run(owner_conn, "select funnelvec.drop_resolution('items', 'emb', '8:f16')")
+    with pytest.raises(psycopg.Error, match="no resolution in a side table") as caught:
+        run(owner_conn, "select funnelvec.recheck('items')")
+    assert caught.value.sqlstate == "FV005"
+
 
 def test_the_other_roles(owner_conn: Connection, pg_database: Database) -> None:
     from tests import databases
