@@ -57,7 +57,7 @@ begin
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
     end if;
     if r.state = 'filling' then
-        r := funnelvec._fill_batch(r, batch);
+        r := funnelvec._fill_briefly(r, batch);
     elsif r.state = 'sweeping' then
         perform funnelvec._sweep(r);
         r.state := 'filled';
@@ -90,6 +90,33 @@ as $body$
         union select table_name
     ) as l
     join pg_class as c on c.oid = l.relid and c.relkind = 'r'
+$body$;
+
+-- A batch that never holds codes while it waits for somebody: a writer who has changed the vector of one row and stays in his transaction
+-- would else stop all who change another row of the batch. Where it would wait, it takes fewer rows, down to the one that is waited for.
+create or replace function funnelvec._fill_briefly(r funnelvec.resolutions, batch integer)
+returns funnelvec.resolutions
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    before text := current_setting('lock_timeout');
+    rows integer := batch;
+begin
+    loop
+        begin
+            perform set_config('lock_timeout', case when rows > 1 then '100ms' else before end, true);
+            r := funnelvec._fill_batch(r, rows);
+            perform set_config('lock_timeout', before, true);
+            return r;
+        exception when lock_not_available then
+            if rows = 1 then
+                raise;
+            end if;
+            rows := greatest(1, rows / 10);
+        end;
+    end loop;
+end
 $body$;
 
 create or replace function funnelvec._fill_batch(r funnelvec.resolutions, batch integer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -575,15 +576,50 @@ def test_a_batch_and_a_writer_at_the_same_time(
         else:
             writer.execute(statement.encode())
             if what == "update":
-                # The writer's code is there, uncommitted: the batch waits for it.
-                filler.execute("set lock_timeout = '100ms'")
-                with pytest.raises(psycopg.errors.LockNotAvailable):
-                    one(filler, step)
+                # The writer's code is there, uncommitted: the batch takes what comes before it.
+                assert one(filler, step) == "filling"
                 filler.rollback()
                 writer.commit()
             assert one(filler, step) == "sweeping"
             filler.commit()
             writer.commit()
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
+
+
+def test_a_writer_who_stays_in_his_transaction_stops_only_the_filling(
+    owner_conn: Connection, pg_database: Database
+) -> None:
+    """The batch waits for one row and holds no code meanwhile: all others can be written."""
+    make(owner_conn, PLAIN)
+    run(owner_conn, "select funnelvec.add_resolution('items', 'emb', '8:f16', storage => 'side')")
+    failed: list[BaseException] = []
+
+    def fill() -> None:
+        try:
+            with psycopg.connect(pg_database.owner_url, autocommit=True) as filler:
+                run(filler, "call funnelvec.backfill('items')")
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fill)
+    with psycopg.connect(pg_database.owner_url) as slow:
+        run(slow, "update items set emb = %s where id = 123", QUERY)
+        thread.start()
+        while one(owner_conn, "select filled from funnelvec.resolutions") != 123:
+            assert thread.is_alive(), failed
+        while not one(
+            owner_conn,
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and wait_event_type = 'Lock' and query like 'call %%'",
+        ):
+            assert thread.is_alive(), failed
+        # Far less than the transaction of the other one lasts, which is until this is done.
+        owner_conn.execute("set lock_timeout = '10s'")
+        run(owner_conn, "update items set emb = %s where id <> 123", QUERY)
+        slow.commit()
+    thread.join()
+    assert failed == []
     finish(owner_conn, "items")
     assert faults(owner_conn, "items") == []
 
