@@ -6,7 +6,7 @@
 --   ready     searches use it
 --   leaving   searches have switched between a column and a side table; what they have left is dropped in a step of its own, because a
 --             search that was waiting for a lock at that moment still reads it
---   checking  as ready, but a trigger was off for a while: every code is compared with its vector, then it is ready again
+--   checking  as ready, but a trigger was off for a while: every code is compared with its vector in batches, then it is ready again
 --
 -- A batch reads rows as they are and inserts codes that are not there yet, so what a trigger wrote wins. A row that is deleted while a
 -- batch holds its uncommitted code leaves a code without a row: searches skip those, and the sweep removes them.
@@ -56,15 +56,13 @@ begin
             message = format('the side table of %s of %s.%I is gone', r.resolution, r.table_name, r.column_name),
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
     end if;
-    if r.state = 'filling' then
-        r := funnelvec._fill_briefly(r, batch);
-    elsif r.state = 'sweeping' then
-        perform funnelvec._sweep(r);
-        r.state := 'filled';
+    if r.state = 'sweeping' then
+        r.state := case when funnelvec._sweep_briefly(r) then 'filled' else 'sweeping' end;
     else
-        perform funnelvec._correct(r);
-        perform funnelvec._sweep(r);
-        r.state := 'ready';
+        r := funnelvec._fill_briefly(r, batch);
+        if r.state = 'checked' then
+            r.state := case when funnelvec._sweep_briefly(r) then 'ready' else 'checking' end;
+        end if;
     end if;
     update funnelvec.resolutions as u
     set state = r.state, filled_to = r.filled_to, filled = r.filled
@@ -92,7 +90,7 @@ as $body$
     join pg_class as c on c.oid = l.relid and c.relkind = 'r'
 $body$;
 
--- A batch that never holds codes while it waits for somebody: a writer who has changed the vector of one row and stays in his transaction
+-- Filling, or checking, a batch that never holds codes while it waits for somebody: a writer who has changed the vector of one row and stays in his transaction
 -- would else stop all who change another row of the batch. Where it would wait, it takes fewer rows, down to the one that is waited for.
 create or replace function funnelvec._fill_briefly(r funnelvec.resolutions, batch integer)
 returns funnelvec.resolutions
@@ -135,6 +133,7 @@ declare
     reached text;
     counted bigint;
     last text[];
+    put text;
 begin
     select
         string_agg(format('t.%I as key_%s', k.name, k.ordinal), ', ' order by k.ordinal),
@@ -146,23 +145,25 @@ begin
             string_agg(format('%L::%s', r.filled_to[k.ordinal], k.type), ', ' order by k.ordinal)) end
     into keys, plain, backwards, texts, reached
     from funnelvec._key(r.table_name) as k;
+    put := case r.state when 'filling' then format(
+            'put as (insert into %s select %s, %s from batch as b where b.vector is not null on conflict do nothing)',
+            r.side_table, plain, code.expression)
+        else funnelvec._correct_sql(r) end;
     execute format(
         $text$
         with batch as materialized (
             select %1$s, t.%2$I as vector from %3$s as t%4$s order by %5$s limit %6$s
-        ), put as (
-            insert into %7$s select %8$s, %9$s from batch as b where b.vector is not null on conflict do nothing
-        )
-        select (select count(*) from batch), (select array[%10$s] from batch as b order by %11$s limit 1)
+        ), %7$s
+        select (select count(*) from batch), (select array[%8$s] from batch as b order by %9$s limit 1)
         $text$,
         keys, r.column_name, r.table_name, reached,
         (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
-        batch, r.side_table, plain, code.expression, texts, backwards)
+        batch, put, texts, backwards)
     into counted, last;
     r.filled := r.filled + counted;
     r.filled_to := coalesce(last, r.filled_to);
     if counted < batch then
-        r.state := 'sweeping';
+        r.state := case r.state when 'filling' then 'sweeping' else 'checked' end;
     end if;
     return r;
 end
@@ -190,31 +191,54 @@ begin
 end
 $body$;
 
--- Codes that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody who
--- changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
-create or replace function funnelvec._correct(r funnelvec.resolutions)
-returns void
-language plpgsql
+-- Codes of a batch that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody
+-- who changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
+create or replace function funnelvec._correct_sql(r funnelvec.resolutions)
+returns text
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
     base record := funnelvec._base(r.table_name, r.column_name);
     home text := case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end;
-begin
-    execute format(
-        $text$
-        with changed as materialized (
-            select t.*
-            from %1$s as t join %2$s as s on %3$s
-            where t.%4$I is not null and s.%5$I operator(%6$s.<>) %7$s
-            for share of t
-        )
-        update %2$s as s set %5$I = %8$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %8$s
-        $text$,
-        r.table_name, r.side_table, funnelvec._side_join(r.side_table, 's', r.table_name), r.column_name, r.code_column, home,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression,
+    joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
+    differs text := format('s.%I operator(%s.<>) %s', r.code_column, home,
         (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
+begin
+    return format(
+        $text$
+        changed as materialized (
+            select t.*
+            from batch as b join %1$s as t on %2$s join %3$s as s on %4$s
+            where t.%5$I is not null and %6$s
+            for share of t
+        ), put as (
+            update %3$s as s set %7$I = %8$s from changed as t where %4$s and %6$s
+        )
+        $text$,
+        r.table_name, (select string_agg(format('t.%I = b.key_%s', k.name, k.ordinal), ' and ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        r.side_table, joined, r.column_name, differs, r.code_column,
+        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
+end
+$body$;
+
+-- A sweep that gives up, and is done again later, where it would wait for somebody with what it has written.
+create or replace function funnelvec._sweep_briefly(r funnelvec.resolutions)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    before text := current_setting('lock_timeout');
+begin
+    perform set_config('lock_timeout', '100ms', true);
+    perform funnelvec._sweep(r);
+    perform set_config('lock_timeout', before, true);
+    return true;
+exception when lock_not_available then
+    perform pg_sleep(0.1);
+    return false;
 end
 $body$;
 
@@ -273,6 +297,8 @@ as $body$
 declare
     broken regclass;
     builder integer;
+    name text;
+    number text := '';
 begin
     if exists (select from funnelvec._indexes_over(relation, code_column, opclass) as i where i.valid and not i.attached) then
         return;
@@ -282,8 +308,15 @@ begin
     where not i.valid and not i.attached
     limit 1;
     if broken is null then
-        step := format('create index concurrently on %s using hnsw (%I %s) with (m = %s, ef_construction = %s);',
-            relation, code_column, opclass, (options ->> 'm')::integer, (options ->> 'ef_construction')::integer);
+        -- With a name, because two who run this at the same moment would else build it twice.
+        loop
+            name := funnelvec._fit_name((select format('%s_%s', c.relname, code_column) from pg_class as c where c.oid = relation), '_idx' || number);
+            exit when not exists (
+                select from pg_class as c join pg_class as t on t.oid = relation where c.relnamespace = t.relnamespace and c.relname = name);
+            number := coalesce(nullif(number, '')::integer, 0) + 1;
+        end loop;
+        step := format('create index concurrently if not exists %I on %s using hnsw (%I %s) with (m = %s, ef_construction = %s);',
+            name, relation, code_column, opclass, (options ->> 'm')::integer, (options ->> 'ef_construction')::integer);
         return;
     end if;
     -- A build holds this lock to its end, and so does VACUUM. Dropping would wait for it, and then drop what it has finished.
@@ -507,9 +540,10 @@ begin
         kept := true;
         -- What is being filled, or dropped, needs no check of its own.
         continue when r.state not in ('ready', 'filled') or not funnelvec._side_stands(r);
+        r.filled := case r.state when 'ready' then 0 else r.filled end;
         r.state := case r.state when 'ready' then 'checking' else 'sweeping' end;
         update funnelvec.resolutions as u
-        set state = r.state
+        set state = r.state, filled = r.filled, filled_to = null
         where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
         perform funnelvec._write_side_function(r);
     end loop;

@@ -330,7 +330,9 @@ def test_what_was_left_goes_along_into_a_side_table(owner_conn: Connection) -> N
     add(owner_conn, index="true", concurrently="true", m="9")
     add(owner_conn, storage="'side'")
     steps = finish(owner_conn, "items")
-    assert any("items_emb_8_f16 using hnsw" in step and "m = 9" in step for step in steps), steps
+    assert any(
+        "on public.items_emb_8_f16 using hnsw" in step and "m = 9" in step for step in steps
+    ), steps
     funnels(owner_conn)
     assert access(owner_conn).startswith("index")
     with pytest.raises(psycopg.Error, match="index along at once"):
@@ -346,6 +348,15 @@ def test_a_column_that_is_dropped_meanwhile_leaves_no_step(owner_conn: Connectio
     run(owner_conn, "alter table items drop column emb_8_f16")
     assert one(owner_conn, "select funnelvec.next_step('items')") is None
     assert "gone" in one(owner_conn, "select advice from funnelvec.status('items')")
+
+
+def test_a_name_that_is_taken(owner_conn: Connection) -> None:
+    make(owner_conn, PLAIN)
+    run(owner_conn, "create table items_emb_8_f16_idx (x int)")
+    run(owner_conn, "create table items_emb_8_f16_idx1 (x int)")
+    add(owner_conn, index="true", concurrently="true")
+    steps = finish(owner_conn, "items")
+    assert "items_emb_8_f16_idx2 on public.items " in steps[0] and len(steps) == 2
 
 
 def test_activate_without_anything_left(owner_conn: Connection) -> None:

@@ -385,7 +385,7 @@ def test_the_command_fills_and_says_what_it_does(
     assert lines[0] == "docs: 16:f16: 200 of about 500 rows"
     paced = r"docs: 16:f16: 400 of about 500 rows, [\d,]+ rows/s, [\d:]+ left"
     assert re.fullmatch(paced, lines[1]), lines
-    assert lines[-2].startswith("docs: create index concurrently on public.docs_embedding")
+    assert lines[-2].startswith("docs: create index concurrently if not exists docs_embedding")
     assert lines[-1].startswith("docs: select funnelvec.activate('public.docs'")
     assert call("backfill", owner_url, "docs") == (
         0,

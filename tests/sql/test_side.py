@@ -700,3 +700,47 @@ def test_a_dropped_table_leaves_what_repair_removes(owner_conn: Connection) -> N
     run(owner_conn, "select funnelvec.repair()")
     assert one(owner_conn, f"select to_regclass('{side}')") is None
     assert owner_conn.execute("select * from funnelvec._problems()").fetchall() == []
+
+
+def test_a_check_goes_by_batches_and_stops_nobody(
+    owner_conn: Connection, superuser_url: str, pg_database: Database
+) -> None:
+    from tests import databases
+
+    shape = SHAPES["composite"]
+    make(owner_conn, shape)
+    adopt(owner_conn, "items")
+    with databases.connected(superuser_url) as admin:
+        admin.execute("set session_replication_role = replica")
+        run(admin, "update items set emb = %s where emb is not null", QUERY)
+        run(admin, "delete from items where shop = 's3'")
+    wrong = len(faults(owner_conn, "items"))
+    assert wrong > 150
+    run(owner_conn, "select funnelvec.recheck('items')")
+    step = "select (funnelvec._backfill_step('items', 50)).state"
+    with psycopg.connect(pg_database.owner_url) as filler:
+        assert one(filler, step) == "checking"
+        # What this batch holds is not committed; all other rows can be written.
+        owner_conn.execute("set lock_timeout = '10s'")
+        run(owner_conn, "update items set emb = %s where shop > 's4'", QUERY)
+        filler.commit()
+    assert 0 < len(faults(owner_conn, "items")) < wrong
+    assert finish(owner_conn, "items") == ["call funnelvec.backfill('public.items');"]
+    assert faults(owner_conn, "items") == []
+    assert one(owner_conn, "select state from funnelvec.resolutions") == "ready"
+
+
+def test_a_sweep_that_would_wait_is_done_again_later(
+    owner_conn: Connection, pg_database: Database
+) -> None:
+    make(owner_conn, PLAIN)
+    side = adopt(owner_conn, "items")
+    run(owner_conn, f"insert into {side} select 9000, emb_8_f16 from {side} where id = 1")
+    run(owner_conn, "select funnelvec.recheck('items')")
+    step = "select (funnelvec._backfill_step('items', 1000)).state"
+    with psycopg.connect(pg_database.owner_url) as holder:
+        run(holder, f"select from {side} where id = 9000 for update")
+        assert one(owner_conn, step) == "checking"
+        assert faults(owner_conn, "items") != []
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
