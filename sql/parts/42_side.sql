@@ -452,7 +452,7 @@ begin
         select jsonb_build_object(
             'm', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'm')::integer, 16),
             'ef_construction', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'ef_construction')::integer, 64))
-        from pg_class as c where c.oid = funnelvec._index_of(table_name, r.code_column, stored.opclass)));
+        from pg_class as c where c.oid = funnelvec._index_of(table_name, r.code_column, stored.opclass)), r.index_options);
     r.index_name := null;
     r.filled_to := null;
     r.filled := 0;
@@ -607,7 +607,7 @@ begin
     perform funnelvec._write_side_function(r);
     perform funnelvec._write_side_triggers(r);
     perform funnelvec._write_side_grants(r);
-    return case when missed then format('write its triggers; next: %s', funnelvec.next_step(r.table_name))
+    return case when missed then format('write its triggers; next: %s', funnelvec._next_said(r.table_name))
         else 'rewrite its trigger function and grants' end;
 end
 $body$;

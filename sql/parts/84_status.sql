@@ -90,8 +90,16 @@ begin
         hot_share := round(upkeep.hot_updates::numeric / nullif(upkeep.updates, 0), 4);
         fillfactor := upkeep.fillfactor;
         advice := concat_ws(E'\n',
-            case when funnelvec._next_of(r) is not null then format('%s, not in use yet; next: %s', r.state, funnelvec._next_of(r)) end,
-            case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
+            (select format('%s; next: %s',
+                    case when r.side_table is null then 'its index is not built yet'
+                        when r.state in ('ready', 'checking', 'leaving') then r.state || ', in use'
+                        else r.state || ', not in use yet' end,
+                    coalesce(n.step, n.waits))
+                from funnelvec._next_of(r) as n
+                where coalesce(n.step, n.waits) is not null),
+            case when filled < rows then format('%s rows have no code that an index can see (null or zero%s)', rows - filled,
+                case when r.storage = 'side' and r.state = 'ready' then format(', or written past the triggers: select funnelvec.recheck(%L);', r.table_name::text)
+                    else '' end) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
             case when storage <> 'base' and toasted > 0.05
                 then funnelvec._toasted_advice(home, r.code_column, toasted) end,
@@ -291,8 +299,10 @@ begin
     join pg_am as m on m.oid = c.relam
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
+        -- What is being built, or comes next, stands in the first line.
+        and r.index_options is null
     limit 1;
-    if index_name is null and rows >= 10000 then
+    if index_name is null and rows >= 10000 and r.index_options is null then
         select string_agg(f.name, ', ' order by f.name) into starts
         from funnelvec.funnels as f
         cross join lateral funnelvec._parse_funnel(f.funnel) as p
@@ -301,7 +311,7 @@ begin
     return nullif(concat_ws(E'\n',
         case when broken is not null then format('the index %s is not valid, its building was interrupted: drop index %1$s;', broken) end,
         case when starts is not null then format('%s starts here and has no index, so it compares every row: '
-            'select funnelvec.add_resolution(%L, %L, %L, index => true);', starts, r.table_name::text, r.column_name, r.resolution) end,
+            'select funnelvec.add_resolution(%L, %L, %L, index => true, concurrently => true);', starts, r.table_name::text, r.column_name, r.resolution) end,
         case when growth > 1.5 and index_bytes > 1000000 then format(
             'the index has %s times the size of a new one: reindex index concurrently %s;', growth, index_name) end,
         case

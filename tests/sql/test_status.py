@@ -164,6 +164,10 @@ def test_an_interrupted_index_and_a_missing_one(shop: Connection, superuser_url:
     assert missing.startswith("f starts here and has no index")
     heed(shop, broken)
     heed(shop, missing)
+    for verb in ("create index concurrently", "select funnelvec.activate"):
+        advice = status(shop)["advice"].splitlines()
+        assert len(advice) == 1 and f"is not built yet; next: {verb}" in advice[0]
+        heed(shop, advice[0])
     assert status(shop)["advice"] == ""
     assert status(shop)["index_name"] is not None
 
