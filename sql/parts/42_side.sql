@@ -283,6 +283,26 @@ begin
 end
 $body$;
 
+-- SQL that tells from `old` and `new` whether the key or the vector is another one. A wide vector that nobody has changed is the same
+-- value out of line, which is seen without reading it (17 and later); comparing it costs more than the whole update of the row. The
+-- operator has its schema, since `is distinct from` would look for one on the search_path, which is empty while a dump is restored.
+create or replace function funnelvec._side_changed(r funnelvec.resolutions)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(format('old.%1$I is distinct from new.%1$I', k.name), ' or ' order by k.ordinal)
+        || case
+            when current_setting('server_version_num')::integer < 170000 then format(' or %s', v.changed)
+            else format(' or pg_column_toast_chunk_id(old.%1$I) is distinct from pg_column_toast_chunk_id(new.%1$I)'
+                ' or pg_column_toast_chunk_id(new.%1$I) is null and %2$s', r.column_name, v.changed)
+        end
+    from funnelvec._key(r.table_name) as k
+    cross join format('coalesce(old.%1$I operator(%2$s.<>) new.%1$I, (old.%1$I is null) <> (new.%1$I is null))',
+        r.column_name, funnelvec._vector_schema()) as v (changed)
+    group by v.changed
+$body$;
+
 -- The triggers that a side table needs, and whether they are there. The one for every update is needed only where another trigger may
 -- change the vector before the row is written: then the columns that the statement names do not tell.
 create or replace function funnelvec._side_triggers(r funnelvec.resolutions)
@@ -298,7 +318,7 @@ as $body$
             (select string_agg(quote_ident(k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k)
                 || ', ' || quote_ident(r.column_name),
             r.table_name), true),
-        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row', r.table_name), exists (
+        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row when (%s)', r.table_name, funnelvec._side_changed(r)), exists (
             select from pg_trigger as b
             where b.tgrelid = r.table_name and not b.tgisinternal and b.tgenabled <> 'D'
                 and b.tgtype & 1 = 1 and b.tgtype & 2 = 2 and b.tgtype & 16 = 16)),
