@@ -324,6 +324,23 @@ as $body$
         round(100 * dead_share), relation) end
 $body$;
 
+-- Null where all pages have that much room. A partitioned table has no pages, so it takes no fillfactor: each partition has its own.
+create or replace function funnelvec._fillfactor_statements(relation regclass, wanted integer)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(format('alter table %s set (fillfactor = %s);', h.oid, wanted), ' ' order by h.number) filter (where h.number <= 3)
+        || case when max(h.number) > 3 then format(' and so for %s more partitions;', max(h.number) - 3) else '' end
+    from (
+        select l.oid, row_number() over (order by l.oid::text) as number
+        from funnelvec._heaps(relation) as l (oid)
+        join pg_class as c on c.oid = l.oid
+        where coalesce((
+            select o.option_value::integer from pg_options_to_table(c.reloptions) as o where o.option_name = 'fillfactor'), 100) > wanted
+    ) as h
+$body$;
+
 -- An update that changes no indexed column is cheap (HOT) where its page has room for one more version of the row. Codes in the row
 -- make rows long, and a page that was filled to the end has no room. Room is no help where an indexed column changes, as codes with an
 -- index do with their vector: such updates stay on their page if there is room, and are not HOT.
@@ -347,23 +364,6 @@ as $body$
     -- Room for two versions more; half a page at least stays for rows.
     from funnelvec._fillfactor_statements(relation, greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (statements)
     where w.statements is not null
-$body$;
-
--- Null where all pages have that much room. A partitioned table has no pages, so it takes no fillfactor: each partition has its own.
-create or replace function funnelvec._fillfactor_statements(relation regclass, wanted integer)
-returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select string_agg(format('alter table %s set (fillfactor = %s);', h.oid, wanted), ' ' order by h.number) filter (where h.number <= 3)
-        || case when max(h.number) > 3 then format(' and so for %s more partitions;', max(h.number) - 3) else '' end
-    from (
-        select l.oid, row_number() over (order by l.oid::text) as number
-        from funnelvec._heaps(relation) as l (oid)
-        join pg_class as c on c.oid = l.oid
-        where coalesce((
-            select o.option_value::integer from pg_options_to_table(c.reloptions) as o where o.option_name = 'fillfactor'), 100) > wanted
-    ) as h
 $body$;
 
 comment on function funnelvec.status(regclass)

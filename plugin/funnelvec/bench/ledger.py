@@ -60,8 +60,8 @@ class Kept:
     index
         What an HNSW index is over: ``"codes"``, ``"base"`` (the wide vectors), or nothing.
     touched
-        Whether a trigger of the user's keeps the time of the last update. Since it runs before the
-        row is written, it may change any column, the vector too.
+        Whether a trigger of the user's runs before a row is written, of which nobody can tell that
+        it leaves the vector alone.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Ledger:
         )
         self._connection.execute(
             f"create function {self._schema}.touch() returns trigger language plpgsql"
-            " as 'begin new.updated_at := now(); return new; end'"
+            " as 'declare at timestamptz; begin at := now(); new.updated_at := at; return new; end'"
         )
 
     def refresh(self, vectors: npt.NDArray[np.float32]) -> None:

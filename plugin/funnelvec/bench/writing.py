@@ -43,8 +43,8 @@ __all__ = ["compare_writes"]
 BARE, WIDE = Kept("without us"), Kept("without us, HNSW on the vectors", index="base")
 COLUMN, COLUMN_HNSW = Kept("column", "column"), Kept("column with HNSW", "column", "codes")
 SIDE, SIDE_HNSW = Kept("side", "side"), Kept("side with HNSW", "side", "codes")
-BARE_TOUCHED = Kept("without us, with a trigger of yours", touched=True)
-SIDE_TOUCHED = Kept("side, with a trigger of yours", "side", touched=True)
+BARE_TOUCHED = Kept("without us, BEFORE trigger", touched=True)
+SIDE_TOUCHED = Kept("side, BEFORE trigger", "side", touched=True)
 _KEPT = (BARE, COLUMN, SIDE, WIDE, COLUMN_HNSW, SIDE_HNSW)
 _FILLED = tuple(
     Kept(f"{each.name}, fillfactor {fillfactor}", each.storage, each.index, fillfactor)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
-_WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 7
+_WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
