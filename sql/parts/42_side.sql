@@ -283,6 +283,47 @@ begin
 end
 $body$;
 
+-- SQL that tells from `old` and `new` whether the key or the vector may be another one. A wide vector that nobody has changed is the
+-- same value out of line, which is seen without reading it (17 and later); comparing it costs more than the whole update of the row.
+-- The condition is parsed again for every statement, so it is short. The operator has its schema, since `is distinct from` would look
+-- for one on the search_path, which is empty while a dump is restored.
+create or replace function funnelvec._side_changed(r funnelvec.resolutions)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format(case
+            when current_setting('server_version_num')::integer >= 170000 and a.attstorage in ('e', 'x')
+                and a.atttypmod * case when t.typname = 'halfvec' then 2 else 4 end >= 2000
+            then '(%1$s and pg_column_toast_chunk_id(old.%2$I) = pg_column_toast_chunk_id(new.%2$I)) is not true'
+            else '(%1$s and old.%2$I operator(%3$s.=) new.%2$I) is not true' end,
+        (select string_agg(format('old.%1$I = new.%1$I', k.name), ' and ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        a.attname, funnelvec._vector_schema())
+    from pg_attribute as a
+    join pg_type as t on t.oid = a.atttypid
+    where a.attrelid = r.table_name and a.attname = r.column_name
+$body$;
+
+-- Whether a trigger may change the key or the vector of a row before it is written. The usual one that keeps the time of an update does
+-- not: its function assigns expressions to other columns, under conditions perhaps, returns the row, and has nothing else in it.
+create or replace function funnelvec._may_change(r funnelvec.resolutions, function oid)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select l.lanname <> 'plpgsql' or strpos(p.prosrc, '--') > 0 or strpos(p.prosrc, '/*') > 0
+        or p.prosrc ~* '\y(into|case|declare|execute)\y'
+        or p.prosrc !~* format($re$^\s*begin\s+((new\s*\.\s*[a-z_][a-z0-9_]*\s*:?=%1$s;|(if|elsif)\y(=|%1$s)*\ythen\y|else\y|end\s+if\s*;|return\s+new\s*;)\s*)+end\s*;?\s*$$re$,
+            $re$([^;'"$\\=]|'[^;'"$\\]*')*$re$)
+        or exists (
+            select
+            from regexp_matches(p.prosrc, $re$new\s*\.\s*([a-z_][a-z0-9_]*)\s*:?=$re$, 'gi') as m (found)
+            where lower(m.found[1]) = r.column_name or lower(m.found[1]) in (select k.name from funnelvec._key(r.table_name) as k))
+    from pg_proc as p
+    join pg_language as l on l.oid = p.prolang
+    where p.oid = function
+$body$;
+
 -- The triggers that a side table needs, and whether they are there. The one for every update is needed only where another trigger may
 -- change the vector before the row is written: then the columns that the statement names do not tell.
 create or replace function funnelvec._side_triggers(r funnelvec.resolutions)
@@ -298,10 +339,10 @@ as $body$
             (select string_agg(quote_ident(k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k)
                 || ', ' || quote_ident(r.column_name),
             r.table_name), true),
-        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row', r.table_name), exists (
+        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row when (%s)', r.table_name, funnelvec._side_changed(r)), exists (
             select from pg_trigger as b
             where b.tgrelid = r.table_name and not b.tgisinternal and b.tgenabled <> 'D'
-                and b.tgtype & 1 = 1 and b.tgtype & 2 = 2 and b.tgtype & 16 = 16)),
+                and b.tgtype & 1 = 1 and b.tgtype & 2 = 2 and b.tgtype & 16 = 16 and funnelvec._may_change(r, b.tgfoid))),
         (funnelvec._fit_name(s.name, '_truncate'), format('after truncate on %s for each statement', r.table_name), true)
     ) as w (name, events, needed)
     left join pg_trigger as t

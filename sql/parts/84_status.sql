@@ -107,7 +107,7 @@ begin
             funnelvec._vacuum_advice(home, rows + upkeep.dead, upkeep.dead_share),
             funnelvec._stale_advice(home, rows, upkeep.analyzed, changed),
             case when storage = 'column'
-                then funnelvec._hot_advice(home, upkeep.updates, hot_share, fillfactor, upkeep.row_bytes) end);
+                then funnelvec._hot_advice(home, upkeep.updates, upkeep.hot_updates, upkeep.moved, upkeep.row_bytes) end);
         return next;
     end loop;
     return query
@@ -334,25 +334,46 @@ as $body$
         round(100 * dead_share), relation) end
 $body$;
 
+-- Null where all pages have that much room. A partitioned table has no pages, so it takes no fillfactor: each partition has its own.
+create or replace function funnelvec._fillfactor_statements(relation regclass, wanted integer)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(format('alter table %s set (fillfactor = %s);', h.oid, wanted), ' ' order by h.number) filter (where h.number <= 3)
+        || case when max(h.number) > 3 then format(' and so for %s more partitions;', max(h.number) - 3) else '' end
+    from (
+        select l.oid, row_number() over (order by l.oid::text) as number
+        from funnelvec._heaps(relation) as l (oid)
+        join pg_class as c on c.oid = l.oid
+        where coalesce((
+            select o.option_value::integer from pg_options_to_table(c.reloptions) as o where o.option_name = 'fillfactor'), 100) > wanted
+    ) as h
+$body$;
+
 -- An update that changes no indexed column is cheap (HOT) where its page has room for one more version of the row. Codes in the row
--- make rows long, and a page that was filled to the end has no room.
+-- make rows long, and a page that was filled to the end has no room. Room is no help where an indexed column changes, as codes with an
+-- index do with their vector: such updates stay on their page if there is room, and are not HOT.
 create or replace function funnelvec._hot_advice(
     relation regclass,
     updates bigint,
-    hot_share double precision,
-    fillfactor integer,
+    hot bigint,
+    moved bigint,
     row_bytes double precision
 )
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when updates >= 1000 and hot_share < 0.5 and fillfactor > w.wanted then format(
-        '%s %% of %s updates were HOT; the others entered every index again. Leave room on the pages: alter table %s set (fillfactor = %s); '
-        'pages that are full stay so until they are rewritten (vacuum full)',
-        round(100 * hot_share), updates, relation, w.wanted) end
+    select case when updates >= 1000 and hot < 0.5 * updates
+            and (moved is null or moved >= 0.5 * updates and hot >= updates - moved - hot)
+        then format(
+            '%s %% of %s updates were HOT; the others entered every index again. Leave room on the pages: %s '
+            'pages that are full stay so until they are rewritten (vacuum full)',
+            round(100.0 * hot / updates), updates, w.statements) end
     -- Room for two versions more; half a page at least stays for rows.
-    from (select greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (wanted)
+    from funnelvec._fillfactor_statements(relation, greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (statements)
+    where w.statements is not null
 $body$;
 
 comment on function funnelvec.status(regclass)
