@@ -1,7 +1,7 @@
 -- Filling a side table, building its index and switching searches over: resumable steps, each a short transaction.
 --
 --   filling   rows that were there before the triggers are copied in batches, in the order of the key
---   sweeping  every row is looked up once more; then the table is filled
+--   sweeping  every row is looked up once more, in batches too; then the table is filled
 --   filled    the index is built (concurrently, which only the client can ask for); then activate
 --   ready     searches use it
 --   leaving   searches have switched between a column and a side table; what they have left is dropped in a step of its own, because a
@@ -54,16 +54,7 @@ begin
             message = format('the side table of %s of %s.%I is gone', r.resolution, r.table_name, r.column_name),
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
     end if;
-    if r.state = 'filling' then
-        r := funnelvec._fill_batch(r, batch);
-    elsif r.state = 'sweeping' then
-        perform funnelvec._sweep(r);
-        r.state := 'filled';
-    else
-        perform funnelvec._correct(r);
-        perform funnelvec._sweep(r);
-        r.state := 'ready';
-    end if;
+    r := funnelvec._take_batch(r, batch);
     update funnelvec.resolutions as u
     set state = r.state, filled_to = r.filled_to, filled = r.filled
     where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
@@ -72,6 +63,41 @@ begin
     state := r.state;
     done := r.filled;
     total := greatest(funnelvec._believed_rows(r.table_name), r.filled);
+end
+$body$;
+
+-- A batch of a side table, without making others wait for those whom the batch waits for. It stands on codes that are not committed;
+-- a writer who has changed one vector and wants to change another that is in the batch, while the batch comes to the first, would
+-- wait for the batch and the batch for him. So it gives up soon (before PostgreSQL looks for a deadlock and picks a victim), which lets
+-- everybody go, and takes fewer rows: in the end one row alone, which nobody else waits for.
+create or replace function funnelvec._take_batch(r funnelvec.resolutions, batch integer)
+returns funnelvec.resolutions
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    before text := current_setting('lock_timeout');
+    deadline timestamptz := clock_timestamp() + nullif(before, '0')::interval;
+    rows integer := batch;
+    taken funnelvec.resolutions;
+begin
+    loop
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            if r.state = 'filling' then
+                taken := funnelvec._fill_batch(r, rows);
+            else
+                taken := funnelvec._sweep_batch(r, rows);
+            end if;
+            perform set_config('lock_timeout', before, true);
+            return taken;
+        exception when lock_not_available then
+            if clock_timestamp() > deadline then
+                raise;
+            end if;
+            rows := greatest(1, rows / 8);
+        end;
+    end loop;
 end
 $body$;
 
@@ -102,7 +128,6 @@ declare
     plain text;
     backwards text;
     texts text;
-    reached text;
     counted bigint;
     last text[];
 begin
@@ -110,37 +135,54 @@ begin
         string_agg(format('t.%I as key_%s', k.name, k.ordinal), ', ' order by k.ordinal),
         string_agg(format('b.key_%s', k.ordinal), ', ' order by k.ordinal),
         string_agg(format('b.key_%s desc', k.ordinal), ', ' order by k.ordinal),
-        string_agg(format('b.key_%s::text', k.ordinal), ', ' order by k.ordinal),
-        case when r.filled_to is not null then format(' where (%s) > (%s)',
-            string_agg(format('t.%I', k.name), ', ' order by k.ordinal),
-            string_agg(format('%L::%s', r.filled_to[k.ordinal], k.type), ', ' order by k.ordinal)) end
-    into keys, plain, backwards, texts, reached
+        string_agg(format('b.key_%s::text', k.ordinal), ', ' order by k.ordinal)
+    into keys, plain, backwards, texts
     from funnelvec._key(r.table_name) as k;
     execute format(
         $text$
         with batch as materialized (
-            select %1$s, t.%2$I as vector from %3$s as t%4$s order by %5$s limit %6$s
+            select %1$s, t.%2$I as vector from %3$s as t where %4$s order by %5$s limit %6$s
         ), put as (
             insert into %7$s select %8$s, %9$s from batch as b where b.vector is not null on conflict do nothing
         )
         select (select count(*) from batch), (select array[%10$s] from batch as b order by %11$s limit 1)
         $text$,
-        keys, r.column_name, r.table_name, reached,
+        keys, r.column_name, r.table_name, funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, null),
         (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
         batch, r.side_table, plain, code.expression, texts, backwards)
     into counted, last;
     r.filled := r.filled + counted;
-    r.filled_to := coalesce(last, r.filled_to);
+    r.filled_to := last;
     if counted < batch then
         r.state := 'sweeping';
+        r.filled_to := null;
     end if;
     return r;
 end
 $body$;
 
--- What batches and triggers could not see: rows that came with a partition that was attached, codes whose row has gone.
-create or replace function funnelvec._sweep(r funnelvec.resolutions)
-returns void
+-- That a key lies behind `above` and not behind `upto` (null: no bound), for a relation whose first columns are the key, or the table.
+create or replace function funnelvec._key_range(table_name regclass, alias text, relation regclass, above text[], upto text[])
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select concat_ws(' and ', 'true',
+        case when above is not null then format('(%s) > (%s)', k.names, (
+            select string_agg(format('%L::%s', above[y.ordinal], y.type), ', ' order by y.ordinal) from funnelvec._key(table_name) as y)) end,
+        case when upto is not null then format('(%s) <= (%s)', k.names, (
+            select string_agg(format('%L::%s', upto[y.ordinal], y.type), ', ' order by y.ordinal) from funnelvec._key(table_name) as y)) end)
+    from (
+        select string_agg(format('%s.%I', alias, case when relation = table_name then y.name else a.attname end), ', ' order by y.ordinal)
+        from funnelvec._key(table_name) as y
+        left join pg_attribute as a on a.attrelid = relation and a.attnum = y.ordinal
+    ) as k (names)
+$body$;
+
+-- What batches and triggers could not see, in the next `batch` rows: codes whose row has gone, rows that came with a partition that was
+-- attached. Where a trigger was off, also codes that are not those of their vectors.
+create or replace function funnelvec._sweep_batch(r funnelvec.resolutions, batch integer)
+returns funnelvec.resolutions
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -149,20 +191,37 @@ declare
     base record := funnelvec._base(r.table_name, r.column_name);
     code record := funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code);
     joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
+    keys text := (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k);
+    upto text[];
+    range text;
 begin
+    execute format('select array[%s] from %s as t where %s order by %s offset %s limit 1',
+        (select string_agg(format('t.%I::text', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        r.table_name, funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, null), keys, batch - 1)
+    into upto;
+    range := funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, upto);
+    if r.state = 'checking' then
+        perform funnelvec._correct(r, range);
+    end if;
+    -- Deleted first: a row of such a key may come back at this moment and find its code still there. The next statement sees that row,
+    -- if it is committed by now; if it is not, its trigger waits for us and then writes the code.
     execute format(
-        'insert into %1$s select %2$s, %3$s from %4$s as t where t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
-        r.side_table, (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
-        code.expression, r.table_name, r.column_name, joined);
+        'delete from %s as s where %s and not exists (select from %s as t where %s and t.%I is not null)',
+        r.side_table, funnelvec._key_range(r.table_name, 's', r.side_table, r.filled_to, upto), r.table_name, joined, r.column_name);
     execute format(
-        'delete from %s as s where not exists (select from %s as t where %s and t.%I is not null)',
-        r.side_table, r.table_name, joined, r.column_name);
+        'insert into %1$s select %2$s, %3$s from %4$s as t where %7$s and t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
+        r.side_table, keys, code.expression, r.table_name, r.column_name, joined, range);
+    r.filled_to := upto;
+    if upto is null then
+        r.state := case r.state when 'checking' then 'ready' else 'filled' end;
+    end if;
+    return r;
 end
 $body$;
 
 -- Codes that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody who
 -- changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
-create or replace function funnelvec._correct(r funnelvec.resolutions)
+create or replace function funnelvec._correct(r funnelvec.resolutions, range text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -177,14 +236,13 @@ begin
         with changed as materialized (
             select t.*
             from %1$s as t join %2$s as s on %3$s
-            where t.%4$I is not null and s.%5$I operator(%6$s.<>) %7$s
+            where %8$s and t.%4$I is not null and s.%5$I operator(%6$s.<>) %7$s
             for share of t
         )
-        update %2$s as s set %5$I = %8$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %8$s
+        update %2$s as s set %5$I = %7$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %7$s
         $text$,
         r.table_name, r.side_table, funnelvec._side_join(r.side_table, 's', r.table_name), r.column_name, r.code_column, home,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
+        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression, range);
 end
 $body$;
 
