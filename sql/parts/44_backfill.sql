@@ -35,7 +35,7 @@ begin
         raise exception using
             errcode = 'FV004',
             message = format('batch is %s', coalesce(batch::text, 'null')),
-            hint = 'Fill 1 to 1000000 rows at a time; 10000 is the default.';
+            hint = 'Fill 1 to 1000000 rows at a time; 2000 is the default of the procedure.';
     end if;
     select s.* into r
     from funnelvec.resolutions as s
@@ -48,6 +48,7 @@ begin
         return;
     end if;
     perform funnelvec._check_sees_all(table_name);
+    perform funnelvec._check_sees_now();
     if not funnelvec._side_stands(r) then
         raise exception using
             errcode = 'FV005',
@@ -247,7 +248,7 @@ end
 $body$;
 
 -- For users of psql. Python's backfill and the command of that name do the same, build the index and activate.
-create or replace procedure funnelvec.backfill(table_name regclass, batch integer default 10000)
+create or replace procedure funnelvec.backfill(table_name regclass, batch integer default 2000)
 language plpgsql
 as $body$
 -- A procedure with a SET clause cannot commit, so every name here has its schema, and no operator is used.
@@ -364,6 +365,7 @@ declare
     r funnelvec.resolutions;
     stored record;
     wanted record := funnelvec._parse_resolution(resolution);
+    since xid;
 begin
     perform funnelvec._base(table_name, column_name);
     perform funnelvec._check_owner(table_name);
@@ -371,12 +373,14 @@ begin
     from funnelvec.resolutions as s
     where s.table_name = $1 and s.column_name = $2 and s.resolution = $3
     for update;
+    since := (select s.xmin from funnelvec.resolutions as s where s.table_name = $1 and s.column_name = $2 and s.resolution = $3);
     if r.side_table is null then
         raise exception using
             errcode = 'FV005',
             message = format('%s has no side table for %s of column %L', table_name, resolution, left(column_name, 100)),
             hint = 'Only side storage is activated: columns are used from the moment they are there.';
     elsif r.state = 'leaving' then
+        perform funnelvec._wait_for_snapshots(since, format('searches were switched to the new place of %s', resolution));
         perform funnelvec._leave(r);
         return;
     end if;
@@ -389,6 +393,9 @@ begin
             message = case when r.state in ('filled', 'ready', 'checking') then format('the index over %s is not built', r.side_table)
                 else format('%s is not filled yet: %s rows so far', r.side_table, r.filled) end,
             hint = 'Run: ' || funnelvec._next_of(r);
+    end if;
+    if r.state = 'filled' then
+        perform funnelvec._wait_for_snapshots(since, format('%s was filled', r.side_table));
     end if;
     r.state := case when r.storage = 'column' then 'leaving' when r.state = 'checking' then 'checking' else 'ready' end;
     r.storage := 'side';
@@ -418,7 +425,7 @@ begin
         select from funnelvec._made_columns(r.table_name) as m
         where m.code_column = r.code_column and m.column_name = r.column_name and m.resolution = r.resolution)
     then
-        perform funnelvec._lock_briefly(r.table_name, 'access exclusive');
+        perform funnelvec._lock_briefly('access exclusive', r.table_name);
         execute format('alter table %s drop column %I', r.table_name, r.code_column);
     end if;
     r.state := 'ready';

@@ -150,10 +150,18 @@ class Live:
     # -- who uses it ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def in_use(self, *, searching: int = 0) -> Iterator[Live]:
-        """Clients that write and search, and others that only search, until the block ends."""
+    def in_use(self, *, searching: int = 0, pool: Any = None) -> Iterator[Live]:
+        """Clients that write and search, and others that only search, until the block ends.
+
+        Of those that only search, every other one takes its connections from the pool.
+        """
         self._threads = [
-            Client(self, number, writes=number < self.writers)
+            Client(
+                self,
+                number,
+                writes=number < self.writers,
+                pool=pool if number >= self.writers and number % 2 else None,
+            )
             for number in range(self.writers + searching)
         ]
         for thread in self._threads:
@@ -286,9 +294,9 @@ class Live:
 class Client(threading.Thread):
     """One connection that writes rows of its own, and searches all."""
 
-    def __init__(self, live: Live, number: int, *, writes: bool) -> None:
+    def __init__(self, live: Live, number: int, *, writes: bool, pool: Any = None) -> None:
         super().__init__(name=f"client {number}", daemon=True)
-        self.live, self.number, self.writes = live, number, writes
+        self.live, self.number, self.writes, self.pool = live, number, writes, pool
         self.steps = 0
         self.random = random.Random(number)
         self._ids = itertools.count(ROWS * 2 + number - ROWS * 2 % live.writers, live.writers)
@@ -320,7 +328,7 @@ class Client(threading.Thread):
                 self.live.faults.append(f"{self.name}: {traceback.format_exc()}")
 
     def _work(self, connection: Connection) -> None:
-        table = fv.wrap(connection).table("items", vector="emb")
+        table = fv.wrap(self.pool or connection).table("items", vector="emb")
         while not self.live.stopped.is_set() and not self.live.faults:
             if not self.writes or self.random.random() < 0.4:
                 self._search(connection, table)
@@ -448,7 +456,7 @@ class Client(threading.Thread):
         part = self.random.randrange(self.live.writers) if self.random.random() < 0.3 else None
         complete = funnel in ("exact", "whole")
         began = _now()
-        if self.random.random() < 0.5:
+        if self.pool is None and self.random.random() < 0.5:
             hits = search(connection, funnel, query, part)
         else:
             filter = None if part is None else {"part": part}

@@ -26,7 +26,7 @@ concurrently and switches searches over. Readers and writers go on meanwhile. It
 any time (Ctrl-C, a lost connection, a crash): the next call goes on from there."""
     add_target(parser, table=True)
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="rows per transaction (default: what takes 0.5 s)"
+        "--batch", type=int, metavar="N", help="rows per transaction (default: what takes 0.2 s)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the next statement of each table, run nothing"
