@@ -304,9 +304,9 @@ begin
     stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(r.table_name, r.column_name)).code);
     if r.index_options is not null and funnelvec._index_of(r.side_table, r.code_column, stored.opclass) is null then
         if funnelvec._invalid_index(r) is not null then
-            -- A build holds this lock to its end, and so does VACUUM.
+            -- A build holds this lock to its end, and so does VACUUM. Autovacuum (nobody's session) makes way for whoever waits for it.
             select l.pid into builder
-            from pg_locks as l
+            from pg_locks as l join pg_stat_activity as a on a.pid = l.pid and a.usesysid is not null
             where l.relation = r.side_table and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
                 and l.database = (select d.oid from pg_database as d where d.datname = current_database())
             limit 1;

@@ -34,7 +34,14 @@ pytestmark = pytest.mark.slow
 
 #: The processes die, the machine does not: what they wrote is there without waiting for the disk.
 #: A page that was being written may be torn all the same, and a commit must not be answered early.
-SETTINGS = {**databases.FAST, "synchronous_commit": True, "full_page_writes": True}
+#: Autovacuum comes as often as it can, as on a busy server.
+SETTINGS = {
+    **databases.FAST,
+    "synchronous_commit": True,
+    "full_page_writes": True,
+    "autovacuum": True,
+    "autovacuum_naptime": "1s",
+}
 CLIENTS = 8
 LOADED = 1_000_000
 
@@ -346,3 +353,49 @@ def test_killed(
     )
     with databases.connected(server.url()) as admin:
         databases.drop_database(admin, name)
+
+
+def test_autovacuum_does_not_stop_an_adoption(machine: tuple[Killable, databases.Server]) -> None:
+    """It is at work on the side table while an index that a stopped build left there is dropped."""
+    _, server = machine
+    name = databases.new_name(server)
+    with databases.connected(server.url()) as admin:
+        databases.create_database(admin, name, template=server.template("funnelvec"))
+    database = databases.Database(server, name)
+    with (
+        databases.connected(database.superuser_url) as admin,
+        databases.connected(database.owner_url) as owner,
+    ):
+        Live(database.owner_url, CLIENTS).make(owner)
+        side.run(
+            owner,
+            "select funnelvec.add_resolution('items', 'emb', '8:f16', storage => 'side', index => true)",
+        )
+        side.run(owner, "call funnelvec.backfill('items')")
+        build = side.one(owner, "select funnelvec.next_step('items')")
+        with psycopg.connect(database.owner_url) as holder:
+            side.run(holder, "delete from items_emb_8_f16 where id = -1")
+            owner.execute("set lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                side.run(owner, build)
+            owner.execute("reset lock_timeout")
+        side.run(owner, "update items set emb = emb, note = 'dead'")
+        side.run(owner, "delete from items_emb_8_f16 where id % 2 = 0")
+        side.run(
+            owner,
+            "alter table items_emb_8_f16 set (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+            " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)",
+        )
+        at_work = (
+            "select l.pid from pg_locks as l join pg_stat_activity as a using (pid) where l.granted"
+            " and l.relation = 'items_emb_8_f16'::regclass and l.mode = 'ShareUpdateExclusiveLock'"
+            " and a.backend_type = 'autovacuum worker'"
+        )
+        wait_until(
+            lambda: admin.execute(at_work.encode()).fetchone() is not None, "autovacuum is at work"
+        )
+        assert side.one(owner, "select funnelvec.next_step('items')").startswith(
+            "drop index concurrently"
+        )
+        steps = side.finish(owner, "items")
+        assert [step.split()[0] for step in steps] == ["drop", "create", "select"]

@@ -104,13 +104,17 @@ def test_what_locks_a_table_reads_none_of_it(wide: Connection, pg_database: Data
     """Every step of an adoption either stops nobody, or touches a handful of rows while it does."""
     seen: dict[str, set[str]] = {}
     run = side.run
+    touched = (
+        "select pg_stat_get_xact_tuples_returned('items'::regclass)"
+        " + pg_stat_get_xact_tuples_fetched('items'::regclass)"
+    )
 
     def step(statement: str) -> None:
         name = statement.partition("(")[0].split(".")[-1]
         with wide.transaction():
-            before = side.one(wide, "select pg_stat_get_xact_tuples_returned('items'::regclass)")
+            before = side.one(wide, touched)
             run(wide, statement)
-            after = side.one(wide, "select pg_stat_get_xact_tuples_returned('items'::regclass)")
+            after = side.one(wide, touched)
             held = strong_locks(wide)
         seen[name] = seen.get(name, set()) | held
         assert not held or after - before <= 10, f"{statement}: {held}, {after - before} rows"

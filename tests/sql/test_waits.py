@@ -105,7 +105,7 @@ def test_a_batch_lets_writers_go_that_it_would_wait_for(
         run(other, "update items set emb = %s where id = 3", VECTORS[2])
         run(writer, "update items set emb = %s where id in (5, 4)", VECTORS[3])
         run(other, "update items set emb = %s where id = 2", VECTORS[4])
-        assert done == []
+        assert done in ([], [state])  # it has gone as far as that row, or waits for it alone
         writer.execute("commit")
     assert done[0] in ("filling", "sweeping", "filled", "checking", "ready"), done
     finish(items, "items")
