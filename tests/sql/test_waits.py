@@ -365,3 +365,35 @@ def test_repair_does_not_empty_codes_that_searches_use(items: Connection) -> Non
     finish(items, "items")
     assert one(items, "select storage || ' ' || state from funnelvec.resolutions") == "side ready"
     assert faults(items, "items") == []
+
+
+@pytest.mark.parametrize("shape", ["bigint", "hash partitions"])
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("log", [True, False])
+def test_a_search_that_waits_for_a_rewrite_does_not_come_back_empty(
+    owner_conn: Connection, connect: Callable[[], Connection], shape: str, index: bool, log: bool
+) -> None:
+    """The rows of a rewritten table are invisible to who began before; PostgreSQL just finds none."""
+    make(owner_conn, SHAPES[shape])
+    adopt(owner_conn, "items", index=index)
+    run(owner_conn, "select funnelvec.create_funnel('f', 'items', 'emb', '8:f16@150 > 16:f32')")
+    if log:
+        run(owner_conn, "select funnelvec.log_queries('f', 1)")
+    searcher = connect()
+    query = f"select count(*) from f('{VECTORS[0]}')"
+    assert one(searcher, query) == 10
+    owner_conn.execute("begin")
+    run(owner_conn, "select funnelvec.add_resolution('items', 'emb', '16:bit')")
+    with doing(searcher, query) as done:
+        wait_for_lock(connect(), searcher)
+        owner_conn.execute("commit")
+    # A volatile function (one that logs) looks anew with each statement, and sees them.
+    assert done == [10] if log else isinstance(done[0], psycopg.errors.SerializationFailure), done
+    assert one(searcher, query) == 10
+    assert (
+        one(searcher, f"""select count(*) from f('{VECTORS[0]}', filter => '{{"note": "none"}}')""")
+        == 0
+    )
+    with searcher.transaction():
+        run(searcher, "truncate items")
+        assert one(searcher, query) == 0
