@@ -297,7 +297,7 @@ as $body$
         select jsonb_path_query_first(node, 'strict $.** ? (exists (@."Order By"))."Index Name"', silent => true) #>> '{}',
             -- Not one that only looks up the other part of a row that was found: of two tables, the outer one drives.
             jsonb_path_query_first(
-                node, 'strict $.** ? (@."Parent Relationship" != "Inner" && exists (@."Index Name"))."Index Name"', silent => true) #>> '{}'
+                node, 'strict $.** ? (@."Parent Relationship" != "Inner" && exists (@."Index Cond"))."Index Name"', silent => true) #>> '{}'
     ) as n (nearest, filtering)
 $body$;
 

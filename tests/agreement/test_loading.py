@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,6 +230,41 @@ def test_columns_of_many_arrow_types(docs: Any, name: str, type: Any) -> None:
     place = table.column_names.index(name)
     docs.load(table.set_column(place, name, pa.array(given[name], type)))
     check_holds(docs, 40)
+
+
+@pytest.mark.parametrize("form", ["structs", "texts"])
+def test_lists_and_json_in_arrow(engine: Any, form: str) -> None:
+    meta = [{"size": 3, "colours": ["red", None]}, None, {"size": 4.5, "colours": []}, None]
+    texts = [None if each is None else json.dumps(each) for each in meta]
+    table = pa.table(
+        {
+            "id": range(4),
+            "embedding": list(vectors(4)),
+            "tags": pa.array([["a", None], [], None, ["b", "é"]], pa.large_list(pa.string())),
+            "days": pa.array([[ZERO_DAY], None, [], [None]], pa.list_(pa.timestamp("us", "UTC"))),
+            "meta": pa.array(meta if form == "structs" else texts),
+        }
+    )
+    columns = {"tags": "text[]", "days": "timestamp[]", "meta": "json"}
+    docs = engine.create(f"lists_{next(NUMBERS)}", dims=DIMS, columns=columns)
+    docs.create_funnel(f"f_{next(NUMBERS)}", f"{DIMS}:f32", returns=list(columns))
+    funnel = f"f_{next(NUMBERS) - 1}"
+    assert docs.load(table).rows == 4
+    found = {hit.id: hit.columns for hit in docs.search(vectors(4)[0], k=4, funnel=funnel)}
+    assert [found[i]["tags"] for i in range(4)] == [["a", None], [], None, ["b", "é"]]
+    assert [found[i]["days"] for i in range(4)] == [[ZERO_DAY], None, [], [None]]
+    assert [found[i]["meta"] for i in range(4)] == meta
+    hits = docs.search(vectors(4)[0], k=4, funnel=funnel, filter={"meta.size": {"$gt": 4}})
+    assert [hit.id for hit in hits] == [2]
+    wrong = {
+        "tags": (pa.array([["a"]]).cast(pa.list_(pa.binary())), "holds text\\[\\] values"),
+        "days": (pa.array([[1]], pa.list_(pa.timestamp("ns"))), "holds timestamp\\[\\] values"),
+        "meta": (pa.array(["{"]), "row 0: no JSON"),
+    }
+    for name, (column, message) in wrong.items():
+        row = pa.table({"id": [9], "embedding": list(vectors(1)), name: column})
+        with pytest.raises(errors.InvalidInput, match=message):
+            docs.load(row)
 
 
 def test_names_of_columns(docs: Any) -> None:

@@ -119,7 +119,10 @@ def test_body_is_neutral() -> None:
     """One text for every delivery: nothing in it may depend on who runs it, or in what."""
     source = load_source()
     forbidden = r"^\s*(begin|commit|rollback|abort)\s*;|^\s*alter\s+extension\s|@\w+@"
-    found = re.search(forbidden, source.body, re.MULTILINE | re.IGNORECASE)
+    # What a procedure does when it is called is not done by the text.
+    outside = re.sub(r"\$(\w*)\$.*?\$\1\$", "", source.body, flags=re.DOTALL)
+    assert len(outside) > 10_000
+    found = re.search(forbidden, outside, re.MULTILINE | re.IGNORECASE)
     assert found is None, found
     assert source.version not in source.body
 

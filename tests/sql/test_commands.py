@@ -124,6 +124,29 @@ def test_search_filters_and_counts(products_database: Database, call: Callable[.
     assert nothing == "no hits\n"
 
 
+def test_search_pages_and_prints_returned_columns(
+    products_database: Database, products: Any, call: Callable[..., Any]
+) -> None:
+    products.execute(
+        "select funnelvec.create_funnel('priced', 'products', 'embedding', '16:f16@100 > 32:f32',"
+        " returns => array['price'])"
+    )
+    base = ("search", products_database.owner_url, "products", "--funnel", "priced", "--like", "5")
+    hits = call(*base, "-k", "6", "--json")["hits"]
+    (price,) = products.execute(
+        "select price from products where id = %s", (hits[0]["id"],)
+    ).fetchone()
+    assert hits[0]["columns"] == {"price": price}
+    rest = call(*base, "-k", "3", "--after", hits[2]["cursor"], "--json")["hits"]
+    assert rest == hits[3:]
+    head, *lines = (line.split() for line in call(*base, "-k", "6").splitlines())
+    assert head == ["id", "price", "score", "relevance"]
+    assert [line[:2] for line in lines] == [
+        [str(h["id"]), str(h["columns"]["price"])] for h in hits
+    ]
+    assert cli.main([*base, "--after", "17"]) == 1
+
+
 def test_explain_shows_every_stage(products_database: Database, call: Callable[..., Any]) -> None:
     arguments = ("explain", products_database.owner_url, "products", "--like", "7")
     found = call(*arguments, "--funnel", "three_stages", "--json")

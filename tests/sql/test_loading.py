@@ -92,6 +92,18 @@ TYPES: dict[str, list[Any]] = {
     "uuid": [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), uuid.UUID(int=7)],
     "whole": [1, 2, 3],
     "words": ["a", "é", ""],
+    "smallint[]": [[1, None, -(2**15)], [], [7]],
+    "bigint[]": [[2**63 - 1], [], [None, None]],
+    "double precision[]": [[0.1, float("inf")], [], [5e-324, None]],
+    "numeric[]": [[Decimal("12345678901234567890.5"), None], [], [Decimal("-0.001")]],
+    "text[]": [["", None, 'é{},"\\'], [], ["NULL"]],
+    "varchar(5)[]": [["äöüß€"], [], [None, "a"]],
+    "boolean[]": [[True, None, False], [], [False]],
+    "date[]": [[datetime.date(1, 1, 1), None], [], [datetime.date(9999, 12, 31)]],
+    "timestamptz[]": [[datetime.datetime(2024, 2, 29, tzinfo=UTC), None], [], [None]],
+    "uuid[]": [[uuid.UUID(int=7), None], [], [uuid.UUID(int=0)]],
+    "jsonb": [{"a": [1, None, "é"], "b": {"c": True}}, [], "text"],
+    "json": [{"z": 1.5, "a": "ß"}, 7, False],
 }
 
 

@@ -44,8 +44,8 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
         None,
     ),
     "load parquet": (
-        "import funnelvec as fv, pathlib; pathlib.Path(__file__ + '.parquet').touch();"
-        " fv.connect('memory:').create('t', dims=2).load(__file__ + '.parquet')",
+        "import funnelvec as fv, pathlib; pathlib.Path('empty.parquet').touch();"
+        " fv.connect('memory:').create('t', dims=2).load('empty.parquet')",
         "arrow",
     ),
     "load command": (
@@ -133,7 +133,7 @@ def test_the_table_is_that_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("extra", [None, *BRINGS])
-def test_an_extra_alone(extra: str | None) -> None:
+def test_an_extra_alone(extra: str | None, tmp_path: Path) -> None:
     there = closure(extra) if extra else set()
     blocked = set().union(*BRINGS.values()) - there
     for package in there:
@@ -147,6 +147,7 @@ def test_an_extra_alone(extra: str | None) -> None:
             json.dumps({name: code for name, (code, _) in ACTIONS.items()}),
             __file__,
         ],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
