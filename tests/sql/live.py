@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 DIMS = 16
-ROWS = 1_200
+ROWS = 900
 #: A row that is there from the beginning and that nobody writes.
 QUIET = 601
 #: Enough for every row there can be: with it a funnel is exact, and a missing code is a missing hit.

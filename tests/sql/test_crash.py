@@ -241,7 +241,7 @@ def while_switching_over(scene: Scene) -> None:
 def while_loading(scene: Scene, *, between: bool) -> None:
     scene.add_side()
     scene.backfill()
-    rows = {LOADED + i: living.new_row("loaded") for i in range(500)}
+    rows = {LOADED + i: living.new_row("loaded") for i in range(300)}
     scene.live.record_possible(rows)
     given = [
         {"id": i, "emb": living.vector_of(row.version), "part": i % CLIENTS,
@@ -251,13 +251,13 @@ def while_loading(scene: Scene, *, between: bool) -> None:
 
     def source() -> Iterator[Any]:
         for number, row in enumerate(given):
-            if between and number == 350 and scene.live.kills == 0:
+            if between and number == 250 and scene.live.kills == 0:
                 scene.live.let_them_work(3)
                 scene.kill()
             yield row
 
     def told(done: int, total: int) -> None:
-        if not between and done > 250 and scene.live.kills == 0:
+        if not between and done > 150 and scene.live.kills == 0:
             scene.live.let_them_work(3)
             scene.kill()
 
@@ -270,7 +270,7 @@ def while_loading(scene: Scene, *, between: bool) -> None:
         load()
     scene.come_back()
     report = load()
-    assert 200 <= report.skipped < 500 and report.skipped + report.rows == 500
+    assert 100 <= report.skipped < 300 and report.skipped + report.rows == 300
 
 
 def while_dropping(scene: Scene) -> None:
@@ -397,5 +397,5 @@ def test_autovacuum_does_not_stop_an_adoption(machine: tuple[Killable, databases
         assert side.one(owner, "select funnelvec.next_step('items')").startswith(
             "drop index concurrently"
         )
-        steps = side.finish(owner, "items")
-        assert [step.split()[0] for step in steps] == ["drop", "create", "select"]
+        side.run(owner, side.one(owner, "select funnelvec.next_step('items')"))
+        assert side.one(owner, "select funnelvec.next_step('items')") == build
