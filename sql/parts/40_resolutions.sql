@@ -477,6 +477,10 @@ begin
             message = format('resolution %s of %s is used by: %s', resolution, table_name, users),
             hint = 'Replace or drop those funnels first (funnelvec.drop_funnel).';
     end if;
+    perform funnelvec._wait_for_snapshots(
+        (select p.xmin from funnelvec.funnels as f join pg_proc as p on p.oid = funnelvec._function_oid(f)
+         where f.table_name = $1 and f.column_name = $2 order by age(p.xmin) limit 1),
+        format('the funnels of %s.%I were changed', table_name, column_name));
     delete from funnelvec.resolutions as r
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
     if stored.side_table is not null then
@@ -485,7 +489,7 @@ begin
     if (stored.storage = 'column' or stored.state = 'leaving') and stored.code_column <> stored.column_name then
         -- A column that the row names and that holds no code is data of somebody's.
         if exists (select from funnelvec._made_columns($1) as m where m.code_column = stored.code_column and m.resolution = $3) then
-            perform funnelvec._lock_briefly(table_name, 'access exclusive');
+            perform funnelvec._lock_briefly('access exclusive', table_name);
             execute format('alter table %s drop column %I', table_name, stored.code_column);
         end if;
     elsif stored.storage = 'column' and stored.index_name is not null then
@@ -494,6 +498,7 @@ begin
             from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as m on m.oid = c.relam
             where i.indrelid = $1 and c.relname = stored.index_name and m.amname = 'hnsw');
         if made is not null then
+            perform funnelvec._lock_briefly('access exclusive', table_name);
             execute format('drop index %s', made);
         end if;
         perform funnelvec._write_function(f) from funnelvec.funnels as f where f.table_name = $1 and f.column_name = $2;

@@ -1,7 +1,7 @@
 -- Filling a side table, building its index and switching searches over: resumable steps, each a short transaction.
 --
 --   filling   rows that were there before the triggers are copied in batches, in the order of the key
---   sweeping  every row is looked up once more; then the table is filled
+--   sweeping  every row is looked up once more, in batches too; then the table is filled
 --   filled    the index is built (concurrently, which only the client can ask for); then activate
 --   ready     searches use it
 --   leaving   searches have switched between a column and a side table; what they have left is dropped in a step of its own, because a
@@ -36,7 +36,7 @@ begin
         raise exception using
             errcode = 'FV004',
             message = format('batch is %s', coalesce(batch::text, 'null')),
-            hint = 'Fill 1 to 1000000 rows at a time; 10000 is the default.';
+            hint = 'Fill 1 to 1000000 rows at a time; 2000 is the default of the procedure.';
     end if;
     select s.* into r
     from funnelvec.resolutions as s
@@ -50,20 +50,14 @@ begin
     end if;
     went_through := -r.filled;
     perform funnelvec._check_sees_all(table_name);
+    perform funnelvec._check_sees_now();
     if not funnelvec._side_stands(r) then
         raise exception using
             errcode = 'FV005',
             message = format('the side table of %s of %s.%I is gone', r.resolution, r.table_name, r.column_name),
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
     end if;
-    if r.state = 'sweeping' then
-        r.state := case when funnelvec._sweep_briefly(r) then 'filled' else 'sweeping' end;
-    else
-        r := funnelvec._fill_briefly(r, batch);
-        if r.state = 'checked' then
-            r.state := case when funnelvec._sweep_briefly(r) then 'ready' else 'checking' end;
-        end if;
-    end if;
+    r := funnelvec._take_batch(r, batch);
     update funnelvec.resolutions as u
     set state = r.state, filled_to = r.filled_to, filled = r.filled
     where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
@@ -90,28 +84,36 @@ as $body$
     join pg_class as c on c.oid = l.relid and c.relkind = 'r'
 $body$;
 
--- Filling, or checking, a batch that never holds codes while it waits for somebody: a writer who has changed the vector of one row and stays in his transaction
--- would else stop all who change another row of the batch. Where it would wait, it takes fewer rows, down to the one that is waited for.
-create or replace function funnelvec._fill_briefly(r funnelvec.resolutions, batch integer)
+-- A batch of a side table, without making others wait for those whom the batch waits for. It stands on codes that are not committed;
+-- a writer who has changed one vector and wants to change another that is in the batch, while the batch comes to the first, would
+-- wait for the batch and the batch for him. So it gives up soon (before PostgreSQL looks for a deadlock and picks a victim), which lets
+-- everybody go, and takes fewer rows: in the end one row alone, which nobody else waits for.
+create or replace function funnelvec._take_batch(r funnelvec.resolutions, batch integer)
 returns funnelvec.resolutions
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     before text := current_setting('lock_timeout');
+    deadline timestamptz := clock_timestamp() + nullif(before, '0')::interval;
     rows integer := batch;
+    taken funnelvec.resolutions;
 begin
     loop
         begin
-            perform set_config('lock_timeout', case when rows > 1 then '100ms' else before end, true);
-            r := funnelvec._fill_batch(r, rows);
+            perform set_config('lock_timeout', '100ms', true);
+            if r.state = 'filling' then
+                taken := funnelvec._fill_batch(r, rows);
+            else
+                taken := funnelvec._sweep_batch(r, rows);
+            end if;
             perform set_config('lock_timeout', before, true);
-            return r;
+            return taken;
         exception when lock_not_available then
-            if rows = 1 then
+            if clock_timestamp() > deadline then
                 raise;
             end if;
-            rows := greatest(1, rows / 10);
+            rows := greatest(1, rows / 8);
         end;
     end loop;
 end
@@ -130,48 +132,61 @@ declare
     plain text;
     backwards text;
     texts text;
-    reached text;
     counted bigint;
     last text[];
-    put text;
 begin
     select
         string_agg(format('t.%I as key_%s', k.name, k.ordinal), ', ' order by k.ordinal),
         string_agg(format('b.key_%s', k.ordinal), ', ' order by k.ordinal),
         string_agg(format('b.key_%s desc', k.ordinal), ', ' order by k.ordinal),
-        string_agg(format('b.key_%s::text', k.ordinal), ', ' order by k.ordinal),
-        case when r.filled_to is not null then format(' where (%s) > (%s)',
-            string_agg(format('t.%I', k.name), ', ' order by k.ordinal),
-            string_agg(format('%L::%s', r.filled_to[k.ordinal], k.type), ', ' order by k.ordinal)) end
-    into keys, plain, backwards, texts, reached
+        string_agg(format('b.key_%s::text', k.ordinal), ', ' order by k.ordinal)
+    into keys, plain, backwards, texts
     from funnelvec._key(r.table_name) as k;
-    put := case r.state when 'filling' then format(
-            'put as (insert into %s select %s, %s from batch as b where b.vector is not null on conflict do nothing)',
-            r.side_table, plain, code.expression)
-        else funnelvec._correct_sql(r) end;
     execute format(
         $text$
         with batch as materialized (
-            select %1$s, t.%2$I as vector from %3$s as t%4$s order by %5$s limit %6$s
-        ), %7$s
-        select (select count(*) from batch), (select array[%8$s] from batch as b order by %9$s limit 1)
+            select %1$s, t.%2$I as vector from %3$s as t where %4$s order by %5$s limit %6$s
+        ), put as (
+            insert into %7$s select %8$s, %9$s from batch as b where b.vector is not null on conflict do nothing
+        )
+        select (select count(*) from batch), (select array[%10$s] from batch as b order by %11$s limit 1)
         $text$,
-        keys, r.column_name, r.table_name, reached,
+        keys, r.column_name, r.table_name, funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, null),
         (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
-        batch, put, texts, backwards)
+        batch, r.side_table, plain, code.expression, texts, backwards)
     into counted, last;
     r.filled := r.filled + counted;
-    r.filled_to := coalesce(last, r.filled_to);
+    r.filled_to := last;
     if counted < batch then
-        r.state := case r.state when 'filling' then 'sweeping' else 'checked' end;
+        r.state := 'sweeping';
+        r.filled_to := null;
     end if;
     return r;
 end
 $body$;
 
--- What batches and triggers could not see: rows that came with a partition that was attached, codes whose row has gone.
-create or replace function funnelvec._sweep(r funnelvec.resolutions)
-returns void
+-- That a key lies behind `above` and not behind `upto` (null: no bound), for a relation whose first columns are the key, or the table.
+create or replace function funnelvec._key_range(table_name regclass, alias text, relation regclass, above text[], upto text[])
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select concat_ws(' and ', 'true',
+        case when above is not null then format('(%s) > (%s)', k.names, (
+            select string_agg(format('%L::%s', above[y.ordinal], y.type), ', ' order by y.ordinal) from funnelvec._key(table_name) as y)) end,
+        case when upto is not null then format('(%s) <= (%s)', k.names, (
+            select string_agg(format('%L::%s', upto[y.ordinal], y.type), ', ' order by y.ordinal) from funnelvec._key(table_name) as y)) end)
+    from (
+        select string_agg(format('%s.%I', alias, case when relation = table_name then y.name else a.attname end), ', ' order by y.ordinal)
+        from funnelvec._key(table_name) as y
+        left join pg_attribute as a on a.attrelid = relation and a.attnum = y.ordinal
+    ) as k (names)
+$body$;
+
+-- What batches and triggers could not see, in the next `batch` rows: codes whose row has gone, rows that came with a partition that was
+-- attached. Where a trigger was off, also codes that are not those of their vectors.
+create or replace function funnelvec._sweep_batch(r funnelvec.resolutions, batch integer)
+returns funnelvec.resolutions
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -180,70 +195,64 @@ declare
     base record := funnelvec._base(r.table_name, r.column_name);
     code record := funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code);
     joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
+    keys text := (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k);
+    upto text[];
+    range text;
 begin
+    execute format('select array[%s] from %s as t where %s order by %s offset %s limit 1',
+        (select string_agg(format('t.%I::text', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        r.table_name, funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, null), keys, batch - 1)
+    into upto;
+    range := funnelvec._key_range(r.table_name, 't', r.table_name, r.filled_to, upto);
+    if r.state = 'checking' then
+        perform funnelvec._correct(r, range);
+    end if;
+    -- Deleted first: a row of such a key may come back at this moment and find its code still there. The next statement sees that row,
+    -- if it is committed by now; if it is not, its trigger waits for us and then writes the code.
     execute format(
-        'insert into %1$s select %2$s, %3$s from %4$s as t where t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
-        r.side_table, (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
-        code.expression, r.table_name, r.column_name, joined);
+        'delete from %s as s where %s and not exists (select from %s as t where %s and t.%I is not null)',
+        r.side_table, funnelvec._key_range(r.table_name, 's', r.side_table, r.filled_to, upto), r.table_name, joined, r.column_name);
     execute format(
-        'delete from %s as s where not exists (select from %s as t where %s and t.%I is not null)',
-        r.side_table, r.table_name, joined, r.column_name);
+        'insert into %1$s select %2$s, %3$s from %4$s as t where %7$s and t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
+        r.side_table, keys, code.expression, r.table_name, r.column_name, joined, range);
+    r.filled_to := upto;
+    r.filled := r.filled + case when r.state = 'checking' and upto is not null then batch else 0 end;
+    if upto is null then
+        r.state := case r.state when 'checking' then 'ready' else 'filled' end;
+    end if;
+    return r;
 end
 $body$;
 
--- Codes of a batch that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody
--- who changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
-create or replace function funnelvec._correct_sql(r funnelvec.resolutions)
-returns text
-language plpgsql stable
+-- Codes that are not those of their vectors, because a trigger was off. The row is locked before its code is written: somebody who
+-- changes the vector at this moment either has written the new code already, and it is compared with the new vector, or waits.
+create or replace function funnelvec._correct(r funnelvec.resolutions, range text)
+returns void
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
     base record := funnelvec._base(r.table_name, r.column_name);
     home text := case wanted.code when 'bit' then 'pg_catalog' else funnelvec._vector_schema() end;
-    joined text := funnelvec._side_join(r.side_table, 's', r.table_name);
-    differs text := format('s.%I operator(%s.<>) %s', r.code_column, home,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
 begin
-    return format(
+    execute format(
         $text$
-        changed as materialized (
+        with changed as materialized (
             select t.*
-            from batch as b join %1$s as t on %2$s join %3$s as s on %4$s
-            where t.%5$I is not null and %6$s
+            from %1$s as t join %2$s as s on %3$s
+            where %8$s and t.%4$I is not null and s.%5$I operator(%6$s.<>) %7$s
             for share of t
-        ), put as (
-            update %3$s as s set %7$I = %8$s from changed as t where %4$s and %6$s
         )
+        update %2$s as s set %5$I = %7$s from changed as t where %3$s and s.%5$I operator(%6$s.<>) %7$s
         $text$,
-        r.table_name, (select string_agg(format('t.%I = b.key_%s', k.name, k.ordinal), ' and ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
-        r.side_table, joined, r.column_name, differs, r.code_column,
-        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression);
-end
-$body$;
-
--- A sweep that gives up, and is done again later, where it would wait for somebody with what it has written.
-create or replace function funnelvec._sweep_briefly(r funnelvec.resolutions)
-returns boolean
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-    before text := current_setting('lock_timeout');
-begin
-    perform set_config('lock_timeout', '100ms', true);
-    perform funnelvec._sweep(r);
-    perform set_config('lock_timeout', before, true);
-    return true;
-exception when lock_not_available then
-    perform pg_sleep(0.1);
-    return false;
+        r.table_name, r.side_table, funnelvec._side_join(r.side_table, 's', r.table_name), r.column_name, r.code_column, home,
+        (funnelvec._code(wanted.dims, wanted.code, format('t.%I', r.column_name), r.metric, base.code)).expression, range);
 end
 $body$;
 
 -- For users of psql. Python's backfill and the command of that name do the same, build the index and activate.
-create or replace procedure funnelvec.backfill(table_name regclass, batch integer default 10000)
+create or replace procedure funnelvec.backfill(table_name regclass, batch integer default 2000)
 language plpgsql
 as $body$
 -- A procedure with a SET clause cannot commit, so every name here has its schema, and no operator is used.
@@ -319,9 +328,10 @@ begin
             name, relation, code_column, opclass, (options ->> 'm')::integer, (options ->> 'ef_construction')::integer);
         return;
     end if;
-    -- A build holds this lock to its end, and so does VACUUM. Dropping would wait for it, and then drop what it has finished.
+    -- A build holds this lock to its end, and so does VACUUM. Dropping would wait for it, and then drop what it has finished. Autovacuum
+    -- (nobody's session) makes way for whoever waits for it.
     select l.pid into builder
-    from pg_locks as l
+    from pg_locks as l join pg_stat_activity as a on a.pid = l.pid and a.usesysid is not null
     where l.relation = _index_step.relation and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
         and l.database = (select d.oid from pg_database as d where d.datname = current_database())
     limit 1;
@@ -478,6 +488,7 @@ declare
     r funnelvec.resolutions;
     stored record;
     wanted record := funnelvec._parse_resolution(resolution);
+    since xid;
 begin
     perform funnelvec._base(table_name, column_name);
     perform funnelvec._check_owner(table_name);
@@ -485,6 +496,7 @@ begin
     from funnelvec.resolutions as s
     where s.table_name = $1 and s.column_name = $2 and s.resolution = $3
     for update;
+    since := (select s.xmin from funnelvec.resolutions as s where s.table_name = $1 and s.column_name = $2 and s.resolution = $3);
     if r.side_table is null and r.index_options is not null then
         perform funnelvec._use_index(r);
         return;
@@ -494,6 +506,7 @@ begin
             message = format('%s has no side table for %s of column %L', table_name, resolution, left(column_name, 100)),
             hint = 'Only side storage is activated: columns are used from the moment they are there.';
     elsif r.state = 'leaving' then
+        perform funnelvec._wait_for_snapshots(since, format('searches were switched to the new place of %s', resolution));
         perform funnelvec._leave(r);
         return;
     end if;
@@ -506,6 +519,9 @@ begin
             message = case when r.state in ('filled', 'ready', 'checking') then format('the index over %s is not built', r.side_table)
                 else format('%s is not filled yet: %s rows so far', r.side_table, r.filled) end,
             hint = 'Next: ' || funnelvec._next_said(table_name);
+    end if;
+    if r.state = 'filled' then
+        perform funnelvec._wait_for_snapshots(since, format('%s was filled', r.side_table));
     end if;
     r.state := case when r.storage = 'column' then 'leaving' when r.state = 'checking' then 'checking' else 'ready' end;
     r.storage := 'side';
@@ -571,7 +587,7 @@ declare
 begin
     if partitioned and funnelvec._index_of(r.table_name, r.code_column, stored.opclass) is null then
         -- Nobody attaches a partition while this is held, so what is checked below is what Postgres finds.
-        perform funnelvec._lock_briefly(r.table_name, 'share');
+        perform funnelvec._lock_briefly('share', r.table_name);
         if not exists (
             select from funnelvec._leaves(r.table_name) as l
             where not exists (
@@ -613,7 +629,7 @@ begin
         select from funnelvec._made_columns(r.table_name) as m
         where m.code_column = r.code_column and m.column_name = r.column_name and m.resolution = r.resolution)
     then
-        perform funnelvec._lock_briefly(r.table_name, 'access exclusive');
+        perform funnelvec._lock_briefly('access exclusive', r.table_name);
         execute format('alter table %s drop column %I', r.table_name, r.code_column);
     end if;
     r.state := 'ready';

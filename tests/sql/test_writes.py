@@ -279,7 +279,7 @@ def test_triggers_can_be_made_again_with_an_empty_search_path(
             run(counted, definition)
     run(counted, "update products set emb = null, id = -id where id < 10")
     assert faults(counted, "products") == []
-    assert "trigger" not in one(counted, "select advice from funnelvec.status('products')")
+    assert "repair" not in one(counted, "select advice from funnelvec.status('products')")
 
 
 def test_writes_are_measured_side_by_side(owner_url: str, owner_conn: Connection) -> None:

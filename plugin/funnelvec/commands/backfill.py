@@ -33,7 +33,7 @@ meanwhile. It may be stopped at any time (Ctrl-C, a lost connection, a crash): t
 from there. Progress goes to standard error: a bar on a terminal, else a line every ten seconds."""
     add_target(parser, table=True)
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="rows per transaction (default: what takes 0.5 s)"
+        "--batch", type=int, metavar="N", help="rows per transaction (default: what takes 0.2 s)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the next statement of each table, run nothing"

@@ -153,7 +153,7 @@ class Table(Loading, Observed, Examined, Protocol):
         Parameters
         ----------
         batch
-            Rows per transaction, 1 to 1,000,000; None suits it to about half a second.
+            Rows per transaction, 1 to 1,000,000; None suits it to about 0.2 seconds.
         on_step
             Told of every batch, and of every statement before it runs.
 
