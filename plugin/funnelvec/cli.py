@@ -26,7 +26,7 @@ COMMANDS = {
     "render": "print the SQL of an installation, for psql or pg_tle",
     "load": "load rows from Parquet or .npy files; goes on where it was interrupted",
     "status": "what a database has: version, resolutions, funnels",
-    "backfill": "fill side tables, build their indexes, switch searches over; resumable",
+    "backfill": "fill side tables, build indexes that were left, switch searches over; resumable",
     "repair": "mend what renames, drops, moves and restores left out of step",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",

@@ -238,7 +238,8 @@ create or replace function funnelvec.add_resolution(
     m integer default 16,
     ef_construction integer default 64,
     metric text default null,
-    storage text default null
+    storage text default null,
+    "concurrently" boolean default false
 )
 returns text
 language plpgsql
@@ -247,6 +248,7 @@ as $body$
 declare
     kept_metric text;
     wanted_storage text;
+    wanted_index constant jsonb := case when index then jsonb_build_object('m', m, 'ef_construction', ef_construction) end;
     result text;
 begin
     perform funnelvec._parse_resolution(resolution);
@@ -259,16 +261,74 @@ begin
     from funnelvec._parse_resolution(resolution) as p
     where p.rotation is not null;
     if wanted_storage = 'side' then
-        result := funnelvec._keep_in_side(table_name, column_name, resolution, kept_metric,
-            case when index then jsonb_build_object('m', m, 'ef_construction', ef_construction) end);
+        result := funnelvec._keep_in_side(table_name, column_name, resolution, kept_metric, wanted_index);
     else
-        result := funnelvec._keep_in_column(table_name, column_name, resolution, kept_metric, m, ef_construction, coalesce(index, false));
+        perform funnelvec._check_blocking(table_name, column_name, resolution, kept_metric, coalesce(index, false),
+            coalesce(allow_rewrite, false), coalesce("concurrently", false));
+        result := funnelvec._keep_in_column(table_name, column_name, resolution, kept_metric, m, ef_construction,
+            coalesce(index, false) and not coalesce("concurrently", false));
+        if index and "concurrently" and funnelvec._index_of(table_name, result, funnelvec._opclass(resolution, kept_metric)) is null then
+            update funnelvec.resolutions as r
+            set index_options = wanted_index
+            where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
+        end if;
     end if;
-    if funnelvec.next_step(table_name) is not null then
-        raise notice '% is not finished; next: %', resolution, funnelvec.next_step(table_name);
+    if funnelvec._next_said(table_name) is not null then
+        raise notice '% is not finished; next: %', resolution, funnelvec._next_said(table_name);
     end if;
     return result;
 end
+$body$;
+
+-- Building an index locks the table against writers until it is done: over a large table that is there already it is a decision, as
+-- rewriting is. A new column is rewritten in under a stronger lock, and asked for before.
+create or replace function funnelvec._check_blocking(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    metric text,
+    index boolean,
+    allow_rewrite boolean,
+    later boolean
+)
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    code_column text := funnelvec._code_column(table_name, column_name, resolution);
+begin
+    if later and exists (
+        select from funnelvec.resolutions as r
+        where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.side_table is not null)
+    then
+        raise exception using
+            errcode = 'FV008',
+            message = format('%s of %s.%I has a side table; what moves out of it takes its index along at once', resolution, table_name, column_name),
+            hint = 'Leave concurrently out, or take the next step first: select funnelvec.next_step(...).';
+    end if;
+    if index and not allow_rewrite and not later and code_column is not null
+        and funnelvec._rows(table_name) > funnelvec._rewrite_limit()
+        and funnelvec._index_of(table_name, code_column, funnelvec._opclass(resolution, metric)) is null
+    then
+        raise exception using
+            errcode = 'FV008',
+            message = format('building the index of %s over the %s rows of %s stops everybody from writing meanwhile',
+                resolution, funnelvec._rows(table_name), table_name),
+            hint = 'Pass concurrently => true and run what funnelvec.next_step says; or allow_rewrite => true, if that is acceptable now.';
+    end if;
+end
+$body$;
+
+-- The operators that an index over a resolution is made for.
+create or replace function funnelvec._opclass(resolution text, metric text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select c.opclass
+    from funnelvec._parse_resolution(resolution) as p
+    cross join lateral funnelvec._code(p.dims, p.code, 'x', metric, 'f32') as c
 $body$;
 
 create or replace function funnelvec._keep_in_column(
@@ -408,7 +468,9 @@ begin
         'create index on %s using hnsw (%I %s) with (m = %s, ef_construction = %s)',
         table_name, code_column, opclass, m, ef_construction);
     update funnelvec.resolutions as r
-    set index_name = (select c.relname from pg_class as c where c.oid = funnelvec._index_of($1, $4, $5))
+    set index_name = (select c.relname from pg_class as c where c.oid = funnelvec._index_of($1, $4, $5)),
+        -- It may have been asked for concurrently before; a side table that is being left keeps what it was asked for.
+        index_options = case when r.side_table is not null then r.index_options end
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
     perform funnelvec._write_functions(table_name, column_name);
 end
@@ -449,6 +511,10 @@ begin
             message = format('resolution %s of %s is used by: %s', resolution, table_name, users),
             hint = 'Replace or drop those funnels first (funnelvec.drop_funnel).';
     end if;
+    perform funnelvec._wait_for_snapshots(
+        (select p.xmin from funnelvec.funnels as f join pg_proc as p on p.oid = funnelvec._function_oid(f)
+         where f.table_name = $1 and f.column_name = $2 order by age(p.xmin) limit 1),
+        format('the funnels of %s.%I were changed', table_name, column_name));
     delete from funnelvec.resolutions as r
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
     if stored.side_table is not null then
@@ -457,7 +523,7 @@ begin
     if (stored.storage = 'column' or stored.state = 'leaving') and stored.code_column <> stored.column_name then
         -- A column that the row names and that holds no code is data of somebody's.
         if exists (select from funnelvec._made_columns($1) as m where m.code_column = stored.code_column and m.resolution = $3) then
-            perform funnelvec._lock_briefly(table_name, 'access exclusive');
+            perform funnelvec._lock_briefly('access exclusive', table_name);
             execute format('alter table %s drop column %I', table_name, stored.code_column);
         end if;
     elsif stored.storage = 'column' and stored.index_name is not null then
@@ -466,6 +532,7 @@ begin
             from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as m on m.oid = c.relam
             where i.indrelid = $1 and c.relname = stored.index_name and m.amname = 'hnsw');
         if made is not null then
+            perform funnelvec._lock_briefly('access exclusive', table_name);
             execute format('drop index %s', made);
         end if;
         perform funnelvec._write_function(f) from funnelvec.funnels as f where f.table_name = $1 and f.column_name = $2;
@@ -474,7 +541,7 @@ begin
 end
 $body$;
 
-comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer, text, text)
-    is 'store a resolution of a vector column, such as 128:f16, in a generated column or (storage => side) in a table beside it; index => true makes it a first stage';
+comment on function funnelvec.add_resolution(regclass, text, text, boolean, boolean, integer, integer, text, text, boolean)
+    is 'store a resolution of a vector column, such as 128:f16, in a generated column or (storage => side) in a table beside it; index => true makes it a first stage, concurrently => true leaves its index to next_step';
 comment on function funnelvec.drop_resolution(regclass, text, text)
     is 'remove a stored resolution (its column and index); refused while a funnel uses it';

@@ -39,8 +39,9 @@ as $body$
     from pg_class as c where c.oid = table_name
 $body$;
 
--- Take a lock on a user's table without letting others queue behind the wait for it: a short try, again and again.
-create or replace function funnelvec._lock_briefly(table_name regclass, mode text)
+-- Take locks on a user's table, and on a side table with it, without letting others queue behind the wait: a short try, again and again,
+-- which keeps neither lock where it does not get both.
+create or replace function funnelvec._lock_briefly(mode text, variadic tables regclass[])
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -53,19 +54,77 @@ begin
     loop
         begin
             perform set_config('lock_timeout', '100ms', true);
-            execute format('lock table %s in %s mode', table_name, mode);
+            execute format('lock table %s in %s mode', array_to_string(tables, ', '), mode);
             perform set_config('lock_timeout', before, true);
             return;
         exception when lock_not_available then
             if clock_timestamp() > deadline then
                 raise exception using
                     errcode = '55P03',
-                    message = format('%s could not be locked for a moment within %s: a transaction that uses it stays open', table_name, patience),
+                    message = format('%s could not be locked for a moment within %s: a transaction that uses it stays open', array_to_string(tables, ' and '), patience),
                     hint = 'Nothing was changed. End that transaction (select * from pg_stat_activity), or try again later.';
             end if;
         end;
         perform pg_sleep(0.05 + random() / 5);
     end loop;
+end
+$body$;
+
+-- Wait for statements and transactions that see the database as it was before `since` was committed. Two things need it: who began
+-- before a side table was filled does not see all its codes, and would find too few rows in it (building an index concurrently waits
+-- for the same); and a search that has begun with the old text of its function may not have come to its tables yet.
+create or replace function funnelvec._wait_for_snapshots(since xid, what text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    patience interval := coalesce(nullif(current_setting('funnelvec.lock_patience', true), ''), '60s')::interval;
+    deadline timestamptz := clock_timestamp() + patience;
+    own xid8 := pg_current_xact_id();
+    older integer;
+begin
+    -- What this very transaction has done, everybody else sees as it was: then there is nothing to wait for.
+    if since is null or not pg_visible_in_snapshot(
+        (own::text::bigint - age(since)::bigint + age(own::xid))::text::xid8, pg_current_snapshot())
+    then
+        return;
+    end if;
+    loop
+        perform pg_stat_clear_snapshot();
+        -- Maintenance runs no searches; autovacuum is nobody's.
+        select a.pid into older
+        from pg_stat_activity as a
+        where a.datname = current_database() and a.pid <> pg_backend_pid() and a.usesysid is not null
+            and age(a.backend_xmin) >= age(since)
+            and a.pid not in (select v.pid from pg_stat_progress_vacuum as v union all select i.pid from pg_stat_progress_create_index as i)
+        limit 1;
+        exit when older is null;
+        if clock_timestamp() > deadline then
+            raise exception using
+                errcode = '55P03',
+                message = format('process %s still sees the database as it was before %s, after %s of waiting', older, what, patience),
+                hint = 'Nothing was changed. End that transaction (select * from pg_stat_activity), or try again later.';
+        end if;
+        perform pg_sleep(0.02);
+    end loop;
+end
+$body$;
+
+-- An old snapshot would not show rows that others have committed since, and what is not seen here is missing for good.
+create or replace function funnelvec._check_sees_now()
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception using
+            errcode = 'FV009',
+            message = format('side tables are not filled in a transaction of isolation %s, which does not see what others write meanwhile',
+                current_setting('transaction_isolation')),
+            hint = 'begin isolation level read committed; or: set default_transaction_isolation = ''read committed'';';
+    end if;
 end
 $body$;
 
@@ -283,6 +342,47 @@ begin
 end
 $body$;
 
+-- SQL that tells from `old` and `new` whether the key or the vector may be another one. A wide vector that nobody has changed is the
+-- same value out of line, which is seen without reading it (17 and later); comparing it costs more than the whole update of the row.
+-- The condition is parsed again for every statement, so it is short. The operator has its schema, since `is distinct from` would look
+-- for one on the search_path, which is empty while a dump is restored.
+create or replace function funnelvec._side_changed(r funnelvec.resolutions)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format(case
+            when current_setting('server_version_num')::integer >= 170000 and a.attstorage in ('e', 'x')
+                and a.atttypmod * case when t.typname = 'halfvec' then 2 else 4 end >= 2000
+            then '(%1$s and pg_column_toast_chunk_id(old.%2$I) = pg_column_toast_chunk_id(new.%2$I)) is not true'
+            else '(%1$s and old.%2$I operator(%3$s.=) new.%2$I) is not true' end,
+        (select string_agg(format('old.%1$I = new.%1$I', k.name), ' and ' order by k.ordinal) from funnelvec._key(r.table_name) as k),
+        a.attname, funnelvec._vector_schema())
+    from pg_attribute as a
+    join pg_type as t on t.oid = a.atttypid
+    where a.attrelid = r.table_name and a.attname = r.column_name
+$body$;
+
+-- Whether a trigger may change the key or the vector of a row before it is written. The usual one that keeps the time of an update does
+-- not: its function assigns expressions to other columns, under conditions perhaps, returns the row, and has nothing else in it.
+create or replace function funnelvec._may_change(r funnelvec.resolutions, function oid)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select l.lanname <> 'plpgsql' or strpos(p.prosrc, '--') > 0 or strpos(p.prosrc, '/*') > 0
+        or p.prosrc ~* '\y(into|case|declare|execute)\y'
+        or p.prosrc !~* format($re$^\s*begin\s+((new\s*\.\s*[a-z_][a-z0-9_]*\s*:?=%1$s;|(if|elsif)\y(=|%1$s)*\ythen\y|else\y|end\s+if\s*;|return\s+new\s*;)\s*)+end\s*;?\s*$$re$,
+            $re$([^;'"$\\=]|'[^;'"$\\]*')*$re$)
+        or exists (
+            select
+            from regexp_matches(p.prosrc, $re$new\s*\.\s*([a-z_][a-z0-9_]*)\s*:?=$re$, 'gi') as m (found)
+            where lower(m.found[1]) = r.column_name or lower(m.found[1]) in (select k.name from funnelvec._key(r.table_name) as k))
+    from pg_proc as p
+    join pg_language as l on l.oid = p.prolang
+    where p.oid = function
+$body$;
+
 -- The triggers that a side table needs, and whether they are there. The one for every update is needed only where another trigger may
 -- change the vector before the row is written: then the columns that the statement names do not tell.
 create or replace function funnelvec._side_triggers(r funnelvec.resolutions)
@@ -298,10 +398,10 @@ as $body$
             (select string_agg(quote_ident(k.name), ', ' order by k.ordinal) from funnelvec._key(r.table_name) as k)
                 || ', ' || quote_ident(r.column_name),
             r.table_name), true),
-        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row', r.table_name), exists (
+        (funnelvec._fit_name(s.name, '_every'), format('after update on %s for each row when (%s)', r.table_name, funnelvec._side_changed(r)), exists (
             select from pg_trigger as b
             where b.tgrelid = r.table_name and not b.tgisinternal and b.tgenabled <> 'D'
-                and b.tgtype & 1 = 1 and b.tgtype & 2 = 2 and b.tgtype & 16 = 16)),
+                and b.tgtype & 1 = 1 and b.tgtype & 2 = 2 and b.tgtype & 16 = 16 and funnelvec._may_change(r, b.tgfoid))),
         (funnelvec._fit_name(s.name, '_truncate'), format('after truncate on %s for each statement', r.table_name), true)
     ) as w (name, events, needed)
     left join pg_trigger as t
@@ -430,6 +530,7 @@ declare
     r funnelvec.resolutions;
 begin
     perform funnelvec._check_sees_all(table_name);
+    perform funnelvec._check_sees_now();
     select format('%I', n.nspname), c.relpersistence = 'u' into home, unlogged
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
     where c.oid = table_name;
@@ -452,7 +553,7 @@ begin
         select jsonb_build_object(
             'm', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'm')::integer, 16),
             'ef_construction', coalesce((select o.option_value from pg_options_to_table(c.reloptions) as o where o.option_name = 'ef_construction')::integer, 64))
-        from pg_class as c where c.oid = funnelvec._index_of(table_name, r.code_column, stored.opclass)));
+        from pg_class as c where c.oid = funnelvec._index_of(table_name, r.code_column, stored.opclass)), r.index_options);
     r.index_name := null;
     r.filled_to := null;
     r.filled := 0;
@@ -460,7 +561,7 @@ begin
     select string_agg(k.declared, ', ' order by k.ordinal), string_agg(quote_ident(k.name), ', ' order by k.ordinal)
     into columns, keys
     from funnelvec._side_key(table_name) as k;
-    perform funnelvec._lock_briefly(table_name, 'share row exclusive');
+    perform funnelvec._lock_briefly('share row exclusive', table_name);
     execute format('create %s table %s.%I (%s, %I %s not null, primary key (%s))',
         case when unlogged then 'unlogged' else '' end, home, name, columns, r.code_column, stored.type, keys);
     r.side_table := format('%s.%I', home, name)::regclass;
@@ -492,8 +593,10 @@ as $body$
 declare
     t record;
     function regprocedure := to_regprocedure(format('%s()', r.side_table));
+    stands boolean := funnelvec._side_stands(r);
 begin
-    perform funnelvec._lock_briefly(r.table_name, 'access exclusive');
+    -- A relation that the row names and that holds no codes of this table is data of somebody's.
+    perform funnelvec._lock_briefly('access exclusive', variadic r.table_name || case when stands then array[r.side_table] end);
     for t in
         select g.tgname from pg_trigger as g
         where g.tgrelid = r.table_name and not g.tgisinternal and g.tgfoid = function
@@ -503,8 +606,7 @@ begin
     if starts_with((select p.prosrc from pg_proc as p where p.oid = function), funnelvec._side_mark()) then
         execute format('drop function %s', function);
     end if;
-    -- A relation that the row names and that holds no codes of this table is data of somebody's.
-    if funnelvec._side_stands(r) then
+    if stands then
         execute format('drop table %s', r.side_table);
     end if;
 end
@@ -594,13 +696,25 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    missed boolean := exists (select from funnelvec._side_triggers(r) as t where not t.present or t.disabled);
+    -- What is about to be dropped need not be right any more.
+    missed boolean := not (r.storage = 'column' and r.state = 'leaving')
+        and exists (select from funnelvec._side_triggers(r) as t where not t.present or t.disabled);
 begin
     if missed then
-        perform funnelvec._lock_briefly(r.table_name, 'share row exclusive');
-        if r.state = 'ready' then
+        perform funnelvec._check_sees_now();
+        if r.state in ('ready', 'checking') then
+            perform funnelvec._lock_briefly('share row exclusive', r.table_name);
             r.state := 'checking';
         else
+            perform funnelvec._lock_briefly('access exclusive', r.table_name, r.side_table);
+            -- A move into the side table is turned round: searches go back to the column, which is still there.
+            if r.storage = 'side' and r.state = 'leaving' then
+                r.storage := 'column';
+                update funnelvec.resolutions as u
+                set storage = r.storage, state = 'filling'
+                where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;
+                perform funnelvec._write_functions(r.table_name, r.column_name);
+            end if;
             -- What is there may be stale, and filling would leave it alone.
             execute format('truncate %s', r.side_table);
             r.state := 'filling';
@@ -612,7 +726,7 @@ begin
     perform funnelvec._write_side_function(r);
     perform funnelvec._write_side_triggers(r);
     perform funnelvec._write_side_grants(r);
-    return case when missed then format('write its triggers; next: %s', funnelvec.next_step(r.table_name))
+    return case when missed then format('write its triggers; next: %s', funnelvec._next_said(r.table_name))
         else 'rewrite its trigger function and grants' end;
 end
 $body$;
@@ -629,7 +743,7 @@ begin
     for t in
         select g.tgname, g.tgrelid::regclass as relation from pg_trigger as g where g.tgfoid = function and g.tgparentid = 0
     loop
-        perform funnelvec._lock_briefly(t.relation, 'access exclusive');
+        perform funnelvec._lock_briefly('access exclusive', t.relation);
         execute format('drop trigger %I on %s', t.tgname, t.relation);
     end loop;
     execute format('drop function %s', function);

@@ -112,7 +112,7 @@ begin
                 errcode = 'FV008',
                 message = format('stage %s needs resolution %s of %s.%I, which is still being filled',
                     stage, resolution, f.table_name, f.column_name),
-                hint = format('Next: %s', funnelvec.next_step(f.table_name));
+                hint = format('Next: %s', funnelvec._next_said(f.table_name));
         elsif code_column is null then
             raise exception using
                 errcode = 'FV005',

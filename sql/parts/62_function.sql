@@ -97,6 +97,7 @@ begin
         assignments,
         case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers)
             else funnelvec._body_scan(f, names, numbers, using_codes, after, after_numbers) end,
+        funnelvec._body_rewritten(f, case when indexed then '_fv_found = 0' else 'not found' end),
         funnelvec._log_body(f),
         'end');
 end
@@ -117,6 +118,29 @@ as $body$
     end if;
 $text$,
         norm, stage, dims, resolution) end
+$body$;
+
+-- A table that was rewritten (a column added) while a search waited for it looks empty to that search: the new rows are of a transaction
+-- which it does not see. The catalogue as the search sees it has the old file then, and the cache the new one. Answering nothing would be
+-- wrong; to run it again is right.
+create or replace function funnelvec._body_rewritten(f funnelvec.funnels, empty text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format($text$    if %1$s then
+        if exists (
+            select from pg_class as _fv_class
+            where (_fv_class.oid = %2$L::regclass or _fv_class.oid in (select _fv_part.relid from pg_partition_tree(%2$L::regclass) as _fv_part))
+                and _fv_class.relfilenode <> pg_relation_filenode(_fv_class.oid))
+        then
+            raise exception using
+                errcode = '40001',
+                message = %3$L,
+                hint = 'Run it again.';
+        end if;
+    end if;
+$text$, empty, f.table_name::text, format('%s was rewritten or emptied while this search waited for it', f.table_name))
 $body$;
 
 -- What a search says while its funnel waits for a resolution, and where the caller may not read a side table: grants on the user's

@@ -176,7 +176,7 @@ begin
             where funnelvec._serves(f.table_name, f.column_name, p.resolution) is not true);
     f.pending := f.funnel;
     f.funnel := coalesce(before, without);
-    raise notice 'funnel % runs % until % of % is filled; next: %', f.name, f.funnel, waiting, f.table_name, funnelvec.next_step(f.table_name);
+    raise notice 'funnel % runs % until % of % is filled; next: %', f.name, f.funnel, waiting, f.table_name, funnelvec._next_said(f.table_name);
     return f;
 end
 $body$;

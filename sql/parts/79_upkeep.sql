@@ -15,6 +15,7 @@ $body$;
 --   dead_share      of the row versions on disk, those that nobody can see any more
 --   changed         rows inserted, updated or deleted since the last analyze
 --   analyzed        whether the planner has statistics; true where one may not see them
+--   moved           updates whose new version went to another page; null where PostgreSQL does not count them (before 16)
 --   row_bytes       of a row on its page, by the statistics; without them, of the pages per row
 create or replace function funnelvec._upkeep(
     relation regclass,
@@ -27,6 +28,7 @@ create or replace function funnelvec._upkeep(
     out analyzed boolean,
     out updates bigint,
     out hot_updates bigint,
+    out moved bigint,
     out fillfactor integer,
     out row_bytes double precision
 )
@@ -41,13 +43,13 @@ begin
         -- The oldest of its partitions; null as long as one of them was never looked after.
         case when bool_and(greatest(s.last_vacuum, s.last_autovacuum) is not null)
             then min(greatest(s.last_vacuum, s.last_autovacuum)) end,
-        sum(s.n_tup_upd), sum(s.n_tup_hot_upd),
+        sum(s.n_tup_upd), sum(s.n_tup_hot_upd), sum((to_jsonb(s) ->> 'n_tup_newpage_upd')::bigint),
         min(coalesce((
             select o.option_value::integer
             from pg_options_to_table(c.reloptions) as o
             where o.option_name = 'fillfactor'), 100)),
         sum(pg_relation_size(c.oid))
-    into dead, dead_share, vacuumed_at, updates, hot_updates, fillfactor, bytes
+    into dead, dead_share, vacuumed_at, updates, hot_updates, moved, fillfactor, bytes
     from funnelvec._heaps(relation) as h (oid)
     join pg_class as c on c.oid = h.oid
     join pg_stat_all_tables as s on s.relid = c.oid;

@@ -90,8 +90,16 @@ begin
         hot_share := round(upkeep.hot_updates::numeric / nullif(upkeep.updates, 0), 4);
         fillfactor := upkeep.fillfactor;
         advice := concat_ws(E'\n',
-            case when funnelvec._next_of(r) is not null then format('%s, not in use yet; next: %s', r.state, funnelvec._next_of(r)) end,
-            case when filled < rows then format('%s rows have no code that an index can see (null or zero)', rows - filled) end,
+            (select format('%s; next: %s',
+                    case when r.side_table is null then 'its index is not built yet'
+                        when r.state in ('ready', 'checking', 'leaving') then r.state || ', in use'
+                        else r.state || ', not in use yet' end,
+                    coalesce(n.step, n.waits))
+                from funnelvec._next_of(r) as n
+                where coalesce(n.step, n.waits) is not null),
+            case when filled < rows then format('%s rows have no code that an index can see (null or zero%s)', rows - filled,
+                case when r.storage = 'side' and r.state = 'ready' then format(', or written past the triggers: select funnelvec.recheck(%L);', r.table_name::text)
+                    else '' end) end,
             case when bit_balance < 0.7 then 'signs are lopsided: expect poor recall from this sign code' end,
             case when storage <> 'base' and toasted > 0.05
                 then funnelvec._toasted_advice(home, r.code_column, toasted) end,
@@ -99,7 +107,7 @@ begin
             funnelvec._vacuum_advice(home, rows + upkeep.dead, upkeep.dead_share),
             funnelvec._stale_advice(home, rows, upkeep.analyzed, changed),
             case when storage = 'column'
-                then funnelvec._hot_advice(home, upkeep.updates, hot_share, fillfactor, upkeep.row_bytes) end);
+                then funnelvec._hot_advice(home, upkeep.updates, upkeep.hot_updates, upkeep.moved, upkeep.row_bytes) end);
         return next;
     end loop;
     return query
@@ -291,8 +299,10 @@ begin
     join pg_am as m on m.oid = c.relam
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
+        -- What is being built, or comes next, stands in the first line.
+        and r.index_options is null
     limit 1;
-    if index_name is null and rows >= 10000 then
+    if index_name is null and rows >= 10000 and r.index_options is null then
         select string_agg(f.name, ', ' order by f.name) into starts
         from funnelvec.funnels as f
         cross join lateral funnelvec._parse_funnel(f.funnel) as p
@@ -301,7 +311,7 @@ begin
     return nullif(concat_ws(E'\n',
         case when broken is not null then format('the index %s is not valid, its building was interrupted: drop index %1$s;', broken) end,
         case when starts is not null then format('%s starts here and has no index, so it compares every row: '
-            'select funnelvec.add_resolution(%L, %L, %L, index => true);', starts, r.table_name::text, r.column_name, r.resolution) end,
+            'select funnelvec.add_resolution(%L, %L, %L, index => true, concurrently => true);', starts, r.table_name::text, r.column_name, r.resolution) end,
         case when growth > 1.5 and index_bytes > 1000000 then format(
             'the index has %s times the size of a new one: reindex index concurrently %s;', growth, index_name) end,
         case
@@ -324,25 +334,46 @@ as $body$
         round(100 * dead_share), relation) end
 $body$;
 
+-- Null where all pages have that much room. A partitioned table has no pages, so it takes no fillfactor: each partition has its own.
+create or replace function funnelvec._fillfactor_statements(relation regclass, wanted integer)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(format('alter table %s set (fillfactor = %s);', h.oid, wanted), ' ' order by h.number) filter (where h.number <= 3)
+        || case when max(h.number) > 3 then format(' and so for %s more partitions;', max(h.number) - 3) else '' end
+    from (
+        select l.oid, row_number() over (order by l.oid::text) as number
+        from funnelvec._heaps(relation) as l (oid)
+        join pg_class as c on c.oid = l.oid
+        where coalesce((
+            select o.option_value::integer from pg_options_to_table(c.reloptions) as o where o.option_name = 'fillfactor'), 100) > wanted
+    ) as h
+$body$;
+
 -- An update that changes no indexed column is cheap (HOT) where its page has room for one more version of the row. Codes in the row
--- make rows long, and a page that was filled to the end has no room.
+-- make rows long, and a page that was filled to the end has no room. Room is no help where an indexed column changes, as codes with an
+-- index do with their vector: such updates stay on their page if there is room, and are not HOT.
 create or replace function funnelvec._hot_advice(
     relation regclass,
     updates bigint,
-    hot_share double precision,
-    fillfactor integer,
+    hot bigint,
+    moved bigint,
     row_bytes double precision
 )
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when updates >= 1000 and hot_share < 0.5 and fillfactor > w.wanted then format(
-        '%s %% of %s updates were HOT; the others entered every index again. Leave room on the pages: alter table %s set (fillfactor = %s); '
-        'pages that are full stay so until they are rewritten (vacuum full)',
-        round(100 * hot_share), updates, relation, w.wanted) end
+    select case when updates >= 1000 and hot < 0.5 * updates
+            and (moved is null or moved >= 0.5 * updates and hot >= updates - moved - hot)
+        then format(
+            '%s %% of %s updates were HOT; the others entered every index again. Leave room on the pages: %s '
+            'pages that are full stay so until they are rewritten (vacuum full)',
+            round(100.0 * hot / updates), updates, w.statements) end
     -- Room for two versions more; half a page at least stays for rows.
-    from (select greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (wanted)
+    from funnelvec._fillfactor_statements(relation, greatest(50, least(90, 100 - ceil(200 * row_bytes / 8192)))::integer) as w (statements)
+    where w.statements is not null
 $body$;
 
 comment on function funnelvec.status(regclass)

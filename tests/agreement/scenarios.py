@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from funnelvec.engines.base import Engine, Table, default_funnel
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, ColumnKind, Hit, Judgments, Key, Metric
+from funnelvec.types import BaseCode, ColumnKind, Hit, Judgments, Key, Metric, Storage
 
 Vectors = npt.NDArray[np.float32]
 
@@ -68,6 +68,7 @@ class Scenario:
     min_relevance: float | None = None
     judgments: Callable[[np.random.Generator, Rows], Judgments] | None = None
     expected: tuple[Key, ...] | None = None  # the ids of the answer, where they are obvious
+    storage: Storage | None = None
 
     def build(self) -> tuple[Rows, Vectors]:
         """The rows and the query."""
@@ -105,7 +106,8 @@ def load(engine: Engine, scenario: Scenario) -> Table:
     funnel = Funnel.parse(scenario.funnel)
     for resolution in dict.fromkeys(stage.resolution for stage in funnel.stages):
         if resolution != scenario.base:
-            table.add_resolution(resolution)
+            table.add_resolution(resolution, storage=scenario.storage)
+    table.backfill(batch=70)
     table.create_funnel(
         default_funnel(scenario.name), scenario.funnel, approximate=scenario.approximate
     )
@@ -473,7 +475,13 @@ def of_halves(metric: Metric) -> tuple[Scenario, ...]:
     )
 
 
-SCENARIOS: tuple[Scenario, ...] = (
+def beside_the_table(*names: str) -> tuple[Scenario, ...]:
+    """The same questions where codes are kept in side tables."""
+    found = {scenario.name: scenario for scenario in IN_COLUMNS}
+    return tuple(replace(found[name], name=f"{name}_side", storage="side") for name in names)
+
+
+IN_COLUMNS: tuple[Scenario, ...] = (
     Scenario("exact", 32, "32:f32", plain(150), fresh),
     Scenario("exact_itself", 32, "32:f32", plain(150), own(17)),
     Scenario(
@@ -698,4 +706,25 @@ SCENARIOS: tuple[Scenario, ...] = (
         min_relevance=0.5,
         k=40,
     ),
+)
+
+SCENARIOS = IN_COLUMNS + beside_the_table(
+    "no_rows",
+    "keep_beyond_the_table",
+    "two_stages_f32",
+    "two_stages_bit",
+    "three_stages_of_three_codes",
+    "ends_in_a_prefix",
+    "ties_after_a_stage",
+    'Mixed Case; "quoted"',
+    "filter_two_stages",
+    "filter_before_the_cut",
+    "relevance_cut",
+    "relevance_and_filter",
+    "relevance_at_an_approximate_end",
+    "dot_filtered",
+    "euclidean_filtered",
+    "keys_filtered_by_a_part",
+    "keys_of_three_kinds",
+    "keys_of_one_kind_and_relevance",
 )

@@ -171,6 +171,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "allow_rewrite": lambda _: False,
         "metric": lambda rng: rng.choice([None, "cosine"]),
         "storage": lambda rng: rng.choice([None, None, "column", "side"]),
+        "concurrently": lambda rng: rng.random() < 0.3,
     },
     "backfill": {"batch": lambda rng: rng.choice([None, 7]), "progress": lambda _: False},
     "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},

@@ -124,7 +124,7 @@ def test_a_dry_run_changes_nothing_and_prints_what_runs(
     assert (everything(owner), registry(owner), snapshot(owner), answer(owner)) == before
     assert f"drop function {SEARCH};" in text
     assert ("drop_resolution" in text) == data
-    assert ("-- column kept: public.items.embedding_4_f16" in text) == (not data)
+    assert ("-- codes kept: public.items.embedding_4_f16" in text) == (not data)
     # The text itself does it.
     owner.execute(text.encode())
     assert is_gone(owner)
@@ -139,7 +139,7 @@ def test_the_command_reports_and_can_be_repeated(
     assert planned["dry_run"] is True and planned["calibrations"] == 1
     assert cli.main(arguments) == 0
     said = capsys.readouterr().out
-    assert "removed" in said and "column kept: public.items.embedding_8_bit" in said
+    assert "removed" in said and "codes kept: public.items.embedding_8_bit" in said
     assert "calibrations gone with it: 1" in said
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["action"] == "absent"

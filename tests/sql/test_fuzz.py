@@ -135,8 +135,10 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "ef_construction": lambda _: NUMBERS,
         "metric": lambda _: METRICS,
         "storage": lambda _: ["side", "column", "Side", "index", *WORDS],
+        "concurrently": lambda _: BOOLEANS,
     },
     "funnelvec.next_step": {"table_name": tables},
+    "funnelvec.recheck": {"table_name": tables},
     "funnelvec.activate": {
         "table_name": tables,
         "column_name": lambda _: ["embedding", "half", "price", *WORDS],
@@ -220,7 +222,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
     },
 }
 REQUIRED = {
-    "funnelvec.next_step": 1, "funnelvec.activate": 3,
+    "funnelvec.next_step": 1, "funnelvec.recheck": 1, "funnelvec.activate": 3,
     "funnelvec.add_resolution": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
     "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,

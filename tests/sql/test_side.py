@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -351,6 +352,44 @@ def test_a_partition_that_is_attached_and_one_that_leaves(owner_conn: Connection
         >= 5
     )
 
+    assert "recheck" in one(
+        owner_conn, "select advice from funnelvec.status('items') where resolution is not null"
+    )
+    assert one(owner_conn, "select funnelvec.recheck('items')").startswith("call")
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
+    assert search(owner_conn) == search(owner_conn, "exact")
+
+
+def test_writes_past_the_triggers_are_caught_up(owner_conn: Connection, superuser_url: str) -> None:
+    """As a subscriber of logical replication applies them."""
+    from tests import databases
+
+    make(owner_conn, PLAIN)
+    adopt(owner_conn, "items")
+    with databases.connected(superuser_url) as admin:
+        admin.execute("set session_replication_role = replica")
+        run(admin, "update items set emb = %s where id < 5", QUERY)
+        run(admin, "delete from items where id between 20 and 25")
+        run(admin, "insert into items values (900, %s)", QUERY)
+        assert len(faults(owner_conn, "items")) == 5 + 6 + 1
+        run(owner_conn, "select funnelvec.recheck('items')")
+        assert "checking, in use" in one(owner_conn, "select advice from funnelvec.status('items')")
+        finish(owner_conn, "items")
+        assert faults(owner_conn, "items") == []
+        # A subscriber can have its triggers fire always.
+        for name in ("items_emb_8_f16", "items_emb_8_f16_truncate"):
+            run(owner_conn, f"alter table items enable always trigger {name}")
+        run(admin, "update items set emb = %s where id between 5 and 9", QUERY)
+        assert faults(owner_conn, "items") == []
+        run(owner_conn, "select funnelvec.repair()")
+        run(admin, "truncate items")
+        assert one(owner_conn, "select count(*) from items_emb_8_f16") == 0
+    run(owner_conn, "select funnelvec.drop_resolution('items', 'emb', '8:f16')")
+    with pytest.raises(psycopg.Error, match="no resolution in a side table") as caught:
+        run(owner_conn, "select funnelvec.recheck('items')")
+    assert caught.value.sqlstate == "FV005"
+
 
 def test_the_other_roles(owner_conn: Connection, pg_database: Database) -> None:
     from tests import databases
@@ -552,15 +591,50 @@ def test_a_batch_and_a_writer_at_the_same_time(
         else:
             writer.execute(statement.encode())
             if what == "update":
-                # The writer's code is there, uncommitted: the batch waits for it.
-                filler.execute("set lock_timeout = '100ms'")
-                with pytest.raises(psycopg.errors.LockNotAvailable):
-                    one(filler, step)
+                # The writer's code is there, uncommitted: the batch takes what comes before it.
+                assert one(filler, step) == "filling"
                 filler.rollback()
                 writer.commit()
             assert one(filler, step) == "sweeping"
             filler.commit()
             writer.commit()
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
+
+
+def test_a_writer_who_stays_in_his_transaction_stops_only_the_filling(
+    owner_conn: Connection, pg_database: Database
+) -> None:
+    """The batch waits for one row and holds no code meanwhile: all others can be written."""
+    make(owner_conn, PLAIN)
+    run(owner_conn, "select funnelvec.add_resolution('items', 'emb', '8:f16', storage => 'side')")
+    failed: list[BaseException] = []
+
+    def fill() -> None:
+        try:
+            with psycopg.connect(pg_database.owner_url, autocommit=True) as filler:
+                run(filler, "call funnelvec.backfill('items')")
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fill)
+    with psycopg.connect(pg_database.owner_url) as slow:
+        run(slow, "update items set emb = %s where id = 123", QUERY)
+        thread.start()
+        while one(owner_conn, "select filled from funnelvec.resolutions") != 123:
+            assert thread.is_alive(), failed
+        while not one(
+            owner_conn,
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and wait_event_type = 'Lock' and query like 'call %%'",
+        ):
+            assert thread.is_alive(), failed
+        # Far less than the transaction of the other one lasts, which is until this is done.
+        owner_conn.execute("set lock_timeout = '10s'")
+        run(owner_conn, "update items set emb = %s where id <> 123", QUERY)
+        slow.commit()
+    thread.join()
+    assert failed == []
     finish(owner_conn, "items")
     assert faults(owner_conn, "items") == []
 
@@ -640,3 +714,47 @@ def test_a_dropped_table_leaves_what_repair_removes(owner_conn: Connection) -> N
     run(owner_conn, "select funnelvec.repair()")
     assert one(owner_conn, f"select to_regclass('{side}')") is None
     assert owner_conn.execute("select * from funnelvec._problems()").fetchall() == []
+
+
+def test_a_check_goes_by_batches_and_stops_nobody(
+    owner_conn: Connection, superuser_url: str, pg_database: Database
+) -> None:
+    from tests import databases
+
+    shape = SHAPES["composite"]
+    make(owner_conn, shape)
+    adopt(owner_conn, "items")
+    with databases.connected(superuser_url) as admin:
+        admin.execute("set session_replication_role = replica")
+        run(admin, "update items set emb = %s where emb is not null", QUERY)
+        run(admin, "delete from items where shop = 's3'")
+    wrong = len(faults(owner_conn, "items"))
+    assert wrong > 150
+    run(owner_conn, "select funnelvec.recheck('items')")
+    step = "select (funnelvec._backfill_step('items', 50)).state"
+    with psycopg.connect(pg_database.owner_url) as filler:
+        assert one(filler, step) == "checking"
+        # What this batch holds is not committed; all other rows can be written.
+        owner_conn.execute("set lock_timeout = '10s'")
+        run(owner_conn, "update items set emb = %s where shop > 's4'", QUERY)
+        filler.commit()
+    assert 0 < len(faults(owner_conn, "items")) < wrong
+    assert finish(owner_conn, "items") == ["call funnelvec.backfill('public.items');"]
+    assert faults(owner_conn, "items") == []
+    assert one(owner_conn, "select state from funnelvec.resolutions") == "ready"
+
+
+def test_a_sweep_that_would_wait_is_done_again_later(
+    owner_conn: Connection, pg_database: Database
+) -> None:
+    make(owner_conn, PLAIN)
+    side = adopt(owner_conn, "items")
+    run(owner_conn, f"insert into {side} select 9000, emb_8_f16 from {side} where id = 1")
+    run(owner_conn, "select funnelvec.recheck('items')")
+    step = "select (funnelvec._backfill_step('items', 1000)).state"
+    with psycopg.connect(pg_database.owner_url) as holder:
+        run(holder, f"select from {side} where id = 9000 for update")
+        assert one(owner_conn, step) == "checking"
+        assert faults(owner_conn, "items") != []
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []

@@ -10,7 +10,7 @@ import pytest
 
 from funnelvec import cli
 from tests import awaited
-from tests.sql.tables import fill, vectors
+from tests.sql.tables import fill, text, vectors
 
 if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
@@ -133,6 +133,50 @@ def test_updates_that_have_no_room(shop: Connection) -> None:
     assert (after[1] - before[1]) / (after[0] - before[0]) > 0.9  # what the advice promises
 
 
+@pytest.mark.pg(16)
+def test_room_is_not_advised_where_it_would_not_help(shop: Connection) -> None:
+    # The codes have an index and change with their vector, so no such update can be HOT.
+    for seed in (1, 2):
+        with shop.cursor() as cursor:
+            cursor.executemany(
+                "update products set embedding = %s where id = %s",
+                [(text(row), i) for i, row in enumerate(vectors(600, seed=seed))],
+            )
+        shop.execute("vacuum products")
+    flush(shop)
+    row = status(shop)
+    assert row["hot_share"] == 0 and row["fillfactor"] == 100
+    assert advice(shop, "HOT") == ""
+
+
+def test_partitions_get_room_one_by_one(owner_conn: Connection) -> None:
+    owner_conn.execute(
+        """
+        create table products (id bigint primary key, price int, embedding vector(200)) partition by hash (id);
+        create table p0 partition of products for values with (modulus 5, remainder 0) with (fillfactor = 50);
+        create table p1 partition of products for values with (modulus 5, remainder 1);
+        create table p2 partition of products for values with (modulus 5, remainder 2);
+        create table p3 partition of products for values with (modulus 5, remainder 3);
+        create table p4 partition of products for values with (modulus 5, remainder 4);
+        insert into products
+        select i, 1, (select array_agg(sin(i * j)) from generate_series(1, 200) as j)::vector from generate_series(1, 2000) as i;
+        select funnelvec.add_resolution('products', 'embedding', '64:f16');
+        """
+    )
+    owner_conn.execute("analyze products")
+    owner_conn.execute("update products set price = 2")
+    flush(owner_conn)
+    line = advice(owner_conn, "HOT", "64:f16")
+    assert "and so for 1 more partitions" in line
+    said = 0
+    while line := advice(owner_conn, "HOT", "64:f16"):
+        for statement in line.partition("pages: ")[2].split(";"):
+            if statement.strip().startswith("alter table"):
+                owner_conn.execute(statement)  # type: ignore[arg-type]
+                said += 1
+    assert said == 4
+
+
 def test_old_statistics(shop: Connection) -> None:
     shop.execute("update products set name = name || '!'")
     shop.execute("vacuum products")
@@ -164,6 +208,10 @@ def test_an_interrupted_index_and_a_missing_one(shop: Connection, superuser_url:
     assert missing.startswith("f starts here and has no index")
     heed(shop, broken)
     heed(shop, missing)
+    for verb in ("create index concurrently", "select funnelvec.activate"):
+        advice = status(shop)["advice"].splitlines()
+        assert len(advice) == 1 and f"is not built yet; next: {verb}" in advice[0]
+        heed(shop, advice[0])
     assert status(shop)["advice"] == ""
     assert status(shop)["index_name"] is not None
 

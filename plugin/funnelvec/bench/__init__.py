@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `compare` searches, `compare_loads` loads.
+"""Side-by-side measurements: `compare` searches, `compare_loads` loads, `compare_writes` writes.
 
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
@@ -14,6 +14,8 @@ from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
 from funnelvec.bench.stats import Ratio
+from funnelvec.bench.writing import compare_writes
+from funnelvec.bench.written import WriteBench
 
 __all__ = [
     "BenchReport",
@@ -22,8 +24,10 @@ __all__ = [
     "LoadBench",
     "Ratio",
     "Standing",
+    "WriteBench",
     "compare",
     "compare_loads",
+    "compare_writes",
     "generate",
     "load",
     "measure_filters",

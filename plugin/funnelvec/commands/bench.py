@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
+_WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 examples:
   funnelvec bench --quick
   funnelvec bench load --quick
+  funnelvec bench writes --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
   funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
 
@@ -35,9 +37,17 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
-index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}."""
+index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
+
+`bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
+table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
+{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
     parser.add_argument(
-        "what", nargs="?", choices=("search", "load"), default="search", help="default: search"
+        "what",
+        nargs="?",
+        choices=("search", "load", "writes"),
+        default="search",
+        help="default: search",
     )
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
     parser.add_argument(
@@ -73,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--dims is for generated vectors; the file has its own")
     if args.what == "load":
         return _run_load(args)
+    if args.what == "writes":
+        return _run_writes(args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -135,20 +147,8 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
 
 def _run_load(args: argparse.Namespace) -> int:
     from funnelvec import bench
-    from funnelvec.funnel import Funnel
 
-    if args.data is None:
-        dims = 1_536 if args.dims is None else args.dims
-        dataset = bench.generate(
-            _LOAD_ROWS if args.rows is None else args.rows, 1, dims=dims, seed=args.seed
-        )
-    else:
-        dataset = bench.load(
-            args.data, column=args.column, rows=args.rows or _LOAD_ROWS, queries=1, seed=args.seed
-        )
-    first = f"{min(128, dataset.dims)}:f16"
-    if args.funnel is not None:
-        first = str(Funnel.parse(args.funnel).stages[0].resolution)
+    dataset, first = _rows_and_codes(args, _LOAD_ROWS)
     rounds = _LOAD_QUICK if args.quick else _LOAD_FULL
     report = bench.compare_loads(
         args.url,
@@ -165,3 +165,43 @@ def _run_load(args: argparse.Namespace) -> int:
     for line in report.lines():
         print(line)
     return 0
+
+
+def _run_writes(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    dataset, first = _rows_and_codes(args, _WRITE_ROWS)
+    rounds = _WRITE_QUICK if args.quick else _WRITE_FULL
+    report = bench.compare_writes(
+        args.url,
+        dataset,
+        resolution=first,
+        rounds=rounds if args.rounds is None else args.rounds,
+        seed=args.seed,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    for section in report.sections():
+        print_table(section.head, section.rows, title=section.title)
+        print()
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:
+    """What is written, and the resolution of the first stage."""
+    from funnelvec import bench
+    from funnelvec.funnel import Funnel
+
+    rows = rows if args.rows is None else args.rows
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, 1, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(args.data, column=args.column, rows=rows, queries=1, seed=args.seed)
+    if args.funnel is not None:
+        return dataset, str(Funnel.parse(args.funnel).stages[0].resolution)
+    return dataset, f"{min(128, dataset.dims)}:f16"

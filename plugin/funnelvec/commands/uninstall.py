@@ -71,7 +71,7 @@ def _report(result: UninstallResult) -> list[str]:
     for word, names in (
         ("search function gone", result.functions),
         ("column gone", result.dropped),
-        ("column kept", result.kept),
+        ("codes kept", result.kept),
     ):
         # One line each, whatever the name holds: a dry run prints these as comments.
         lines += [f"{word}: {' '.join(name.split())}" for name in names]

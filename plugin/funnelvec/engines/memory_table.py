@@ -105,12 +105,14 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         allow_rewrite: bool = False,
         metric: Metric | None = None,
         storage: Storage | None = None,
+        concurrently: bool = False,
     ) -> None:
-        """Store the column at one more resolution; `storage` makes no difference here."""
+        """Store the column at one more resolution; where to keep it makes no difference here."""
         options.check_storage(storage)
         resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(concurrently, "concurrently")
         chosen = self._metric_for(metric)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning

@@ -4,8 +4,11 @@
 -- name: set_timeout
 select pg_catalog.set_config('statement_timeout', %(limit)s, false)
 
--- name: show_timeout
-select pg_catalog.current_setting('statement_timeout')
+-- name: show_limits
+select pg_catalog.current_setting('statement_timeout') as statement, pg_catalog.current_setting('lock_timeout') as lock
+
+-- name: set_limits
+select pg_catalog.set_config('statement_timeout', %(statement)s, false), pg_catalog.set_config('lock_timeout', %(lock)s, false)
 
 -- name: find_table
 -- A table as it is really called, or as SQL would read the text.
@@ -97,18 +100,20 @@ select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec' el
 -- name: add_resolution
 select funnelvec.add_resolution(
     %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
-    metric => %(metric)s, storage => %(storage)s)
+    metric => %(metric)s, storage => %(storage)s, concurrently => %(concurrently)s)
 
 -- name: next_step
 select funnelvec.next_step(%(table)s::regclass)
 
 -- name: backfill_step
-select b.resolution, b.state, b.done, b.total from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
+select b.resolution, b.state, b.done, b.total, b.went_through
+from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
 
 -- name: unfinished
 select r.table_name::text
 from funnelvec.resolutions as r
-where r.side_table is not null and funnelvec._owns(r.table_name) and funnelvec._next_of(r) is not null
+cross join lateral funnelvec._next_of(r) as n
+where funnelvec._owns(r.table_name) and coalesce(n.step, n.waits) is not null
 group by r.table_name
 order by r.table_name::text
 

@@ -242,6 +242,7 @@ class AsyncPostgresEngine:
                         "allow_rewrite": False,
                         "metric": chosen,
                         "storage": None,
+                        "concurrently": False,
                     },
                 )
         return await self.table(name, vector=vector)

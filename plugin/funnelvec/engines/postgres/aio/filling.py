@@ -21,7 +21,8 @@ __all__ = ["backfill", "next_step"]
 
 _FIRST_BATCH = 1000
 _LARGEST_BATCH = 100_000
-_SECONDS_PER_BATCH = 0.5
+#: Who changes a vector that stands in a batch waits for its end.
+_SECONDS_PER_BATCH = 0.2
 
 
 async def next_step(connection: Connection, table: str) -> str | None:
@@ -43,7 +44,7 @@ async def backfill(
     Parameters
     ----------
     batch
-        Rows per transaction; None suits it to about half a second each.
+        Rows per transaction; None suits it to about 0.2 seconds each.
     on_step
         Told of each step before it runs, and after every batch.
     """
@@ -68,7 +69,6 @@ async def _fill(
     report: Callable[[FillingStep], None],
 ) -> int:
     looked_at = 0
-    before: dict[str, int] = {}
     rows = batch or _FIRST_BATCH
     while True:
         started = time.monotonic()
@@ -77,10 +77,8 @@ async def _fill(
         )
         if row is None or row[0] is None:
             return looked_at
-        resolution, state, done, total = row
-        if state != "ready":  # checking a table that is in use already counts no rows
-            looked_at += max(0, done - before.get(resolution, 0))
-        before[resolution] = done
+        resolution, state, done, total, went_through = row
+        looked_at += went_through
         report(FillingStep(resolution=resolution, state=state, done=done, total=total))
         if batch is None:
             aim = _SECONDS_PER_BATCH / max(1e-3, time.monotonic() - started)
@@ -89,19 +87,22 @@ async def _fill(
 
 @contextlib.asynccontextmanager
 async def _committing(connection: Connection) -> AsyncIterator[None]:
-    """Work that commits as it goes, without a time limit on its statements."""
+    """Work that commits as it goes, without time limits on its statements."""
     if connection.pgconn.transaction_status != IDLE or not connection.autocommit:
         raise CapabilityError(
             "backfill commits as it goes and builds indexes concurrently, so it needs a connection "
-            "in autocommit mode without an open transaction: use fv.connect(url), or "
-            "connection.autocommit = True"
+            "in autocommit mode without an open transaction: use fv.connect(url), "
+            'connection.autocommit = True, or a pool with kwargs={"autocommit": True}'
         )
-    row = await fetch_one(connection, statement("show_timeout"))
-    limit = "0" if row is None else str(row[0])
-    # An index takes as long as it takes; a limit meant for searches would only break it off.
-    await fetch_one(connection, statement("set_timeout"), {"limit": "0"})
+    row = await fetch_one(connection, statement("show_limits"))
+    assert row is not None
+    # An index takes as long as it takes, and waits for the transactions that were open before it;
+    # limits meant for searches would only break it off. What blocks others has limits of its own.
+    no_limits = {"statement": "0", "lock": "0"}
+    await fetch_one(connection, statement("set_limits"), no_limits)
     try:
         yield
     finally:
         if connection.pgconn.transaction_status == IDLE:
-            await fetch_one(connection, statement("set_timeout"), {"limit": limit})
+            limits = {"statement": row[0], "lock": row[1]}
+            await fetch_one(connection, statement("set_limits"), limits)

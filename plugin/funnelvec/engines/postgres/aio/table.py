@@ -137,6 +137,7 @@ class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExam
         allow_rewrite: bool = False,
         metric: Metric | None = None,
         storage: Storage | None = None,
+        concurrently: bool = False,
     ) -> None:
         """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
@@ -147,6 +148,7 @@ class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExam
             allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
             storage=options.check_storage(storage),
+            concurrently=options.check_flag(concurrently, "concurrently"),
         )
 
     async def backfill(
@@ -156,7 +158,7 @@ class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExam
         progress: Progress = False,
         on_step: Callable[[FillingStep], None] | None = None,
     ) -> int:
-        """Fill the side tables of this table, build their indexes and switch searches over."""
+        """Fill side tables, build the indexes that were left, and switch searches over."""
         options.check_progress(progress)
         rows = options.check_batch(batch)
         async with self._engine._calling() as connection:

@@ -242,6 +242,7 @@ class PostgresEngine:
                         "allow_rewrite": False,
                         "metric": chosen,
                         "storage": None,
+                        "concurrently": False,
                     },
                 )
         return self.table(name, vector=vector)

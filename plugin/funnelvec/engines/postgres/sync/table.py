@@ -139,6 +139,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         allow_rewrite: bool = False,
         metric: Metric | None = None,
         storage: Storage | None = None,
+        concurrently: bool = False,
     ) -> None:
         """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
@@ -149,6 +150,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
             allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
             storage=options.check_storage(storage),
+            concurrently=options.check_flag(concurrently, "concurrently"),
         )
 
     def backfill(
@@ -158,7 +160,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         progress: Progress = False,
         on_step: Callable[[FillingStep], None] | None = None,
     ) -> int:
-        """Fill the side tables of this table, build their indexes and switch searches over."""
+        """Fill side tables, build the indexes that were left, and switch searches over."""
         options.check_progress(progress)
         rows = options.check_batch(batch)
         with self._engine._calling() as connection:
