@@ -101,7 +101,7 @@ def test_a_funnel_that_starts_from_rotated_signs(docs: Connection) -> None:
     one(
         docs,
         "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)",
-        f"{ROTATED}@60 > {DIMS}:f32",
+        f"{ROTATED}@150 > {DIMS}:f32",
     )
     hits = docs.execute("select id, score from f(%s, 5)", (text(QUERY),)).fetchall()
     assert len(hits) == 5

@@ -133,8 +133,8 @@ def score(
     Equal codes get equal scores, wherever they stand.
     """
     if is_bits(resolution.code):
-        levels = len(bits.LEVELS.get(resolution.code, (0,)))
-        return bits.score(query_code, codes, dims=resolution.dims * levels)
+        count = resolution.dims * bits.levels(resolution.code)
+        return bits.score(query_code, codes, dims=count)
     return _SCORES[metric](query_code, codes)
 
 

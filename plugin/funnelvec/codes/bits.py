@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LEVELS", "balance", "encode", "encode_levels", "hamming", "score"]
+__all__ = ["LEVELS", "balance", "encode", "encode_levels", "hamming", "levels", "score"]
 
 #: What the numbers of a rotated vector of length 1 are compared with, times the root of its width:
 #: they split a normal distribution into parts of the same weight.
@@ -21,6 +21,11 @@ LEVELS: dict[str, tuple[float, ...]] = {
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1).sum(
     axis=1, dtype=np.int64
 )
+
+
+def levels(code: str) -> int:
+    """How many bits a code has for each number."""
+    return len(LEVELS.get(code, (0.0,)))
 
 
 def encode(prefix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

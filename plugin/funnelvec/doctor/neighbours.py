@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.codes import encode
-from funnelvec.codes.rotations import rotate
+from funnelvec.codes import encode, is_bits
+from funnelvec.codes.bits import levels
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode, Metric
 
@@ -155,13 +155,12 @@ def space_of_code(
 
     A row whose float prefix is zero is in no HNSW index under cosine, so no search finds it.
     """
-    if resolution.code == "bit":
-        one = np.float32(1)
-        if resolution.rotation is not None:
-            vectors = rotate(resolution.rotation, vectors)
-        signs = np.where(vectors[:, : resolution.dims] > 0, one, -one)
-        return Space(signs, np.zeros(len(vectors), np.float32))
     codes = encode(resolution, vectors, metric=metric, base=base)
+    if is_bits(resolution.code):
+        # Of bits as 1 and -1 the inner product falls with the Hamming distance.
+        count = resolution.dims * levels(resolution.code)
+        signs = np.unpackbits(codes, axis=1, count=count).astype(np.float32) * 2 - 1
+        return Space(signs, np.zeros(len(vectors), np.float32))
     return space(codes.astype(np.float32), metric)
 
 

@@ -12,17 +12,22 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.codes.bits import levels
 from funnelvec.doctor.intervals import Bootstrap
 from funnelvec.doctor.neighbours import Places, Rows, space, space_of_code
 from funnelvec.doctor.rows import K, Prepared
 from funnelvec.doctor.values import Range
 from funnelvec.resolution import Resolution
+from funnelvec.types import Code
 
 __all__ = ["KEEPS", "TARGET", "Prefixes", "Stage", "measure", "widths"]
 
 #: Lengths of the shortlists that are reported, and the recall that a first stage should reach.
 KEEPS = (10, 100, 200)
 TARGET = 0.99
+#: Codes of a rotated vector. Signs are enough for wide ones; more bits take room and time here.
+_ROTATED: tuple[Code, ...] = ("bit", "bit2", "bit3", "bit4")
+_MOST_BITS = 2048
 #: A smaller sample inside the sample: how the shortlist grows from one to the other.
 _PART = 4
 #: By how much the share that a prefix finds must exceed that of random dimensions.
@@ -80,7 +85,7 @@ class Prefixes:
     keeps
         Lengths of the shortlists, as in every stage.
     stages
-        By code, then by width: floats, signs, and all signs after a random rotation.
+        By code, then by width: floats, signs, and codes of all numbers after a random rotation.
     gain, gain_interval
         Share of the top 10 that prefixes of at most half the width find alone, less the share
         that random dimensions find; None where no prefix is that narrow.
@@ -124,11 +129,14 @@ def measure(rows: Prepared, bootstrap: Bootstrap) -> Prefixes:
             stages.append(_stage(resolution, found, smaller, control, bootstrap))
             if control:
                 gains.append(np.array([found.kept(K) - each.kept(K) for each in control]))
-    turned = Resolution(rows.dims, "bit", "random")
-    coded = space_of_code(turned, rows.vectors, rows.metric, base=rows.base)
-    found = coded.places(rows.queries, rows.truth)
-    smaller = coded.places(rows.queries, truth_part, among=part)
-    stages.append(_stage(turned, found, smaller, [], bootstrap))
+    for code in _ROTATED:
+        turned = Resolution(rows.dims, code, "random")
+        if code != "bit" and rows.dims * levels(code) > _MOST_BITS:
+            continue
+        coded = space_of_code(turned, rows.vectors, rows.metric, base=rows.base)
+        found = coded.places(rows.queries, rows.truth)
+        smaller = coded.places(rows.queries, truth_part, among=part)
+        stages.append(_stage(turned, found, smaller, [], bootstrap))
     gain, interval, order = _ordered(gains, bootstrap)
     stages.sort(key=lambda stage: (stage.code != "f16", stage.code, stage.width))
     return Prefixes(KEEPS, tuple(stages), gain, interval, order, len(rows.order), len(rows.queries))
@@ -152,7 +160,9 @@ def _stage(
         resolution=str(resolution),
         width=resolution.dims,
         code=str(resolution).partition(":")[2],
-        bytes=-(-resolution.dims // 8) if resolution.code == "bit" else 2 * resolution.dims,
+        bytes=2 * resolution.dims
+        if resolution.code == "f16"
+        else -(-resolution.dims * levels(resolution.code) // 8),
         recall=tuple(float(values.mean()) for values in kept),
         intervals=tuple(bootstrap.interval(values, bounded=True) for values in kept),
         control=tuple(float(np.mean([c.kept(keep) for c in control])) for keep in KEEPS)

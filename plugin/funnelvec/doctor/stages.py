@@ -13,8 +13,8 @@ __all__ = ["Choice", "choose", "describe", "rounded"]
 
 #: A list that costs little to rescore, and the longest that hnsw.ef_search allows at once.
 USUAL, LONGEST = 200, 1000
-#: Widest codes that HNSW indexes.
-_INDEXED = {"f16": 4000, "bit": 64_000, "bit~random": 64_000}
+#: Widest codes that HNSW indexes; bits are beyond any column.
+_INDEXED = {"f16": 4000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def choose(found: Prefixes, rows: Prepared) -> Choice | None:
     fitting = []
     for stage in found.stages:
         grown = rounded(stage.keep_at(found.rows, rows.population))
-        if grown <= LONGEST and stage.width <= _INDEXED[stage.code]:
+        if grown <= LONGEST and stage.width <= _INDEXED.get(stage.code, stage.width):
             fitting.append((stage.bytes, grown, stage))
     if not fitting:
         return None
@@ -149,7 +149,8 @@ def _advice(found: Prefixes, choice: Choice | None, rows: Prepared) -> str:
             f" Smaller, with a longer list: '{choice.smaller}' ({choice.smaller_bytes:,} bytes)."
         )
     if found.order == "none":
-        whole = [s for s in found.stages if s.code != "f16" and s.width == rows.dims]
+        whole = [s for s in found.stages if s.code in ("bit", "bit~random")]
+        whole = [stage for stage in whole if stage.width == rows.dims]
         signs = min(whole, key=lambda stage: (stage.keep, stage.resolution))
         advice += " Cutting off dimensions costs more than with a Matryoshka model"
         if rounded(signs.keep_at(found.rows, rows.population)) <= LONGEST:
