@@ -111,6 +111,42 @@ begin
 end
 $body$;
 
+-- Wait until every transaction that had written before `since` was committed has come to its end. Who has deleted a row while its code
+-- was not committed yet did not see that code, and as long as he is not at his end nobody sees that the row is gone.
+create or replace function funnelvec._wait_for_writers(since xid, what text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    patience interval := coalesce(nullif(current_setting('funnelvec.lock_patience', true), ''), '60s')::interval;
+    deadline timestamptz := clock_timestamp() + patience;
+    older text;
+begin
+    loop
+        perform pg_stat_clear_snapshot();
+        select w.who into older
+        from (
+            select format('process %s', a.pid), a.backend_xid
+            from pg_stat_activity as a
+            where a.datname = current_database() and a.pid <> pg_backend_pid()
+            union all
+            select format('the prepared transaction %L', p.gid), p.transaction from pg_prepared_xacts as p where p.database = current_database()
+        ) as w (who, xid)
+        where age(w.xid) >= age(since)
+        limit 1;
+        exit when older is null;
+        if clock_timestamp() > deadline then
+            raise exception using
+                errcode = '55P03',
+                message = format('%s has written before %s, and is not at its end after %s of waiting', older, what, patience),
+                hint = 'Nothing was changed. End that transaction (select * from pg_stat_activity), or try again later.';
+        end if;
+        perform pg_sleep(0.02);
+    end loop;
+end
+$body$;
+
 -- An old snapshot would not show rows that others have committed since, and what is not seen here is missing for good.
 create or replace function funnelvec._check_sees_now()
 returns void

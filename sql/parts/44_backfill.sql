@@ -9,7 +9,8 @@
 --   checking  as ready, but a trigger was off for a while: every code is compared with its vector in batches, then it is ready again
 --
 -- A batch reads rows as they are and inserts codes that are not there yet, so what a trigger wrote wins. A row that is deleted while a
--- batch holds its uncommitted code leaves a code without a row: searches skip those, and the sweep removes them.
+-- batch holds its uncommitted code leaves a code without a row: searches skip those, and the sweep removes them. It begins when all are
+-- at their end who may have deleted one so.
 
 -- One batch of what is left to fill for a table: what was done, or null when there is nothing left.
 create or replace function funnelvec._backfill_step(
@@ -56,6 +57,12 @@ begin
             errcode = 'FV005',
             message = format('the side table of %s of %s.%I is gone', r.resolution, r.table_name, r.column_name),
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
+    end if;
+    if r.state = 'sweeping' and r.filled_to is null then
+        perform funnelvec._wait_for_writers(
+            (select s.xmin from funnelvec.resolutions as s
+             where s.table_name = r.table_name and s.column_name = r.column_name and s.resolution = r.resolution),
+            format('%s was filled', r.side_table));
     end if;
     r := funnelvec._take_batch(r, batch);
     update funnelvec.resolutions as u
@@ -203,13 +210,15 @@ begin
     if r.state = 'checking' then
         perform funnelvec._correct(r, range);
     end if;
+    -- A row whose code is written here is locked, so that who deletes it at this moment finds the code.
     -- Deleted first: a row of such a key may come back at this moment and find its code still there. The next statement sees that row,
     -- if it is committed by now; if it is not, its trigger waits for us and then writes the code.
     execute format(
         'delete from %s as s where %s and not exists (select from %s as t where %s and t.%I is not null)',
         r.side_table, funnelvec._key_range(r.table_name, 's', r.side_table, r.filled_to, upto), r.table_name, joined, r.column_name);
     execute format(
-        'insert into %1$s select %2$s, %3$s from %4$s as t where %7$s and t.%5$I is not null and not exists (select from %1$s as s where %6$s) on conflict do nothing',
+        'insert into %1$s select %2$s, %3$s from %4$s as t where %7$s and t.%5$I is not null and not exists (select from %1$s as s where %6$s) '
+        'for share of t on conflict do nothing',
         r.side_table, keys, code.expression, r.table_name, r.column_name, joined, range);
     r.filled_to := upto;
     r.filled := r.filled + case when r.state = 'checking' and upto is not null then batch else 0 end;

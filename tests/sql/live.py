@@ -259,7 +259,8 @@ class Live:
         for row, emb, _ in stored.values():
             if emb is not None:
                 assert np.array_equal(np.array(eval(emb), np.float32), vector_of(row.version))
-        assert side.faults(connection, "items") == []
+        found = side.faults(connection, "items")
+        assert found == [], found
         assert column_faults(connection) == []
         assert side.one(connection, "select funnelvec.next_step('items')") is None
         assert connection.execute("select * from funnelvec._problems()").fetchall() == []

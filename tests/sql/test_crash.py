@@ -284,7 +284,7 @@ def while_dropping(scene: Scene) -> None:
         drop = "select funnelvec.drop_resolution('items', 'emb', '8:f16')"
         owner.execute("begin")
         side.run(owner, drop)
-        scene.wait_for(f"select from pg_locks where not granted having count(*) >= {CLIENTS}")
+        scene.wait_for(f"select from pg_locks where not granted having count(*) >= {CLIENTS // 2}")
         scene.kill()
     scene.come_back()
     with scene.connect() as owner:

@@ -149,6 +149,25 @@ def test_a_row_that_comes_back_keeps_its_code(
     assert faults(items, "items") == []
 
 
+def test_a_row_that_goes_in_a_long_transaction_leaves_no_code(
+    items: Connection, connect: Callable[[], Connection]
+) -> None:
+    one(items, ADD)
+    writer = connect()
+    writer.execute("begin")
+    writer.execute("delete from items where id = 3")  # its code is not there yet
+    writer.execute("update items set emb = null where id = 4")
+    items.execute("set funnelvec.lock_patience = '100ms'")
+    assert one(items, STEP) == "sweeping"
+    with pytest.raises(psycopg.errors.LockNotAvailable, match="is not at its end"):
+        one(items, STEP)
+    writer.execute("commit")
+    while one(items, STEP) is not None:
+        pass
+    assert faults(items, "items") == []
+    assert one(items, "select count(*) from items_emb_8_f16") == 178
+
+
 @pytest.mark.parametrize("rows", [1, 7, 60, 1000])
 @pytest.mark.parametrize(
     "shape", ["bigint", "composite", "collated", "list partitions", "odd names"]
