@@ -103,10 +103,28 @@ create table if not exists funnelvec.loads (
     primary key (table_name, column_name, loader, name)
 );
 
+-- Partial indexes over ranges of a column. Bounds part the rows into cells, at first as many rows in each; windows run from one to another
+-- (46_windows). `shares` says which part of all rows each cell held then. Searches use the windows from `ready` on.
+create table if not exists funnelvec.windows (
+    table_name regclass not null,
+    column_name text not null,
+    resolution text not null,
+    by_column text not null,
+    levels integer not null,
+    bounds text[] not null,
+    shares double precision[] not null,
+    m integer not null,
+    ef_construction integer not null,
+    ready boolean not null default false,
+    created_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, resolution, by_column)
+);
+
 comment on table funnelvec._install is 'versions of a plain install (empty when funnelvec is an extension)';
 comment on table funnelvec.resolutions is 'stored resolutions: one row per table, vector column and resolution';
 comment on table funnelvec.funnels is 'funnels: one row per generated search function';
 comment on table funnelvec.loads is 'bulk loads: how many rows of each source are in; finished_at is null while one is under way or interrupted';
+comment on table funnelvec.windows is 'partial indexes over ranges of a column: one row per resolution and column';
 comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
 
 -- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
@@ -152,7 +170,7 @@ do $policies$
 declare
     registry text;
 begin
-    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads'] loop
+    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads', 'windows'] loop
         execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
         execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);

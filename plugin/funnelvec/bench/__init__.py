@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
+from funnelvec.bench.ranges import RangeSet, generate_ranges, load_ranges
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
 from funnelvec.bench.stats import Ratio
+from funnelvec.bench.windows import WindowReport, measure_windows
 from funnelvec.bench.writing import compare_writes
 from funnelvec.bench.written import WriteBench
 
@@ -22,13 +24,18 @@ __all__ = [
     "Dataset",
     "FilterReport",
     "LoadBench",
+    "RangeSet",
     "Ratio",
     "Standing",
+    "WindowReport",
     "WriteBench",
     "compare",
     "compare_loads",
     "compare_writes",
     "generate",
+    "generate_ranges",
     "load",
+    "load_ranges",
     "measure_filters",
+    "measure_windows",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
+_WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 3
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
@@ -34,6 +35,11 @@ Without --url, a Postgres is started in a temporary folder and removed at the en
 are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QUICK[1]} rounds,
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
 {_FULL[2]} builds.
+
+`bench --windows` measures searches with a range in their filter: a funnel with windows beside
+filtering what full HNSW has found, and pgvector's iterative scan. Give --data, --queries,
+--values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
+{_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
@@ -55,6 +61,19 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
         action="store_true",
         help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
     )
+    parser.add_argument(
+        "--windows",
+        action="store_true",
+        help="measure searches with a range in their filter instead, by windows and without",
+    )
+    parser.add_argument(
+        "--values", metavar="FILE", help="--windows: Parquet, a row for each vector of --data"
+    )
+    parser.add_argument("--by", metavar="NAME", help="--windows: column of --values, whole numbers")
+    parser.add_argument(
+        "--ranges", metavar="FILE", help="--windows: Parquet with the columns qid, lo and hi"
+    )
+    parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
     parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
@@ -85,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_load(args)
     if args.what == "writes":
         return _run_writes(args)
+    if args.windows:
+        return _windows(args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -140,6 +161,54 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
     section = report.section()
     print_table(section.head, section.rows, title=section.title)
     print()
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _windows(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    files = {"data": args.data, "queries": args.queries, "values": args.values,
+             "by": args.by, "ranges": args.ranges}  # fmt: skip
+    missing = [name for name, given in files.items() if given is None]
+    if missing and len(missing) < len(files):
+        usage_error(args, f"--windows also needs {', '.join(f'--{name}' for name in missing)}")
+    cases = _WINDOW_QUICK[0] if args.quick else None
+    if missing:
+        ranges = bench.generate_ranges(
+            _WINDOW_ROWS if args.rows is None else args.rows,
+            dims=_WINDOW_DIMS if args.dims is None else args.dims,
+            per_share=cases or 2 * _WINDOW_QUICK[0],
+            seed=args.seed,
+        )
+    else:
+        ranges = bench.load_ranges(
+            args.data,
+            queries=args.queries,
+            values=args.values,
+            by=args.by,
+            ranges=args.ranges,
+            rows=(_WINDOW_ROWS if args.quick else None) if args.rows is None else args.rows,
+            per_share=cases,
+            seed=args.seed,
+        )
+    rounds = _WINDOW_QUICK[1] if args.quick else _WINDOW_FULL
+    report = bench.measure_windows(
+        args.url,
+        ranges,
+        funnel=args.funnel,
+        k=args.k,
+        rounds=rounds if args.rounds is None else args.rounds,
+        levels=args.levels,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    for section in report.sections():
+        print_table(section.head, section.rows, title=section.title)
+        print()
     for line in report.lines():
         print(line)
     return 0
