@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,6 +303,50 @@ def test_what_no_window_holds_goes_by_the_index_of_all_rows(stock: Connection) -
     ):
         how = access(stock, filter)
         assert ", window i4 " in how, how
+
+
+def random_filter(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A filter over columns with windows and without, with every operator that has an order."""
+    kind = rng.random()
+    if depth < 3 and kind < 0.45:
+        parts = [random_filter(rng, depth + 1) for _ in range(rng.randint(1, 3))]
+        return {rng.choice(["$and", "$and", "$and", "$or"]): parts}
+    if depth < 3 and kind < 0.5:
+        return {"$not": random_filter(rng, depth + 1)}
+    asked: dict[str, Any] = {}
+    for by in rng.sample(["i4", "day", "few"], rng.randint(1, 2)):
+        value = (lambda i: i % 3) if by == "few" else KINDS[by][2]
+        operators = rng.sample(["$eq", "$lt", "$lte", "$gt", "$gte", "$ne"], rng.randint(1, 2))
+        test: Any = {each: value(rng.randrange(-50, LAST + 50)) for each in operators}
+        asked[by] = rng.choice([test, test, test, {"$not": test}, value(rng.randrange(LAST))])
+    return asked
+
+
+def test_no_filter_whatever_its_form_loses_a_row(stock: Connection) -> None:
+    add(stock, "i4", levels=3)
+    add(stock, "day", levels=2)
+    run(stock, "update stock set i4 = null, day = null where id % 50 = 0")
+    literal = json.dumps(
+        one(
+            stock,
+            "select funnelvec._window_literal(f) from funnelvec.funnels as f where name = 'stock_search'",
+        )
+    )
+    rng = random.Random(4)
+    named = 0
+    for _ in range(300):
+        filter = json.dumps(random_filter(rng))
+        row = stock.execute(
+            "select w.predicate, funnelvec._filter_sql('stock', %s)"
+            " from funnelvec._window('stock'::regclass, %s, %s) as w",
+            (filter, filter, literal),
+        ).fetchone()
+        assert row is not None
+        if row[0] is not None:
+            named += 1
+            outside = f"select count(*) from stock as t where {row[1]} and ({row[0]}) is not true"
+            assert one(stock, outside) == 0, (filter, row[0])
+    assert named > 60
 
 
 def test_two_columns_with_windows_the_smaller_wins(stock: Connection) -> None:

@@ -32,7 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
     "doctor": ("errors", "types", "resolution", "codes", "doctor"),
-    "engines.protocols": ("types", "reports", "doctor.diagnosis"),
+    "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
     "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),

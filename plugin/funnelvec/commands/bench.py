@@ -56,6 +56,22 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
         help="default: search",
     )
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
+    _add_filtered_arguments(parser)
+    parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
+    parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
+    parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
+    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows")
+    parser.add_argument("--dims", type=int, metavar="D", help="width of generated vectors")
+    parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
+    parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument(
+        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+    )
+
+
+def _add_filtered_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filters",
         action="store_true",
@@ -74,18 +90,6 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
         "--ranges", metavar="FILE", help="--windows: Parquet with the columns qid, lo and hi"
     )
     parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
-    parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
-    parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
-    parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
-    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows")
-    parser.add_argument("--dims", type=int, metavar="D", help="width of generated vectors")
-    parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
-    parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    parser.add_argument(
-        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
