@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `compare` searches, `compare_loads` loads, `compare_writes` writes.
+"""Side-by-side measurements of searches, of peers' recipes, of filters, loads and writes.
 
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
+from funnelvec.bench.peers import PeersReport, compare_peers
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
@@ -22,11 +23,13 @@ __all__ = [
     "Dataset",
     "FilterReport",
     "LoadBench",
+    "PeersReport",
     "Ratio",
     "Standing",
     "WriteBench",
     "compare",
     "compare_loads",
+    "compare_peers",
     "compare_writes",
     "generate",
     "load",

@@ -10,7 +10,7 @@ from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import Dataset
+    from funnelvec.bench import BenchReport, Dataset, PeersReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
 examples:
   funnelvec bench --quick
+  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
@@ -35,6 +36,10 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
 {_FULL[2]} builds.
 
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
+reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
+and under a random orthogonal matrix. --funnel names a template without keeps.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
 index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
@@ -45,7 +50,7 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "load", "writes"),
+        choices=("search", "peers", "load", "writes"),
         default="search",
         help="default: search",
     )
@@ -63,6 +68,13 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
+    )
+    parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
+    parser.add_argument(
+        "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
@@ -103,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.filters:
         return _filters(args, dataset)
+    if args.what == "peers":
+        return _peers(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -112,6 +126,30 @@ def run(args: argparse.Namespace) -> int:
         builds=builds,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
+    from funnelvec import bench
+    from funnelvec.bench.peers import BASES
+
+    return _print(
+        args,
+        bench.compare_peers(
+            args.url,
+            dataset,
+            funnels=[args.funnel] if args.funnel else [],
+            target=args.recall,
+            k=args.k,
+            rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+            bases=BASES if args.basis is None else [args.basis],
+            grown_from=args.grown_from,
+            say=progress(),
+        ),
+    )
+
+
+def _print(args: argparse.Namespace, report: BenchReport | PeersReport | WriteBench) -> int:
     if args.json:
         print_json(report.as_json())
         return 0
@@ -180,15 +218,7 @@ def _run_writes(args: argparse.Namespace) -> int:
         seed=args.seed,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
-    return 0
+    return _print(args, report)
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:

@@ -1,0 +1,449 @@
+"""Every recipe at its best setting for a recall, side by side, in one run.
+
+A recipe's knobs are turned until it reaches the recall at the least median time; the best of each
+family then answers the same queries in turns. Vectors count in two bases: as they are, and under a
+random orthogonal matrix, which leaves every cosine as it is and takes from a prefix what it knew.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, mean, median
+from typing import Any
+
+import numpy as np
+
+from funnelvec import entry
+from funnelvec.bench import stage
+from funnelvec.bench.contestants import PLAIN_TABLE
+from funnelvec.bench.data import Dataset
+from funnelvec.bench.oracle import Oracle
+from funnelvec.bench.recipes import Recipe, Setting, our_recipe, peers
+from funnelvec.bench.report import Section, Standing
+from funnelvec.bench.run import standing, take_turns
+from funnelvec.bench.stats import percentile, ratio
+from funnelvec.engines import checks
+from funnelvec.errors import InvalidInput
+
+__all__ = ["BASES", "BasisReport", "PeersReport", "compare_peers", "templates"]
+
+#: As they are; and under a random orthogonal matrix.
+BASES = ("own", "rotated")
+
+Say = Callable[[str], None]
+
+
+def templates(dims: int, basis: str) -> list[tuple[str, str]]:
+    """Funnels that are tried where none are named, each with a storage."""
+    narrow, middle = min(128, dims // 2), min(512, dims // 2)
+    full = f"{dims}:f32"
+    found = [(f"{dims}:bit~random > {full}", "column")]
+    if basis == "own":
+        found = [
+            (f"{narrow}:f16 > {full}", "column"),
+            *(
+                [
+                    (f"{narrow}:f16 > {middle}:f16 > {full}", storage)
+                    for storage in ("column", "side")
+                ]
+                if middle > narrow
+                else []
+            ),
+            *found,
+        ]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class BasisReport:
+    """One basis: the best of each family, ours first; `tried` says what every recipe reached."""
+
+    basis: str
+    standings: tuple[Standing, ...]
+    growth: Standing | None
+    tried: tuple[tuple[str, str, float, float], ...]
+
+    def sections(self, *, k: int, target: float) -> list[Section]:
+        """The tables of this basis."""
+        mine = self.standings[0]
+        rows = []
+        for each in self.standings:
+            versus = None if each is mine else mine.over(each)
+            rows.append(
+                (
+                    each.name,
+                    f"{each.recall:.4f}" + ("" if each.recall >= target else " missed"),
+                    f"{percentile(each.milliseconds, 0.5):.2f}",
+                    f"{percentile(each.milliseconds, 0.95):.2f}",
+                    f"{1000 / mean(each.milliseconds):,.0f}",
+                    f"{each.index_bytes / 1e6:.1f}",
+                    f"{each.total_bytes / 1e6:.1f}",
+                    f"{sum(each.build_seconds):.1f}",
+                    *(
+                        ("", "", "")
+                        if versus is None
+                        else tuple(
+                            _times(found)
+                            for found in (
+                                ratio(_rates(mine), _rates(each)),
+                                ratio([each.index_bytes], [mine.index_bytes]),
+                                ratio(each.build_seconds, mine.build_seconds),
+                            )
+                        )
+                    ),
+                )
+            )
+        head = (
+            *("", f"recall@{k}", "p50 ms", "p95 ms", "per second", "index MB", "total MB"),
+            *("build s", "ours faster", "index smaller", "build faster"),
+        )
+        tried = tuple(
+            (name, setting, f"{recall:.4f}", f"{ms:.2f}")
+            for name, setting, recall, ms in self.tried
+        )
+        return [
+            Section(f"Basis: {self.basis}", head, tuple(rows)),
+            Section("Every recipe at its best", ("", "setting", f"recall@{k}", "p50 ms"), tried),
+        ]
+
+
+def _rates(each: Standing) -> list[float]:
+    """Queries per second of one client, round by round."""
+    return [1000 / mean(times.values()) for times in each.times]
+
+
+def _times(found: Any) -> str:
+    return "-" if found is None else found.text(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PeersReport:
+    """What one run found."""
+
+    dataset: str
+    note: str
+    rows: int
+    dims: int
+    queries: int
+    k: int
+    target: float
+    rounds: int
+    grown_from: int | None
+    bases: tuple[BasisReport, ...]
+    notes: tuple[str, ...]
+    seconds: float = 0.0
+
+    def sections(self) -> list[Section]:
+        """The tables, in the order to be read."""
+        found = [
+            section
+            for each in self.bases
+            for section in each.sections(k=self.k, target=self.target)
+        ]
+        growth = [
+            (
+                each.basis,
+                f"{percentile(each.growth.milliseconds, 0.5):.2f}",
+                f"{percentile(each.standings[0].milliseconds, 0.5):.2f}",
+                _times(each.standings[0].over(each.growth).latency),
+                f"{each.growth.recall:.4f}",
+            )
+            for each in self.bases
+            if each.growth is not None
+        ]
+        if growth:
+            head = (
+                "basis",
+                f"p50 ms, {self.grown_from:,} rows",
+                f"{self.rows:,} rows",
+                "grows by",
+                f"recall@{self.k} of the small one",
+            )
+            found.append(Section("The same funnel on fewer rows", head, tuple(growth)))
+        return found
+
+    def lines(self) -> list[str]:
+        """What to say below the tables."""
+        return [
+            f"data: {self.dataset}; {self.note}",
+            f"{self.rows:,} rows x {self.dims:,} dimensions, {self.queries} queries in turns, "
+            f"{self.rounds} rounds; each at the setting that reaches recall@{self.k} "
+            f"{self.target:g} in the least median time, on the same queries; 'missed': no setting "
+            "does, and this one finds most",
+            "ratios: ours against that line, above 1 ours is better; per second: one client",
+            *(f"note: {note}" for note in self.notes),
+            f"{self.seconds:.0f} s in all",
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "format": 1,
+            "data": {"name": self.dataset, "note": self.note, "rows": self.rows, "dims": self.dims},
+            "queries": self.queries,
+            "k": self.k,
+            "target": self.target,
+            "rounds": self.rounds,
+            "tables": [
+                {"title": each.title, "head": each.head, "rows": each.rows}
+                for each in self.sections()
+            ],
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def compare_peers(
+    url: str | None,
+    dataset: Dataset,
+    *,
+    funnels: Sequence[str] = (),
+    target: float = 0.99,
+    k: int = 10,
+    rounds: int = 5,
+    bases: Sequence[str] = BASES,
+    grown_from: int | None = None,
+    say: Say = lambda text: None,
+) -> PeersReport:
+    """Measure funnels beside the recipes of pgvector's manual.
+
+    Parameters
+    ----------
+    url
+        As for `compare`.
+    funnels
+        Templates, funnels without keeps; empty takes those of `templates`.
+    target
+        Recall@k that every recipe has to reach, 0 to 1.
+    grown_from
+        Also run the best funnel on so many of the rows.
+
+    Raises
+    ------
+    InvalidInput
+        For a recall or a basis that does not exist, or a template that is none.
+    """
+    checks.check_k(k)
+    if not 0 < target <= 1:
+        raise InvalidInput(f"a recall is above 0 and at most 1, unlike {target}")
+    if unknown := set(bases) - set(BASES):
+        raise InvalidInput(f"there is no basis {min(unknown)!r}; there are {', '.join(BASES)}")
+    if rounds < 1:
+        raise InvalidInput(f"rounds must be at least 1, not {rounds}")
+    if grown_from is not None and not k < grown_from < len(dataset.rows):
+        raise InvalidInput(
+            f"the smaller table must have more than k={k} and fewer than {len(dataset.rows):,} "
+            f"rows, not {grown_from:,}"
+        )
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            say("starting a server")
+            url = stack.enter_context(stage.hosted(dataset, tables=6))
+        found, notes = [], []
+        for basis in bases:
+            turned = dataset if basis == "own" else _rotated(dataset)
+            run = _Run(url, turned, target=target, k=k, rounds=rounds, say=say)
+            found.append(run.report(basis, funnels, grown_from=grown_from))
+            notes += run.notes
+    return PeersReport(
+        dataset=dataset.name,
+        note=dataset.note,
+        rows=len(dataset.rows),
+        dims=dataset.dims,
+        queries=len(dataset.queries),
+        k=k,
+        target=target,
+        rounds=rounds,
+        grown_from=grown_from,
+        bases=tuple(found),
+        notes=tuple(dict.fromkeys(notes)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _rotated(dataset: Dataset) -> Dataset:
+    drawn = np.random.default_rng(0).standard_normal((dataset.dims, dataset.dims))
+    turn = np.linalg.qr(drawn)[0].astype(np.float32)
+    return replace(dataset, rows=dataset.rows @ turn, queries=dataset.queries @ turn)
+
+
+@dataclass(slots=True)
+class _Best:
+    """A recipe's lane at its best setting."""
+
+    recipe: Recipe
+    lane: stage.Lane
+    setting: Setting
+    recall: float
+    ms: float
+
+
+class _Run:
+    """One basis; its schema and connections live as long as `report` runs."""
+
+    def __init__(
+        self, url: str, dataset: Dataset, *, target: float, k: int, rounds: int, say: Say
+    ) -> None:
+        self._url, self._dataset = url, dataset
+        self._target, self._k, self._rounds, self._say = target, k, rounds, say
+        self._queries = stage.parameters(dataset.queries)
+        self._oracle = Oracle.of(dataset.rows, dataset.queries, k=k)
+        self.notes: list[str] = []
+
+    def report(self, basis: str, funnels: Sequence[str], *, grown_from: int | None) -> BasisReport:
+        """Load, build, turn the knobs, measure."""
+        dataset, say = self._dataset, self._say
+        chosen = [(each, "column") for each in funnels] or templates(dataset.dims, basis)
+        tables = [f"ours_{i}" for i in range(len(chosen))]
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(stage.connected(self._url))
+            schema = stack.enter_context(stage.workspace(connection))
+            ours = [
+                our_recipe(schema, text, table=table, dims=dataset.dims, storage=storage)
+                for table, (text, storage) in zip(tables, chosen, strict=True)
+            ]
+            recipes = [*ours, *peers(schema, dims=dataset.dims)]
+            say(f"basis {basis}: loading {len(dataset.rows):,} vectors {1 + len(tables)} times")
+            stage.load(self._url, connection, schema, dataset, tables=tables)
+            seconds, said = stage.build(
+                connection,
+                schema,
+                [each.at(each.dearest()) for each in recipes],
+                dataset=dataset,
+                builds=1,
+                say=say,
+            )
+            self.notes += said
+            best = [self._best(stack, each) for each in recipes]
+            finalists = self._finalists(best)
+            lanes = [each.lane for each in finalists]
+            if grown_from is not None:
+                lanes.append(self._smaller(stack, connection, schema, finalists[0], grown_from))
+            times = take_turns(lanes, self._queries, rounds=self._rounds, say=say)
+            standings = [
+                standing(
+                    lane,
+                    schema,
+                    found.recall,
+                    each,
+                    seconds.get(lane.contestant.build, ()),
+                )
+                for lane, found, each in zip(lanes, finalists, times, strict=False)
+            ]
+            growth = None
+            if grown_from is not None:
+                smaller = replace(dataset, rows=dataset.rows[:grown_from])
+                oracle = Oracle.of(smaller.rows, smaller.queries, k=self._k)
+                recall = fmean(self._recalls(lanes[-1], oracle)[0])
+                growth = standing(lanes[-1], schema, recall, times[-1], ())
+        tried = tuple(
+            (each.recipe.name, _shown(each.recipe, each.setting), each.recall, each.ms)
+            for each in best
+        )
+        return BasisReport(basis, tuple(standings), growth, tried)
+
+    def _finalists(self, best: list[_Best]) -> list[_Best]:
+        """The best of each family, ours first."""
+        families: dict[str, list[_Best]] = {}
+        for each in best:
+            families.setdefault(each.recipe.family, []).append(each)
+        return [min(members, key=self._rank) for members in families.values()]
+
+    def _rank(self, found: _Best) -> tuple[bool, float]:
+        """Those that reach the recall by their time, the others by how much they find."""
+        reached = found.recall >= self._target
+        return (not reached, found.ms if reached else -found.recall)
+
+    def _best(self, stack: contextlib.ExitStack, recipe: Recipe) -> _Best:
+        """Turn the knobs: halve the last one for every value of those before."""
+        self._say(f"turning the knobs of {recipe.name}")
+        lane = stack.enter_context(
+            stage.open_lane(self._url, recipe.at(recipe.dearest()), k=self._k)
+        )
+        best: _Best | None = None
+        last = recipe.knobs[-1][1]
+        for start in recipe.starts():
+            values = [v for v in last if v >= self._k and (not start or v <= start[-1])]
+            recall, _ = self._at(lane, recipe, (*start, values[-1]))
+            if recall < self._target:
+                continue
+            position = bisect.bisect_left(
+                values,
+                True,
+                key=lambda value: self._at(lane, recipe, (*start, value))[0] >= self._target,
+            )
+            setting = (*start, values[min(position, len(values) - 1)])
+            recall, ms = self._at(lane, recipe, setting)
+            if best is not None and ms > best.ms:
+                break  # a longer list takes longer, whatever comes after it
+            best = _Best(recipe, lane, setting, recall, ms)
+        if best is None:
+            setting = recipe.dearest()
+            best = _Best(recipe, lane, setting, *self._at(lane, recipe, setting))
+        best.lane = self._set(lane, recipe, best.setting)
+        stage.check_plan(best.lane, self._queries[0])
+        return best
+
+    def _at(self, lane: stage.Lane, recipe: Recipe, setting: Setting) -> tuple[float, float]:
+        """Mean recall and median milliseconds at a setting."""
+        recalls, milliseconds = self._recalls(self._set(lane, recipe, setting), self._oracle)
+        return fmean(recalls), median(milliseconds)
+
+    def _set(self, lane: stage.Lane, recipe: Recipe, setting: Setting) -> stage.Lane:
+        turned = replace(lane, contestant=recipe.at(setting))
+        for statement in turned.contestant.ready:
+            lane.connection.execute(statement)
+        for name, value in turned.contestant.settings:
+            lane.change(name, value)
+        return turned
+
+    def _recalls(self, lane: stage.Lane, oracle: Oracle) -> tuple[list[float], list[float]]:
+        recalls, milliseconds = [], []
+        for i, query in enumerate(self._queries):
+            started = time.perf_counter_ns()
+            rows = lane.search(query)
+            milliseconds.append((time.perf_counter_ns() - started) / 1e6)
+            recalls.append(oracle.recall(i, [row[0] for row in rows]))
+        return recalls, milliseconds
+
+    def _smaller(
+        self,
+        stack: contextlib.ExitStack,
+        connection: Any,
+        schema: str,
+        found: _Best,
+        rows: int,
+    ) -> stage.Lane:
+        """The same funnel over the first rows, on a table of its own."""
+        self._say(f"the same over {rows:,} rows")
+        table = f"{found.lane.contestant.table}_less"
+        with entry.connect(self._url) as engine:
+            engine.create(f"{schema}.{table}", dims=self._dataset.dims)
+        connection.execute(
+            f"insert into {schema}.{table} select id, embedding from {schema}.{PLAIN_TABLE} "
+            f"where id < {rows} order by id"
+        )
+        renamed = our_recipe(
+            schema,
+            found.recipe.name.partition(",")[0],
+            table=table,
+            dims=self._dataset.dims,
+            storage="side" if found.lane.contestant.beside else "column",
+        ).at(found.setting)
+        stage.build(
+            connection, schema, [renamed], dataset=self._dataset, builds=1, say=lambda text: None
+        )
+        for statement in renamed.ready:
+            connection.execute(statement)
+        return stack.enter_context(stage.open_lane(self._url, renamed, k=self._k))
+
+
+def _shown(recipe: Recipe, setting: Setting) -> str:
+    return ", ".join(
+        f"{name} {value}" for (name, _), value in zip(recipe.knobs, setting, strict=True)
+    )
