@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
-from funnelvec.bench.peers import PeersReport, compare_peers
+from funnelvec.bench.peers import compare_peers
+from funnelvec.bench.peers_report import PeersReport
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters

@@ -227,11 +227,13 @@ def _execute(connection: Connection, statement: str) -> None:
     if not statement.endswith(_GEXEC):
         connection.execute(statement)
         return
+    connection.execute("set client_min_messages = warning")  # it tells its progress by notices
     while True:
         row = connection.execute(statement.removesuffix(_GEXEC)).fetchone()
         if row is None or row[0] is None:
-            return
+            break
         connection.execute(row[0])
+    connection.execute("reset client_min_messages")
 
 
 @dataclass(frozen=True, slots=True)

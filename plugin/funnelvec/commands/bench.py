@@ -19,9 +19,7 @@ _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = f"""\
+_EPILOG = f"""\
 examples:
   funnelvec bench --quick
   funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
@@ -47,6 +45,11 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
 {_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument(
         "what",
         nargs="?",
@@ -68,16 +71,20 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    _add_peers(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument(
+        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+    )
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
     )
     parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
     parser.add_argument(
         "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    parser.add_argument(
-        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
 
 
