@@ -38,21 +38,23 @@ Say = Callable[[str], None]
 
 def templates(dims: int, basis: str) -> list[tuple[str, str]]:
     """Funnels that are tried where none are named, each with a storage."""
-    narrow, middle = min(128, dims // 2), min(512, dims // 2)
-    full = f"{dims}:f32"
-    found = [(f"{dims}:bit~random > {full}", "column")]
+    narrow, middle, full = min(128, dims // 2), min(512, dims // 2), f"{dims}:f32"
+    signs = f"{dims}:bit~random"
+    wide = middle > narrow  # or a stage between them is worth nothing
     if basis == "own":
-        found = [
-            (f"{narrow}:f16 > {full}", "column"),
-            *(
-                [
-                    (f"{narrow}:f16 > {middle}:f16 > {full}", storage)
-                    for storage in ("column", "side")
-                ]
-                if middle > narrow
-                else []
-            ),
-            *found,
+        found = [(f"{narrow}:f16 > {full}", "column"), (f"{signs} > {full}", "column")]
+        if wide:
+            three = f"{narrow}:f16 > {middle}:f16 > {full}"
+            found += [(three, "column"), (three, "side")]
+            found.append((f"{signs} > {middle}:f16 > {full}", "column"))
+        return found
+    found = [(f"{signs} > {full}", "column"), (f"{dims}:bit > {full}", "column")]
+    if wide:
+        third = min(384, middle)
+        found += [
+            (f"{narrow}:f16~pca > {middle}:f16~pca > {full}", "column"),
+            (f"{dims}:bit > {third}:f16~pca > {full}", "column"),
+            (f"{middle}:bit~pcar > {third}:f16~pca > {full}", "column"),
         ]
     return found
 
@@ -170,6 +172,7 @@ class _Run:
             recipes = [*ours, *peers(schema, dims=dataset.dims)]
             say(f"basis {basis}: loading {len(dataset.rows):,} vectors {1 + len(tables)} times")
             stage.load(self._url, connection, schema, dataset, tables=tables)
+            fitted = {each.name: self._fit(schema, each) for each in ours}
             seconds, said = stage.build(
                 connection,
                 schema,
@@ -179,6 +182,9 @@ class _Run:
                 say=say,
             )
             self.notes += said
+            for each in ours:
+                build = each.at(each.dearest()).build
+                seconds[build] = tuple(fitted[each.name] + time for time in seconds[build])
             best = [self._best(stack, each) for each in recipes]
             finalists = self._finalists(best)
             lanes = [each.lane for each in finalists]
@@ -206,6 +212,21 @@ class _Run:
             for each in best
         )
         return BasisReport(basis, tuple(standings), growth, tried)
+
+    def _fit(self, schema: str, recipe: Recipe) -> float:
+        """Fit what rotations the recipe names; seconds."""
+        started = time.perf_counter()
+        with entry.connect(self._url) as engine:
+            table = engine.table(f"{schema}.{recipe.at(recipe.dearest()).table}")
+            for name, dims in recipe.fitted:
+                began = time.perf_counter()
+                chain = "random" if name.endswith("r") else None
+                table.fit_rotation(name, dims=dims, then=chain)
+                self.notes.append(
+                    f"{recipe.name}: fitting {name} of {dims} dimensions took "
+                    f"{time.perf_counter() - began:.1f} s, which counts as building"
+                )
+        return time.perf_counter() - started if recipe.fitted else 0.0
 
     def _finalists(self, best: list[_Best]) -> list[_Best]:
         """The best of each family, ours first."""

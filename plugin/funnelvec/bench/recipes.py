@@ -16,8 +16,10 @@ from funnelvec.bench.contestants import (
     Contestant,
     full_hnsw,
 )
+from funnelvec.codes.rotations import is_random
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
+from funnelvec.resolution import Resolution
 
 __all__ = ["KEEPS", "Recipe", "Setting", "our_recipe", "peers"]
 
@@ -47,6 +49,8 @@ class Recipe:
         The contestant for a value of each knob.
     ours
         Whether it is a funnel.
+    fitted
+        Rotations that have to be fitted first, with their widths.
     """
 
     family: str
@@ -54,6 +58,7 @@ class Recipe:
     knobs: tuple[tuple[str, tuple[int, ...]], ...]
     at: Callable[[Setting], Contestant]
     ours: bool = False
+    fitted: tuple[tuple[str, int], ...] = ()
 
     def starts(self) -> Iterator[Setting]:
         """Values of all knobs but the last, which is searched by halving."""
@@ -213,7 +218,17 @@ def our_recipe(schema: str, template: str, *, table: str, dims: int, storage: st
 
     knobs = [(f"keep of {first}", tuple(keep for keep in KEEPS if keep >= 40))]
     knobs += [(f"keep of {other}", tuple(keep for keep in KEEPS if keep <= 60)) for other in others]
-    return Recipe("funnel", name, tuple(knobs), at, ours=True)
+    return Recipe("funnel", name, tuple(knobs), at, ours=True, fitted=_fitted(resolutions))
+
+
+def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Rotations of a template that are not random ones, each at its widest."""
+    widths: dict[str, int] = {}
+    for resolution in map(Resolution.parse, resolutions):
+        name = resolution.rotation
+        if name is not None and not is_random(name):
+            widths[name] = max(widths.get(name, 0), resolution.dims)
+    return tuple(widths.items())
 
 
 def _storing(
