@@ -32,6 +32,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
     "doctor": ("errors", "types", "resolution", "codes", "doctor"),
+    "fitting.report": ("types",),
+    "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
     "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
     "engines.keys": VALUES,
@@ -46,6 +48,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "engines.asking": (*VALUES, "engines.base", "engines.checks", "engines.options"),
     "engines.progress": ("errors", "types", "reports", "engines.base"),
+    "engines.rotating": (
+        *VALUES,
+        "doctor.limits",
+        "engines.asking",
+        "engines.options",
+        "fitting",
+    ),
     "engines.masks": VALUES,
     "engines.store": (
         *VALUES,
@@ -106,6 +115,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.progress",
         "engines.store",
     ),
+    "engines.memory_rotating": (
+        *VALUES,
+        "engines.base",
+        "engines.checks",
+        "engines.progress",
+        "engines.rotating",
+        "engines.store",
+        "fitting",
+    ),
     "engines.memory_table": (
         *VALUES,
         "codes",
@@ -119,6 +137,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.loads",
         "engines.memory_loading",
         "engines.memory_examining",
+        "engines.memory_rotating",
+        "fitting.report",
         "engines.store",
         "engines.memory_observing",
     ),
@@ -143,8 +163,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.loads",
         "engines.progress",
         "engines.recall",
+        "engines.rotating",
         "engines.sources",
         "engines.postgres",
+        "fitting",
         "install",  # the embedded server puts the rendered extension into its folder
     ),
     "engines": (

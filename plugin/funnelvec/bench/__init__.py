@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `compare` searches, `compare_loads` loads, `compare_writes` writes.
+"""Side-by-side measurements of searches, of peers' recipes, of filters, loads and writes.
 
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
+from funnelvec.bench.peers import compare_peers
+from funnelvec.bench.peers_report import PeersReport
 from funnelvec.bench.ranges import RangeSet, generate_ranges, load_ranges
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
@@ -24,6 +26,7 @@ __all__ = [
     "Dataset",
     "FilterReport",
     "LoadBench",
+    "PeersReport",
     "RangeSet",
     "Ratio",
     "Standing",
@@ -31,6 +34,7 @@ __all__ = [
     "WriteBench",
     "compare",
     "compare_loads",
+    "compare_peers",
     "compare_writes",
     "generate",
     "generate_ranges",

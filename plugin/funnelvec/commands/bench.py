@@ -10,7 +10,7 @@ from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import Dataset
+    from funnelvec.bench import BenchReport, Dataset, PeersReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -20,11 +20,10 @@ _WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = f"""\
+_EPILOG = f"""\
 examples:
   funnelvec bench --quick
+  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
@@ -40,6 +39,9 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 filtering what full HNSW has found, and pgvector's iterative scan. Give --data, --queries,
 --values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
 {_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
+reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
+and under a random orthogonal matrix. --funnel names a template without keeps.
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
@@ -48,10 +50,15 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
 {_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "load", "writes"),
+        choices=("search", "peers", "load", "writes"),
         default="search",
         help="default: search",
     )
@@ -65,6 +72,7 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    _add_peers(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
@@ -90,6 +98,16 @@ def _add_filtered_arguments(parser: argparse.ArgumentParser) -> None:
         "--ranges", metavar="FILE", help="--windows: Parquet with the columns qid, lo and hi"
     )
     parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
+    )
+    parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
+    parser.add_argument(
+        "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.filters:
         return _filters(args, dataset)
+    if args.what == "peers":
+        return _peers(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -137,6 +157,30 @@ def run(args: argparse.Namespace) -> int:
         builds=builds,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
+    from funnelvec import bench
+    from funnelvec.bench.peers import BASES
+
+    return _print(
+        args,
+        bench.compare_peers(
+            args.url,
+            dataset,
+            funnels=[args.funnel] if args.funnel else [],
+            target=args.recall,
+            k=args.k,
+            rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+            bases=BASES if args.basis is None else [args.basis],
+            grown_from=args.grown_from,
+            say=progress(),
+        ),
+    )
+
+
+def _print(args: argparse.Namespace, report: BenchReport | PeersReport | WriteBench) -> int:
     if args.json:
         print_json(report.as_json())
         return 0
@@ -253,15 +297,7 @@ def _run_writes(args: argparse.Namespace) -> int:
         seed=args.seed,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
-    return 0
+    return _print(args, report)
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:

@@ -180,6 +180,26 @@ from pg_catalog.pg_class as c
 where c.oid = %(table)s::regclass and c.relkind = 'r'
     or c.oid in (select p.relid from pg_catalog.pg_partition_tree(%(table)s::regclass) as p where p.isleaf)
 
+-- name: check_rotation_metric
+select funnelvec._metric_of(%(table)s::regclass, %(vector)s, %(metric)s)
+
+-- name: check_rotation_name
+select funnelvec._check_rotation_name(%(table)s::regclass, %(vector)s, %(name)s)
+
+-- name: keep_rotation
+select funnelvec._keep_rotation(
+    %(table)s::regclass, %(vector)s, %(name)s, %(kind)s, %(chained)s, %(metric)s, %(row_map)s::integer[], %(row_step)s,
+    %(query_map)s::integer[], %(query_step)s, %(fitted_on)s, %(rows)s::integer, %(queries)s::integer, %(recommended)s, %(report)s::jsonb)
+
+-- name: rotations
+select r.rotation, r.kind, r.dims, r.width, r.cuttable, r.metric, r.prefix_metric, r.recommended, r.rows, r.queries, r.fitted_on,
+    r.fitted_at, r.used_by
+from funnelvec.list_rotations(%(table)s::regclass) as r
+where r.column_name = %(vector)s
+
+-- name: drop_rotation
+select funnelvec.drop_rotation(%(table)s::regclass, %(vector)s, %(name)s)
+
 -- name: status
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,

@@ -25,6 +25,7 @@ from funnelvec.engines.postgres.aio.connection import (
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
+from funnelvec.engines.postgres.aio.rotating import AsyncRotating
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -57,7 +58,9 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining):
+class AsyncPostgresTable(
+    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating
+):
     """A table of the user's, seen through one vector column."""
 
     def __init__(

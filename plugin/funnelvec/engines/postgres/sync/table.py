@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.sync.connection import (
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
+from funnelvec.engines.postgres.sync.rotating import Rotating
 from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -59,7 +60,7 @@ class StoredFunnel(NamedTuple):
     vector_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing, Examining):
+class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
