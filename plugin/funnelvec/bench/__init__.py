@@ -1,5 +1,7 @@
 """Side-by-side measurements: `compare` searches, `compare_loads` loads, `compare_writes` writes.
 
+`compare_codes` needs no database.
+
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
 >>> report.versus[0].latency.text()                                     # doctest: +SKIP
@@ -8,6 +10,7 @@
 
 from __future__ import annotations
 
+from funnelvec.bench.coding import CodeBench, compare_codes
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
 from funnelvec.bench.report import BenchReport, Standing
@@ -19,6 +22,7 @@ from funnelvec.bench.written import WriteBench
 
 __all__ = [
     "BenchReport",
+    "CodeBench",
     "Dataset",
     "FilterReport",
     "LoadBench",
@@ -26,6 +30,7 @@ __all__ = [
     "Standing",
     "WriteBench",
     "compare",
+    "compare_codes",
     "compare_loads",
     "compare_writes",
     "generate",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
+_CODE_ROWS, _CODE_QUERIES = 20_000, 300
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
@@ -41,11 +42,15 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
-{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}.
+
+`bench codes` measures what codes keep of the exact top 10, per byte: prefixes, rotations, signs
+and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. --turn rotates the
+vectors at random before, as if no dimension were special."""
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "load", "writes"),
+        choices=("search", "load", "writes", "codes"),
         default="search",
         help="default: search",
     )
@@ -64,6 +69,7 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--turn", action="store_true", help="for codes: rotate the vectors first")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
@@ -85,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_load(args)
     if args.what == "writes":
         return _run_writes(args)
+    if args.what == "codes":
+        return _run_codes(args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -188,6 +196,27 @@ def _run_writes(args: argparse.Namespace) -> int:
         print()
     for line in report.lines():
         print(line)
+    return 0
+
+
+def _run_codes(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    rows = _CODE_ROWS if args.rows is None else args.rows
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, _CODE_QUERIES, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(
+            args.data, column=args.column, queries_path=args.queries, rows=rows,
+            queries=_CODE_QUERIES, seed=args.seed,
+        )  # fmt: skip
+    report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    section = report.section()
+    print_table(section.head, section.rows, title=section.title)
     return 0
 
 
