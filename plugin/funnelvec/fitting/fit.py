@@ -168,8 +168,8 @@ def _split(
     if len(rows) < least or (queries is None and count < _LEAST):
         raise InvalidInput(
             f"{len(sample):,} rows are too few to fit {wanted.width} dimensions; it takes "
-            f"{_needed(least) if queries is None else least:,}: load more, raise sample, or ask for "
-            "fewer dims"
+            f"{_needed(least) if queries is None else least:,}: load more, raise sample, or ask "
+            "for fewer dims"
         )
     if queries is not None and (len(held) < _LEAST or len(queries) < 2 * _LEAST):
         raise InvalidInput(
