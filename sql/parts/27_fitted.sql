@@ -99,6 +99,51 @@ as $body$
     select case when funnelvec._has_query_map($1, $2, $3) then 'dot' else $4 end
 $body$;
 
+-- The maps that queries of a funnel go through, each once, in the order of its stages; `dims` is how much of one the stages need. Codes
+-- of levels are made by functions of their own.
+create or replace function funnelvec._funnel_maps(f funnelvec.funnels)
+returns table (ordinal integer, name text, id uuid, dims integer)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select row_number() over (order by min(p.stage))::integer, r.name, r.id, max(p.dims)
+    from funnelvec._parse_funnel(f.funnel) as p
+    join funnelvec.rotations as r
+        on r.table_name = f.table_name and r.column_name = f.column_name and r.name = split_part(p.resolution, '~', 2)
+    where p.code not in ('bit2', 'bit3', 'bit4')
+    group by r.name, r.id
+$body$;
+
+-- What says that a caller maps with the maps of this funnel, and not with ones that had their names before.
+create or replace function funnelvec._maps_key(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select string_agg(m.id::text, ' ' order by m.ordinal) from funnelvec._funnel_maps(f) as m
+$body$;
+
+-- SQL for the code of a query at a stage: of the query itself, or of what the caller has mapped already (numpy is several times faster at
+-- it, and a fresh session would have to read the map first).
+create or replace function funnelvec._body_code(f funnelvec.funnels, stage integer, resolution text, encoded text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    p record := funnelvec._parse_resolution(resolution);
+    place integer := (select m.ordinal from funnelvec._funnel_maps(f) as m where m.name = p.rotation and p.code not in ('bit2', 'bit3', 'bit4'));
+    own text := format(E'_fv_code_%s := %s;\n', stage, replace(encoded, '{query}', '_fv_query'));
+begin
+    if place is null then
+        return '    ' || own;
+    end if;
+    return format(E'    if _fv_maps = %L then\n        _fv_code_%s := %s;\n    else\n        %s    end if;\n', funnelvec._maps_key(f), stage,
+        (funnelvec._code(p.dims, p.code, format('_fv_mapped[%s]', place),
+            funnelvec._metric_at(f.table_name, f.column_name, resolution, f.metric), 'f32')).expression, own);
+end
+$body$;
+
 -- What a resolution may ask of a fitted rotation.
 create or replace function funnelvec._check_fitted(table_name regclass, column_name text, resolution text, metric text)
 returns void

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -374,3 +375,65 @@ def test_what_cannot_be_fitted(
             with pytest.raises(InvalidInput, match=message):
                 table.fit_rotation(**wrong)
             assert table.rotations() == []
+
+
+def test_python_maps_the_query_and_the_function_does_where_it_cannot(
+    table: Any, docs: Connection
+) -> None:
+    keep(docs, "pca")
+    keep(docs, "sphering")
+    for resolution in ("8:f16~pca", "12:f32~pca", "8:f16~sphering"):
+        add(docs, resolution)
+    funnel = "8:f16~sphering@200 > 8:f16~pca@150 > 12:f32~pca@60 > 24:f32"
+    table.create_funnel("f", funnel)
+    plain = docs.execute("select id, score from f(%s, 7)", (text(QUERY),)).fetchall()
+
+    def found() -> list[list[tuple[Any, float]]]:
+        answers = [table.search(QUERY, k=7, funnel="f")]
+        answers += table.search_many(np.stack([QUERY, QUERY]), k=7, funnel="f")
+        return [[(hit.id, hit.score) for hit in answer] for answer in answers]
+
+    assert found() == [plain] * 3
+    # The functions of the maps are not called any more, and are where the maps are others.
+    functions = ("docs_sphering_8_query", "docs_pca_8", "docs_pca_12")
+    texts = {name: one(docs, "select pg_get_functiondef(%s::regproc)", name) for name in functions}
+    for name in functions:
+        docs.execute(
+            f"create or replace function {name}(source vector) returns vector language plpgsql"
+            " immutable strict as 'begin raise exception ''called''; end'".encode()
+        )
+    assert found() == [plain] * 3
+    with pytest.raises(psycopg.Error, match="called"):
+        docs.execute("select id, score from f(%s, 7)", (text(QUERY),))
+    with pytest.raises(psycopg.Error, match="called"):
+        docs.execute(
+            "select * from f(%s, _fv_mapped => array['[1]']::vector[], _fv_maps => 'x')",
+            (text(QUERY),),
+        )
+    for body in texts.values():
+        docs.execute(body.encode())
+    other = keep_again(table, docs)
+    assert found() == other
+
+
+def keep_again(table: Any, docs: Connection) -> list[list[tuple[Any, float]]]:
+    """Somebody drops the funnel and fits other maps under the same names."""
+    one(docs, "select funnelvec.drop_funnel('f')")
+    for resolution in ("8:f16~pca", "12:f32~pca", "8:f16~sphering"):
+        one(docs, "select funnelvec.drop_resolution('docs', 'embedding', %s)", resolution)
+    for kind in ("pca", "sphering"):
+        one(docs, "select funnelvec.drop_rotation('docs', 'embedding', %s)", kind)
+        rotation, report = fitted(kind, width=12)
+        turned = rotation.row_map.numbers[::-1].copy()
+        changed = replace(rotation, row_map=replace(rotation.row_map, numbers=turned))
+        if rotation.query_map is not None:
+            asked = replace(rotation.query_map, numbers=rotation.query_map.numbers[::-1].copy())
+            changed = replace(changed, query_map=asked)
+        given = {"table": "docs", "vector": "embedding"} | _sent(changed, report)
+        docs.execute(statement("keep_rotation"), given)
+    for resolution in ("8:f16~pca", "12:f32~pca", "8:f16~sphering"):
+        add(docs, resolution)
+    funnel = "8:f16~sphering@200 > 8:f16~pca@150 > 12:f32~pca@60 > 24:f32"
+    one(docs, "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)", funnel)
+    plain = docs.execute("select id, score from f(%s, 7)", (text(QUERY),)).fetchall()
+    return [plain] * 3

@@ -1,5 +1,7 @@
 """Side-by-side measurements of searches, of peers' recipes, of filters, loads and writes.
 
+`compare_codes` needs no database.
+
 >>> from funnelvec import bench                                         # doctest: +SKIP
 >>> report = bench.compare(None, bench.generate(rows=20_000))           # doctest: +SKIP
 >>> report.versus[0].latency.text()                                     # doctest: +SKIP
@@ -8,6 +10,7 @@
 
 from __future__ import annotations
 
+from funnelvec.bench.coding import CodeBench, compare_codes
 from funnelvec.bench.data import Dataset, generate, load
 from funnelvec.bench.loading import LoadBench, compare_loads
 from funnelvec.bench.peers import compare_peers
@@ -23,6 +26,7 @@ from funnelvec.bench.written import WriteBench
 
 __all__ = [
     "BenchReport",
+    "CodeBench",
     "Dataset",
     "FilterReport",
     "LoadBench",
@@ -33,6 +37,7 @@ __all__ = [
     "WindowReport",
     "WriteBench",
     "compare",
+    "compare_codes",
     "compare_loads",
     "compare_peers",
     "compare_writes",

@@ -7,6 +7,7 @@ are divided by their length first and get it back, so that no number of any size
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -35,6 +36,11 @@ class LinearMap:
 
     numbers: npt.NDArray[np.int32]
     step: float
+
+    @property
+    def floats(self) -> npt.NDArray[np.float32]:
+        """The numbers as 32-bit floats, which hold them all; made once."""
+        return _floats(self)
 
     @classmethod
     def rounded(cls, matrix: npt.NDArray[np.float64]) -> LinearMap:
@@ -101,6 +107,19 @@ class Rotation:
         """What its prefixes are compared by: inner products where there are two maps."""
         return self.metric if self.query_map is None else "dot"
 
+    def map_query(self, query: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.float32]:
+        """Map one (d,) query fast; what `apply` gives, up to rounding."""
+        chosen = self.row_map if self.query_map is None else self.query_map
+        wide = query.astype(np.float64)
+        length = float(np.sqrt(wide @ wide))
+        if length == 0.0:
+            return np.zeros(dims, np.float32)
+        keeps = self.query_map is None or self.metric != "cosine"
+        scale = chosen.step * (length if keeps else 1.0)
+        with np.errstate(all="ignore"):
+            found = chosen.floats[:dims] @ (wide / length).astype(np.float32)
+            return (found.astype(np.float64) * scale).astype(np.float32)
+
     def apply(
         self, x: npt.NDArray[np.float32], *, dims: int | None = None, asked: bool = False
     ) -> npt.NDArray[np.float32]:
@@ -124,6 +143,11 @@ class Rotation:
             with np.errstate(over="ignore"):
                 mapped[start : start + _BLOCK] = product
         return mapped
+
+
+@lru_cache(maxsize=16)
+def _floats(chosen: LinearMap) -> npt.NDArray[np.float32]:
+    return chosen.numbers.astype(np.float32)
 
 
 def check_fits(resolution: Resolution, rotation: Rotation, *, metric: Metric) -> None:

@@ -17,6 +17,7 @@ _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 _WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 3
+_CODE_ROWS, _CODE_QUERIES = 20_000, 300
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
@@ -49,7 +50,11 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
-{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}.
+
+`bench codes` measures what codes keep of the exact top 10, per byte: prefixes, rotations, signs
+and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. --turn rotates the
+vectors at random before, as if no dimension were special."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "peers", "load", "writes"),
+        choices=("search", "peers", "codes", "load", "writes"),
         default="search",
         help="default: search",
     )
@@ -74,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
     _add_peers(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--turn", action="store_true", help="for codes: rotate the vectors first")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
@@ -128,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_writes(args)
     if args.windows:
         return _windows(args)
+    if args.what == "codes":
+        return _run_codes(args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -298,6 +306,27 @@ def _run_writes(args: argparse.Namespace) -> int:
         say=progress(),
     )
     return _print(args, report)
+
+
+def _run_codes(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    rows = _CODE_ROWS if args.rows is None else args.rows
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, _CODE_QUERIES, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(
+            args.data, column=args.column, queries_path=args.queries, rows=rows,
+            queries=_CODE_QUERIES, seed=args.seed,
+        )  # fmt: skip
+    report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    section = report.section()
+    print_table(section.head, section.rows, title=section.title)
+    return 0
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:

@@ -168,8 +168,8 @@ def _split(
     if len(rows) < least or (queries is None and count < _LEAST):
         raise InvalidInput(
             f"{len(sample):,} rows are too few to fit {wanted.width} dimensions; it takes "
-            f"{least + (least // 4 + 1 if queries is None else 0):,}: load more, raise sample, or "
-            "ask for fewer dims"
+            f"{_needed(least) if queries is None else least:,}: load more, raise sample, or ask "
+            "for fewer dims"
         )
     if queries is not None and (len(held) < _LEAST or len(queries) < 2 * _LEAST):
         raise InvalidInput(
@@ -177,6 +177,11 @@ def _split(
             f"least {2 * _LEAST}"
         )
     return rows, asked, held
+
+
+def _needed(least: int) -> int:
+    """How many rows leave so many where the others are held out."""
+    return min((5 * least - 1) // 4, least + _HELD_OUT)
 
 
 def _fitted(wanted: Wanted, rows: _Matrix, asked: _Matrix) -> Rotation:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
@@ -56,6 +57,10 @@ class StoredFunnel(NamedTuple):
     returns: tuple[str, ...]
     vector_oid: int
     vector_type: LiteralString
+    maps: tuple[str, ...]
+    map_dims: tuple[int, ...]
+    map_oid: int
+    map_type: LiteralString
 
 
 class AsyncPostgresTable(
@@ -84,6 +89,7 @@ class AsyncPostgresTable(
         self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
+        self._maps: dict[str, Rotation] = {}
 
     @property
     def name(self) -> str:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 from psycopg.rows import TupleRow
 
@@ -16,7 +18,13 @@ from funnelvec.codes.maps import LinearMap, Rotation
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress
 from funnelvec.engines.postgres.adapt import statement
-from funnelvec.engines.postgres.sync.connection import atomic, cursor, fetch_all, fetch_one
+from funnelvec.engines.postgres.sync.connection import (
+    Connection,
+    atomic,
+    cursor,
+    fetch_all,
+    fetch_one,
+)
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.rotating import Asked, check_fit
@@ -30,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rotating"]
 
+#: Bytes before the numbers of an array of two dimensions that is sent.
+_HEAD = 28
+
 
 class Rotating:
     """`fit_rotation`, `rotations`, `drop_rotation`; see `funnelvec.engines.base.Table`."""
@@ -39,6 +50,7 @@ class Rotating:
     _dims: int
     _code: BaseCode
     _metric: Metric
+    _maps: dict[str, Rotation]
 
     if TYPE_CHECKING:  # what the table has and these methods use
 
@@ -97,6 +109,25 @@ class Rotating:
         with self._engine._calling() as connection, atomic(connection):
             fetch_one(connection, statement("drop_rotation"), self._column() | {"name": name})
 
+    def _mapped(
+        self,
+        connection: Connection,
+        ids: Sequence[str],
+        dims: Sequence[int],
+        queries: npt.NDArray[np.float32],
+    ) -> list[npt.NDArray[np.float32]]:
+        """Map (n, d) queries by each of the maps of a funnel; by none where one is gone."""
+        found = []
+        for id, width in zip(ids, dims, strict=True):
+            if id not in self._maps:
+                row = fetch_one(connection, statement("read_rotation"), {"id": id})
+                if row is None:
+                    return []
+                self._maps[id] = _rotation(row)
+            rotation = self._maps[id]
+            found.append(np.stack([rotation.map_query(query, width) for query in queries]))
+        return found
+
     def _check_name(self, asked: Asked) -> None:
         """Refuse a name that is taken, or another metric, before the fit, which takes long."""
         given = self._column() | {"name": asked.wanted.name, "metric": asked.wanted.metric}
@@ -107,6 +138,19 @@ class Rotating:
 
     def _column(self) -> dict[str, Any]:
         return {"table": self._regclass, "vector": self._vector}
+
+
+def _rotation(row: TupleRow) -> Rotation:
+    name, kind, chained, metric, width, dims, rows, step, asked, asked_step, *about = row
+
+    def read(sent: bytes, unit: float) -> LinearMap:
+        pairs = np.frombuffer(sent, ">i4", offset=_HEAD)
+        return LinearMap(pairs[1::2].reshape(width, dims).astype(np.int32), unit)
+
+    return Rotation(
+        name, kind, chained, metric, read(rows, step),
+        None if asked is None else read(asked, asked_step), *about,
+    )  # fmt: skip
 
 
 def _status(row: TupleRow) -> RotationStatus:
