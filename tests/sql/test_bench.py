@@ -251,7 +251,13 @@ def test_windows_are_measured_side_by_side(
     printed = capsys.readouterr().out
     assert traces(owner_conn) == 0
     if not asked:
-        for word in ("recall@10", "ours / iterative", "windows of 8:f16", "least recall of ours"):
+        for word in (
+            "recall@10",
+            "to iterative",
+            "to without",
+            "windows of 8:f16",
+            "least recall of ours",
+        ):
             assert word in printed
         return
     found = json.loads(printed)

@@ -20,7 +20,8 @@ from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
 from funnelvec.bench.stats import Ratio
-from funnelvec.bench.windows import WindowReport, measure_windows
+from funnelvec.bench.windowed import WindowReport
+from funnelvec.bench.windows import measure_windows
 from funnelvec.bench.writing import compare_writes
 from funnelvec.bench.written import WriteBench
 

@@ -1,7 +1,8 @@
 """Searches with a range in their filter: windows, filtering afterwards, pgvector's iterating.
 
-All three search one table, which has an index on the column of the range. They take turns, case by
-case.
+The funnel with windows has a table of its own; the same funnel without them, and both ways over
+full HNSW, share another. Both tables have an index on the column of the range. All take turns,
+case by case.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -20,125 +21,19 @@ from funnelvec import entry
 from funnelvec.bench import stage
 from funnelvec.bench.contestants import Contestant, default_funnel
 from funnelvec.bench.ranges import Case, RangeSet, Truth
-from funnelvec.bench.report import Section
 from funnelvec.bench.run import take_turns
-from funnelvec.bench.stats import Ratio, ratio
+from funnelvec.bench.stats import ratio
+from funnelvec.bench.windowed import MOST, IndexCost, WindowReport, WindowRow
 from funnelvec.funnel import Funnel
 
 if TYPE_CHECKING:
     Connection = Any
 
-__all__ = ["IndexCost", "WindowReport", "WindowRow", "measure_windows"]
+__all__ = ["measure_windows"]
 
-_TABLE, _FUNCTION, _BY = "ranged", "ranged_search", "place"
-# The most that one scan of pgvector's HNSW can return, and its default list.
-_MOST, _LEAST = 1000, 40
-
-
-@dataclass(frozen=True, slots=True)
-class WindowRow:
-    """All cases of one width: median milliseconds and mean recall of each way.
-
-    `share` is the mean share of the rows that match. `ways` counts how our first stage went about
-    it: by a window, by the index of all rows, or comparing all rows that match.
-    """
-
-    aim: float
-    share: float
-    cases: int
-    windows_ms: float
-    post_ms: float
-    iterative_ms: float
-    windows_recall: float
-    post_recall: float
-    iterative_recall: float
-    oversampled: int
-    ways: dict[str, int]
-    versus_post: Ratio | None
-    versus_iterative: Ratio | None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexCost:
-    """What was built: seconds and bytes."""
-
-    name: str
-    count: int
-    seconds: float
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class WindowReport:
-    """Everything that one run found."""
-
-    dataset: str
-    rows: int
-    dims: int
-    funnel: str
-    k: int
-    rounds: int
-    measured: tuple[WindowRow, ...]
-    built: tuple[IndexCost, ...]
-
-    def sections(self) -> tuple[Section, Section]:
-        """The tables to print."""
-        head = (
-            *("range holds", "cases", "windows ms", "post ms", "iterative ms"),
-            *("recall", "post", "iterative", "ours / post", "ours / iterative", "our way"),
-        )
-        rows = tuple(
-            (
-                f"{each.share:.2%}",
-                str(each.cases),
-                *(f"{ms:.2f}" for ms in (each.windows_ms, each.post_ms, each.iterative_ms)),
-                f"{each.windows_recall:.3f}",
-                f"{each.post_recall:.3f}",
-                f"{each.iterative_recall:.3f}",
-                _text(each.versus_post),
-                _text(each.versus_iterative),
-                ", ".join(f"{count} {way}" for way, count in sorted(each.ways.items())),
-            )
-            for each in self.measured
-        )
-        costs = tuple(
-            (each.name, str(each.count), f"{each.seconds:.1f}", f"{each.bytes / 1e6:.1f}")
-            for each in self.built
-        )
-        return (
-            Section(f"Ranges: recall@{self.k} and time", head, rows),
-            Section("What was built", ("index", "number", "seconds", "MB"), costs),
-        )
-
-    def lines(self) -> list[str]:
-        """What to say below the tables."""
-        least = min(each.windows_recall for each in self.measured)
-        return [
-            f"data: {self.dataset}; {self.rows:,} rows x {self.dims:,} dimensions, "
-            f"{self.rounds} rounds; k {self.k}; funnel {self.funnel}; least recall of ours "
-            f"{least:.3f}",
-            "post: full HNSW, the nearest 2 k / share of the rows (at most "
-            f"{_MOST:,}, all that one scan returns), then the filter",
-            "iterative: full HNSW with hnsw.iterative_scan = relaxed_order, its list as long as "
-            "our first keep, the planner free to go by the index on the column",
-            "each ratio is of medians, round by round; the column of the range has a B-tree index",
-        ]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
-        rows = [
-            {
-                **asdict(each),
-                "versus_post": each.versus_post and each.versus_post.as_json(),
-                "versus_iterative": each.versus_iterative and each.versus_iterative.as_json(),
-            }
-            for each in self.measured
-        ]
-        return {**asdict(self), "format": 1, "measured": rows}
-
-
-def _text(value: Ratio | None) -> str:
-    return "-" if value is None else value.text()
+_RANGED, _BARE, _BY = "ranged", "bare", "place"
+# The default of hnsw.ef_search.
+_LEAST = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +99,7 @@ def measure_windows(
 
 
 class _Run:
-    """One table, and all that is asked of it."""
+    """Both tables, and all that is asked of them."""
 
     def __init__(
         self,
@@ -224,79 +119,86 @@ class _Run:
         )  # fmt: skip
         self._queries = stage.parameters(ranges.data.queries)
 
-    @property
-    def _name(self) -> str:
-        return f"{self._schema}.{_TABLE}"
-
     def build(self, levels: int | None) -> tuple[IndexCost, ...]:
-        """Load the table and make every index, one after the other."""
+        """Load the tables and make every index, one after the other."""
         data, first = self._ranges.data, str(self._funnel.stages[0].resolution)
-        self._say(f"loading {len(data.rows):,} vectors")
+        self._say(f"loading {len(data.rows):,} vectors, twice")
         with entry.connect(self._url) as engine:
-            table = engine.create(self._name, dims=data.dims, columns={_BY: "integer"})
-            values = [int(value) for value in self._ranges.values]
-            table.add(range(len(data.rows)), data.rows, columns={_BY: values})
-            for each in dict.fromkeys(str(s.resolution) for s in self._funnel.stages):
-                if each != f"{data.dims}:f32":
-                    table.add_resolution(each, allow_rewrite=True)
+            for table in (_RANGED, _BARE):
+                self._load(engine, f"{self._schema}.{table}")
         if levels is None and len(data.rows) < 2 * self._one("select funnelvec._window_floor()"):
             levels = 2
         self._connection.execute("set maintenance_work_mem = '512MB'")
         self._connection.execute("set max_parallel_maintenance_workers = 0")
-        approximate = str(self._funnel.last.resolution) != f"{data.dims}:f32"
+        ranged, bare = f"{self._schema}.{_RANGED}", f"{self._schema}.{_BARE}"
+        index = (
+            f"select funnelvec.add_resolution('{{}}', 'embedding', '{first}',"
+            " index => true, allow_rewrite => true)"
+        )
         costs = (
-            self._timed(
-                f"first stage {first}",
-                f"select funnelvec.add_resolution('{self._name}', 'embedding', '{first}',"
-                " index => true, allow_rewrite => true)",
-            ),
+            self._timed(f"first stage {first}", ranged, index.format(ranged)),
             self._timed(
                 f"windows of {first}",
-                f"select funnelvec.add_window('{self._name}', 'embedding', '{first}', '{_BY}',"
+                ranged,
+                f"select funnelvec.add_window('{ranged}', 'embedding', '{first}', '{_BY}',"
                 f" levels => {'null' if levels is None else levels}, allow_rewrite => true)",
             ),
             self._timed(
                 "full HNSW",
-                f"create index on {self._name} using hnsw (embedding vector_cosine_ops)",
+                bare,
+                f"create index on {bare} using hnsw (embedding vector_cosine_ops)",
             ),
-            self._timed("B-tree", f"create index on {self._name} ({_BY})"),
+            self._timed("B-tree", ranged, f"create index on {ranged} ({_BY})"),
         )
-        self._connection.execute(
-            f"select funnelvec.create_funnel('{_FUNCTION}', '{self._name}', 'embedding',"
-            f" '{self._funnel}', approximate => {approximate})"
-        )
-        self._connection.execute(f"vacuum analyze {self._name}")
+        self._connection.execute(index.format(bare))
+        self._connection.execute(f"create index on {bare} ({_BY})")
+        approximate = str(self._funnel.last.resolution) != f"{data.dims}:f32"
+        for table in (_RANGED, _BARE):
+            self._connection.execute(
+                f"select funnelvec.create_funnel('{table}_search', '{self._schema}.{table}',"
+                f" 'embedding', '{self._funnel}', approximate => {approximate})"
+            )
+            self._connection.execute(f"vacuum analyze {self._schema}.{table}")
         return costs
 
-    def _timed(self, name: str, statement: str) -> IndexCost:
+    def _load(self, engine: Any, name: str) -> None:
+        data = self._ranges.data
+        table = engine.create(name, dims=data.dims, columns={_BY: "integer"})
+        values = [int(value) for value in self._ranges.values]
+        table.add(range(len(data.rows)), data.rows, columns={_BY: values})
+        for each in dict.fromkeys(str(part.resolution) for part in self._funnel.stages):
+            if each != f"{data.dims}:f32":
+                table.add_resolution(each, allow_rewrite=True)
+
+    def _timed(self, name: str, table: str, statement: str) -> IndexCost:
         self._say(f"building {name}")
-        count, size = self._indexes()
+        count, size = self._indexes(table)
         started = time.perf_counter()
         self._connection.execute(statement)
         seconds = time.perf_counter() - started
-        after, grown = self._indexes()
+        after, grown = self._indexes(table)
         return IndexCost(name, after - count, seconds, grown - size)
 
-    def _indexes(self) -> tuple[int, int]:
+    def _indexes(self, table: str) -> tuple[int, int]:
         row = self._connection.execute(
             "select count(*), coalesce(sum(pg_relation_size(indexrelid)), 0)::bigint"
             " from pg_index where indrelid = %s::regclass",
-            [self._name],
+            [table],
         ).fetchone()
         return row[0], row[1]
 
-    def _one(self, query: str, *values: object) -> Any:
-        row = self._connection.execute(query, values).fetchone()
+    def _one(self, query: str) -> Any:
+        row = self._connection.execute(query).fetchone()
         return None if row is None else row[0]
 
     def measure(self, aim: float, truth: Truth) -> WindowRow:
-        """Ask all cases of one width of all three, in turns."""
+        """Ask all cases of one width, every way in turns."""
         self._say(f"ranges made to hold {aim:.2%} of the rows")
         numbers = [i for i, case in enumerate(self._ranges.cases) if case.aim == aim]
         cases = [self._ranges.cases[i] for i in numbers]
         asked = [(self._queries[case.query], case) for case in cases]
         share = fmean(case.share for case in cases)
-        oversampled = min(_MOST, max(_LEAST, math.ceil(2 * self._k / max(share, 1e-9))))
+        oversampled = min(MOST, max(_LEAST, math.ceil(2 * self._k / max(share, 1e-9))))
         with self._lanes(oversampled) as lanes:
             recall = [
                 fmean(
@@ -307,36 +209,38 @@ class _Run:
             ]
             times = take_turns(lanes, asked, rounds=self._rounds)
         medians = [[median(each.values()) for each in lane] for lane in times]
+        windows, without, post, iterative = medians
         return WindowRow(
             aim=aim,
             share=share,
             cases=len(cases),
-            windows_ms=median(medians[0]),
-            post_ms=median(medians[1]),
-            iterative_ms=median(medians[2]),
+            windows_ms=median(windows),
+            without_ms=median(without),
+            post_ms=median(post),
+            iterative_ms=median(iterative),
             windows_recall=recall[0],
-            post_recall=recall[1],
-            iterative_recall=recall[2],
+            without_recall=recall[1],
+            post_recall=recall[2],
+            iterative_recall=recall[3],
             oversampled=oversampled,
             ways=self._ways(asked),
-            versus_post=ratio(medians[0], medians[1]),
-            versus_iterative=ratio(medians[0], medians[2]),
+            versus_without=ratio(windows, without),
+            versus_post=ratio(windows, post),
+            versus_iterative=ratio(windows, iterative),
         )
 
     @contextlib.contextmanager
     def _lanes(self, oversampled: int) -> Iterator[list[_RangeLane]]:
         keep = self._funnel.stages[0].keep or _LEAST
         where = f"{_BY} between %(low)s and %(high)s"
-        near = f"select id, {_BY}, embedding <=> %(query)s as distance from {self._name}"
+        bare = f"{self._schema}.{_BARE}"
+        near = f"select id, {_BY}, embedding <=> %(query)s as distance from {bare}"
         # The planner sees the values of each case, as it does behind our function.
         custom = ("plan_cache_mode", "force_custom_plan")
+        funnel = "select id from {}.{}_search(%(query)s, %(k)s, filter => %(filter)s::jsonb)"
         ways = (
-            (
-                "windows",
-                f"select id from {self._schema}.{_FUNCTION}"
-                "(%(query)s, %(k)s, filter => %(filter)s::jsonb)",
-                (),
-            ),
+            ("windows", funnel.format(self._schema, _RANGED), ()),
+            ("without", funnel.format(self._schema, _BARE), ()),
             (
                 "post",
                 f"with near as materialized ({near} order by distance limit {oversampled})"
@@ -350,7 +254,7 @@ class _Run:
                 (
                     custom,
                     ("hnsw.iterative_scan", "relaxed_order"),
-                    ("hnsw.ef_search", str(min(keep, _MOST))),
+                    ("hnsw.ef_search", str(min(keep, MOST))),
                 ),
             ),
         )
@@ -360,7 +264,7 @@ class _Run:
                 contestant = Contestant(
                     name=name,
                     label=name,
-                    table=_TABLE,
+                    table=_RANGED if name == "windows" else _BARE,
                     statement=statement,
                     settings=settings,
                     ours=name == "windows",
@@ -378,7 +282,7 @@ class _Run:
                 "select e.access from funnelvec.explain(%s, %s, %s, filter => %s::jsonb) as e"
                 " where e.stage = 1",
                 [
-                    f"{self._schema}.{_FUNCTION}",
+                    f"{self._schema}.{_RANGED}_search",
                     vector,
                     self._k,
                     json.dumps({_BY: {"$gte": case.low, "$lte": case.high}}),

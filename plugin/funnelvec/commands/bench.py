@@ -119,7 +119,7 @@ def _add_peers(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     try:
-        from funnelvec import bench
+        import funnelvec.bench  # noqa: F401 (whether it can be, with what it needs)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("funnelvec"):
             raise
@@ -128,14 +128,19 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
-    if args.what == "load":
-        return _run_load(args)
-    if args.what == "writes":
-        return _run_writes(args)
+    other = {"load": _run_load, "writes": _run_writes}.get(args.what)
+    if other is not None:
+        return other(args)
     if args.windows:
         return _windows(args)
     if args.what == "codes":
         return _run_codes(args)
+    return _run_search(args)
+
+
+def _run_search(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
