@@ -111,8 +111,8 @@ create table if not exists funnelvec.rotations (
     name text not null,
     id uuid not null default pg_catalog.gen_random_uuid(),
     kind text not null,
-    -- Followed by a random rotation, so that only the full width means anything.
-    chained boolean not null,
+    -- What follows it, random or itq, after which only the full width means anything; null where nothing does.
+    chain text,
     dims integer not null,
     width integer not null,
     -- The metric of the column that it was fitted for.

@@ -12,7 +12,7 @@ import funnelvec as fv
 from funnelvec.codes import compared_by, encode, prepare_query, score
 from funnelvec.codes.maps import Rotation
 from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound, SpecError
-from funnelvec.fitting.axes import principal, random_orthogonal, sphering
+from funnelvec.fitting.axes import principal, quantized, random_orthogonal, sphering
 from funnelvec.fitting.fit import check_wanted, fit
 from funnelvec.fitting.report import Comparison
 from funnelvec.resolution import Resolution
@@ -42,7 +42,9 @@ def fitted(
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
-@pytest.mark.parametrize(("kind", "then"), [("pca", None), ("pca", "random"), ("sphering", None)])
+@pytest.mark.parametrize(
+    ("kind", "then"), [("pca", None), ("pca", "random"), ("pca", "itq"), ("sphering", None)]
+)
 def test_scores_at_full_width_stay_what_they_are(metric: Any, kind: str, then: Any) -> None:
     rows, queries = decaying(500), decaying(40, seed=1) * np.linspace(0.1, 3, DIMS, dtype="f4")
     if (kind, metric) == ("sphering", "euclidean"):
@@ -83,6 +85,25 @@ def test_the_first_axes_hold_most_and_are_orthonormal() -> None:
     assert (np.diff(held) <= 1e-6).all()
     turn = random_orthogonal(40, 1)
     assert np.allclose(turn @ turn.T, np.eye(40), atol=1e-12)
+
+
+def test_quantization_lays_numbers_closer_to_their_signs() -> None:
+    rows = decaying(1500)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    axes = principal(rows, 12)
+    learned, drawn = quantized(rows, axes, 1), random_orthogonal(12, 1) @ axes
+    assert np.allclose(learned @ learned.T, np.eye(12), atol=1e-9)
+    # Both turn the same axes.
+    assert np.allclose(learned.T @ learned, axes.T @ axes, atol=1e-9)
+    far = [
+        float(((values - np.sign(values)) ** 2).sum())
+        for values in (rows @ learned.T, rows @ drawn.T)
+    ]
+    assert far[0] < far[1]
+    recall = [
+        fitted("pca", rows, then=then, width=12)[1].comparisons[0] for then in ("itq", "random")
+    ]
+    assert recall[0].resolution == "12:bit~m" and recall[0].fitted > recall[1].fitted
 
 
 def test_codes_do_not_depend_on_where_a_row_stands() -> None:
