@@ -437,3 +437,23 @@ def keep_again(table: Any, docs: Connection) -> list[list[tuple[Any, float]]]:
     one(docs, "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)", funnel)
     plain = docs.execute("select id, score from f(%s, 7)", (text(QUERY),)).fetchall()
     return [plain] * 3
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("name", "x\n-- \nbegin raise 'x'; end"), ("kind", "pca\nbegin"), ("chain", "'; drop table docs; --"),
+        ("metric", "cosine'"), ("fitted_on", "\n"), ("row_step", "-1"), ("width", "3"), ("dims", "9"),
+        ("query_map", "{{1}}"), ("row_map", "{1,2}"),
+    ],
+)  # fmt: skip
+def test_rows_written_by_hand_hold_nothing_that_would_run(
+    docs: Connection, column: str, value: str
+) -> None:
+    keep(docs, "pca")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        docs.execute(
+            "insert into funnelvec.rotations select (jsonb_populate_record(r,"
+            " jsonb_build_object('name', 'pca2', %s::text, %s::text))).* from funnelvec.rotations as r",
+            (column, value),
+        )

@@ -98,7 +98,7 @@ def workspace(connection: Connection) -> Iterator[str]:
         )
         yield schema
     finally:
-        for registry in ("funnels", "resolutions", "calibrations", "loads"):
+        for registry in ("funnels", "resolutions", "calibrations", "loads", "rotations"):
             connection.execute(
                 f"delete from funnelvec.{registry} where table_name in ("
                 "select oid::regclass from pg_class where relnamespace = %s::regnamespace)",
