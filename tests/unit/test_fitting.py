@@ -220,7 +220,7 @@ def test_sphering_wins_where_queries_are_distributed_otherwise() -> None:
     }
     print(*found.values())  # for docs/resolutions.md
     assert found["sphering"].recommended
-    # Principal axes of the rows lose to no rotation at all there, and the report says so.
+    # Principal axes of the rows lose there even to none, and the report says so.
     assert found["pca"].gain < -found["pca"].margin
     assert found["pca"].verdict.startswith("not recommended: loses to ")
     assert found["sphering"].fitted > found["pca"].fitted + 0.1
