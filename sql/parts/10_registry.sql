@@ -128,8 +128,8 @@ create table if not exists funnelvec.rotations (
     name text not null,
     id uuid not null default pg_catalog.gen_random_uuid(),
     kind text not null,
-    -- Followed by a random rotation, so that only the full width means anything.
-    chained boolean not null,
+    -- What follows it, random or itq, after which only the full width means anything; null where nothing does.
+    chain text,
     dims integer not null,
     width integer not null,
     -- The metric of the column that it was fitted for.
@@ -145,7 +145,16 @@ create table if not exists funnelvec.rotations (
     recommended boolean not null,
     report jsonb,
     fitted_at timestamptz not null default pg_catalog.now(),
-    primary key (table_name, column_name, name)
+    primary key (table_name, column_name, name),
+    -- All of it goes into the text of functions, and whoever owns the table may write rows by hand.
+    constraint a_rotation check (
+        name ~ '^[a-z][a-z0-9_]{0,15}$' and kind in ('pca', 'sphering') and chain in ('random', 'itq')
+        and metric in ('cosine', 'dot', 'euclidean') and fitted_on ~ '^[0-9a-f]{64}$'
+        and pg_catalog.array_ndims(row_map) = 2 and pg_catalog.array_length(row_map, 1) = width and pg_catalog.array_length(row_map, 2) = dims
+        and row_step > 0 and row_step < 1e30
+        and (query_map is null) = (kind <> 'sphering') and (query_map is null) = (query_step is null)
+        and pg_catalog.array_dims(query_map) = pg_catalog.array_dims(row_map) and query_step > 0 and query_step < 1e30
+    )
 );
 
 comment on table funnelvec._install is 'versions of a plain install (empty when funnelvec is an extension)';

@@ -24,7 +24,7 @@ set extra_float_digits = 1
 as $body$
     select format(E'-- {"kind": "%s", %s\n', r.kind, substr(jsonb_build_object(
         'format', 1, 'table', (select c.relname from pg_class as c where c.oid = r.table_name), 'column', r.column_name,
-        'chained', r.chained, 'metric', r.metric, 'step', case when asked then r.query_step else r.row_step end, 'dims', r.dims,
+        'chain', r.chain, 'metric', r.metric, 'step', case when asked then r.query_step else r.row_step end, 'dims', r.dims,
         'fitted_on', r.fitted_on, 'rows', r.rows, 'queries', r.queries, 'recommended', r.recommended,
         'fitted_at', to_char(r.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text, 2))
 $body$;
@@ -160,20 +160,20 @@ begin
             errcode = 'FV008',
             message = format('the rotation %s of %s.%I was fitted for the metric %s, not %s', r.name, table_name, column_name, r.metric, metric),
             hint = format('Fit another one for %s, under another name.', metric);
-    elsif wanted.dims > r.width or wanted.dims < r.width and r.chained then
+    elsif wanted.dims > r.width or wanted.dims < r.width and r.chain is not null then
         raise exception using
             errcode = 'FV001',
             message = case when wanted.dims > r.width
                 then format('resolution %s is wider than the rotation %s, which keeps %s dimensions', resolution, r.name, r.width)
-                else format('resolution %s cuts the rotation %s, which ends in a random one: its prefixes say no more than any other numbers of it',
-                    resolution, r.name) end,
+                else format('resolution %s cuts the rotation %s, which ends in another one (%s): its prefixes say no more than any other numbers of it',
+                    resolution, r.name, r.chain) end,
             hint = format('Ask for %s:%s~%s.', r.width, wanted.code, r.name);
     elsif r.kind = 'sphering' and wanted.code like 'bit%' then
         raise exception using
             errcode = 'FV001',
             message = format('resolution %s takes signs, which say nothing where rows and queries have different maps', resolution),
             hint = format('Ask for %s:f16~%s.', wanted.dims, r.name);
-    elsif wanted.code ~ '^bit[2-4]$' and not r.chained then
+    elsif wanted.code ~ '^bit[2-4]$' and r.chain is distinct from 'random' then
         raise exception using
             errcode = 'FV001',
             message = format('resolution %s compares numbers with levels that fit those of a random rotation', resolution),
@@ -193,7 +193,7 @@ create or replace function funnelvec._keep_rotation(
     column_name text,
     name text,
     kind text,
-    chained boolean,
+    chain text,
     metric text,
     row_map integer[],
     row_step double precision,
@@ -217,7 +217,7 @@ begin
     r.name := name;
     r.id := gen_random_uuid();
     r.kind := kind;
-    r.chained := chained;
+    r.chain := chain;
     r.width := array_length(row_map, 1);
     r.metric := metric;
     r.row_map := row_map;
@@ -284,7 +284,7 @@ declare
     two constant boolean := r.kind = 'sphering';
     fault text := case
         when r.kind is null or r.kind not in ('pca', 'sphering') then format('kind %L', left(r.kind, 100))
-        when r.chained is null or r.chained and two then 'a chain that cannot be'
+        when r.chain not in ('random', 'itq') or r.chain is not null and two then 'a chain that cannot be'
         when array_ndims(r.row_map) is distinct from 2 or array_ndims(r.query_map) <> 2 then 'maps that are not of two dimensions'
         when r.width > r.dims or array_length(r.row_map, 2) <> r.dims then format('a map of %s x %s', r.width, array_length(r.row_map, 2))
         when two <> (r.query_map is not null) or two <> (r.query_step is not null) then 'one map where two belong, or two where one does'
@@ -327,7 +327,7 @@ returns table (
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select r.table_name, r.column_name, r.name, r.kind || case when r.chained then ' > random' else '' end, r.dims, r.width, not r.chained,
+    select r.table_name, r.column_name, r.name, concat_ws(' > ', r.kind, r.chain), r.dims, r.width, r.chain is null,
         r.metric, case when r.query_map is null then r.metric else 'dot' end, r.recommended, r.rows, r.queries, r.fitted_on, r.fitted_at,
         array(
             select s.resolution from funnelvec.resolutions as s
@@ -412,7 +412,7 @@ begin
             r.name := p.name;
             r.id := p.id;
             r.kind := said ->> 'kind';
-            r.chained := said ->> 'chained';
+            r.chain := said ->> 'chain';
             r.dims := said ->> 'dims';
             r.width := p.width;
             r.metric := said ->> 'metric';

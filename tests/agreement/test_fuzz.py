@@ -220,7 +220,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "name": lambda rng: rng.choice(["pca", "pca2", "sph"]),
         "kind": lambda rng: rng.choice(["pca", "pca", "sphering"]),
         "dims": lambda rng: rng.choice([None, 2, 8]),
-        "then": lambda rng: rng.choice([None, None, "random"]),
+        "then": lambda rng: rng.choice([None, None, "random", "itq"]),
         "queries": lambda rng: rng.choice([None, np.stack([good(rng) for _ in range(20)])]),
         "metric": lambda rng: rng.choice([None, "cosine"]),
         "sample": lambda rng: rng.choice([60, 10_000]),

@@ -180,7 +180,7 @@ def test_a_funnel_from_end_to_end(docs: Connection, storage: str, kind: str, fun
     [
         ("pca", "17:f16~pca", "FV001", "wider than the rotation"),
         ("pca", "16:bit2~pca", "FV001", "levels"),
-        ("pcar", "15:bit~pcar", "FV001", "ends in a random one"),
+        ("pcar", "15:bit~pcar", "FV001", "ends in another one"),
         ("sphering", "16:bit~sphering", "FV001", "takes signs"),
         ("pca", "16:f16~pca2", "FV005", r"has no rotation pca2 \(it has: pca\)"),
     ],
@@ -218,7 +218,7 @@ def test_a_rotation_belongs_to_a_metric(docs: Connection) -> None:
         {"row_map": "{{" + ",".join(["NULL"] * DIMS) + "}}"}, {"row_map": None},
         {"query_map": "{{" + ",".join(["1"] * DIMS) + "}}"}, {"row_step": 0}, {"row_step": -1},
         {"row_step": float("nan")}, {"kind": "whitening"}, {"fitted_on": "x"}, {"name": "random3"},
-        {"name": "x'; drop table docs; --"}, {"name": ""}, {"name": None}, {"chained": None},
+        {"name": "x'; drop table docs; --"}, {"name": ""}, {"name": None}, {"chain": "x"},
         {"metric": "l1"}, {"vector": "price"},
     ],
     ids=str,
@@ -357,7 +357,7 @@ def test_fitting_from_python(table: Any, docs: Connection) -> None:
         ({"kind": "sphering"}, "pass queries="), ({"kind": "itq"}, "kind must be"),
         ({"queries": np.full((30, DIMS), np.nan)}, "finite"), ({"queries": np.ones((30, 5))}, "24"),
         ({"queries": QUERIES[:12]}, "queries are too few"), ({"name": "random"}, "random one"),
-        ({"name": "PCA"}, "lower-case"), ({"then": "itq"}, "then must be"),
+        ({"name": "PCA"}, "lower-case"), ({"then": "x"}, "then must be"),
         ({"kind": "sphering", "queries": QUERIES, "then": "random"}, "two maps"),
         ({"kind": "sphering", "queries": QUERIES, "metric": "euclidean"}, "no distances"),
         ({"dry_run": "no"}, "dry_run"), ({"seed": -1}, "seed"), ({"metric": "l1"}, "metric"),
@@ -437,3 +437,23 @@ def keep_again(table: Any, docs: Connection) -> list[list[tuple[Any, float]]]:
     one(docs, "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)", funnel)
     plain = docs.execute("select id, score from f(%s, 7)", (text(QUERY),)).fetchall()
     return [plain] * 3
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("name", "x\n-- \nbegin raise 'x'; end"), ("kind", "pca\nbegin"), ("chain", "'; drop table docs; --"),
+        ("metric", "cosine'"), ("fitted_on", "\n"), ("row_step", "-1"), ("width", "3"), ("dims", "9"),
+        ("query_map", "{{1}}"), ("row_map", "{1,2}"),
+    ],
+)  # fmt: skip
+def test_rows_written_by_hand_hold_nothing_that_would_run(
+    docs: Connection, column: str, value: str
+) -> None:
+    keep(docs, "pca")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        docs.execute(
+            "insert into funnelvec.rotations select (jsonb_populate_record(r,"
+            " jsonb_build_object('name', 'pca2', %s::text, %s::text))).* from funnelvec.rotations as r",
+            (column, value),
+        )

@@ -275,7 +275,7 @@ FURNITURE = f"""
     create table parts_1 partition of parts for values from (0) to (10);
     select funnelvec.add_resolution('products', 'embedding', '4:f16', index => true);
     select funnelvec.add_resolution('products', 'embedding', '8:bit');
-    select funnelvec._keep_rotation('products', 'embedding', 'pca', 'pca', false, 'cosine',
+    select funnelvec._keep_rotation('products', 'embedding', 'pca', 'pca', null, 'cosine',
         '{{{{0,0,0,1,0,0,0,0}},{{0,0,1,0,0,1,0,0}},{{1,0,0,0,0,0,0,-1}}}}', 1, null, null, repeat('0', 64), 1, 0, true, null);
     select funnelvec.create_funnel('f', 'products', 'embedding', '4:f16@20 > 8:f32');
     select funnelvec.create_funnel('scanned', 'products', 'embedding', '8:bit@20 > 8:f32');

@@ -66,7 +66,7 @@ def test_maps_equal_the_golden_ones(owner_conn: Connection) -> None:
         table, dims = f"t{number}", len(case["vector"])
         owner_conn.execute(f"create table {table} (id int primary key, v vector({dims}))".encode())
         owner_conn.execute(
-            "select funnelvec._keep_rotation(%s::regclass, 'v', 'pca', 'pca', false, 'dot', %s::integer[], %s, null,"
+            "select funnelvec._keep_rotation(%s::regclass, 'v', 'pca', 'pca', null, 'dot', %s::integer[], %s, null,"
             " null, %s, 1, 0, true, null)",
             (table, str(case["numbers"]).translate(str.maketrans("[]", "{}")),
              float.fromhex(case["step"]), "0" * 64),

@@ -65,7 +65,7 @@ def fitted(case: dict[str, Any]) -> Rotation:
     """The map as a rotation that keeps lengths."""
     numbers = np.array(case["numbers"], np.int32)
     made = LinearMap(numbers, float.fromhex(case["step"]))
-    return Rotation("pca", "pca", False, "dot", made, None, "0" * 64, 0, 0)
+    return Rotation("pca", "pca", None, "dot", made, None, "0" * 64, 0, 0)
 
 
 @pytest.mark.parametrize("case", read("maps.json"), ids=by_name)

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.bench.data import Dataset
-from funnelvec.bench.maps import Wide, quantized, sparse_projection, whitening
+from funnelvec.bench.maps import Wide, sparse_projection, whitening
 from funnelvec.bench.report import Section
 from funnelvec.codes import Codes, encode
 from funnelvec.codes.rotations import rotate
 from funnelvec.doctor.neighbours import Space, space
 from funnelvec.errors import InvalidInput
-from funnelvec.fitting.axes import principal, random_orthogonal, sphering
+from funnelvec.fitting.axes import principal, quantized, random_orthogonal, sphering
 from funnelvec.fitting.measure import KEEP, Trial, bytes_of, points
 from funnelvec.resolution import Resolution
 from funnelvec.types import Code
@@ -32,8 +32,6 @@ _TARGET = 0.99
 #: Rows that maps are fitted on.
 _FIT = 10_000
 _RIDGE = 0.1
-#: Rows that quantization learns from, round after round.
-_LEARN = 4_000
 
 _Rows = npt.NDArray[np.float32]
 
@@ -173,8 +171,8 @@ def _signs(
             partial(_asymmetric, trial, chained),
         )  # fmt: skip
         if width <= 256:
-            learned = quantized(fit[:_LEARN], width, seed)
-            yield f"{width}:bit, ITQ", size, False, partial(_bits, _mapped(unit, learned))
+            learned = quantized(fit, axes[:width], seed)
+            yield f"{width}:bit~itq", size, True, partial(_bits, _mapped(unit, learned))
         levels = Resolution(width, "bit3")
         yield (
             f"{width}:bit3~pcar", bytes_of(levels), True,

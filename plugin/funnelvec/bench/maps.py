@@ -1,7 +1,7 @@
 """Linear maps that the benchmark of codes tries beside those that are offered.
 
-Very sparse projections (Li, Hastie and Church 2006), whitening (Su et al. 2021, Huang et al.
-2021) and iterative quantization (Gong and Lazebnik 2011), from their formulas.
+Very sparse projections (Li, Hastie and Church 2006) and whitening (Su et al. 2021, Huang et al.
+2021), from their formulas.
 """
 
 from __future__ import annotations
@@ -9,15 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.fitting.axes import principal, random_orthogonal
-
-__all__ = ["Wide", "quantized", "sparse_projection", "whitening"]
+__all__ = ["Wide", "sparse_projection", "whitening"]
 
 Wide = npt.NDArray[np.float64]
 _Rows = npt.NDArray[np.float32]
-
-#: Rounds of iterative quantization, as in the paper.
-_ROUNDS = 50
 
 
 def sparse_projection(dims: int, width: int, seed: int) -> Wide:
@@ -40,16 +35,3 @@ def whitening(rows: _Rows, width: int, ridge: float) -> tuple[Wide, Wide]:
     values = np.maximum(values, 0.0) + ridge * values.mean() + 1e-12
     kept: Wide = (vectors / np.sqrt(values)).T[::-1][:width]
     return mean, kept
-
-
-def quantized(rows: _Rows, width: int, seed: int) -> Wide:
-    """(width, dims): principal axes, turned so that their signs lie close to the numbers."""
-    axes = principal(rows, width)
-    values = rows.astype(np.float64) @ axes.T
-    turn = random_orthogonal(width, seed)
-    for _ in range(_ROUNDS):
-        signs = np.sign(values @ turn)
-        left, _, right = np.linalg.svd(signs.T @ values)
-        turn = (left @ right).T
-    turned: Wide = turn.T @ axes
-    return turned

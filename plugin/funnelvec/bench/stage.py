@@ -100,7 +100,7 @@ def workspace(connection: Connection) -> Iterator[str]:
         )
         yield schema
     finally:
-        for registry in ("funnels", "resolutions", "calibrations", "loads", "windows"):
+        for registry in ("funnels", "resolutions", "calibrations", "loads", "rotations", "windows"):
             connection.execute(
                 f"delete from funnelvec.{registry} where table_name in ("
                 "select oid::regclass from pg_class where relnamespace = %s::regnamespace)",

@@ -18,9 +18,10 @@ from funnelvec.errors import CapabilityError, Conflict, InvalidInput, SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import Metric
 
-__all__ = ["MOST_NUMBERS", "Kind", "LinearMap", "Rotation", "check_fits"]
+__all__ = ["MOST_NUMBERS", "Chain", "Kind", "LinearMap", "Rotation", "check_fits"]
 
 Kind: TypeAlias = Literal["pca", "sphering"]
+Chain: TypeAlias = Literal["random", "itq"]
 
 #: The largest number of a map. Six digits leave errors of 1e-7 in a score, as float32 does.
 _LARGEST = 1_000_000
@@ -64,9 +65,10 @@ class Rotation:
     ----------
     name, kind
         What resolutions call it, and how it was fitted.
-    chained
-        Whether a random rotation follows, which spreads over all dimensions what the first had
-        ordered. Such a rotation is used in its full width.
+    chain
+        What follows: a random rotation, which spreads over all dimensions what the first had
+        ordered, or one that lays numbers close to their signs (ITQ). Such a rotation is used in
+        its full width. None where nothing follows.
     metric
         Of the column it was fitted for.
     row_map, query_map
@@ -79,7 +81,7 @@ class Rotation:
 
     name: str
     kind: Kind
-    chained: bool
+    chain: Chain | None
     metric: Metric
     row_map: LinearMap
     query_map: LinearMap | None
@@ -100,7 +102,7 @@ class Rotation:
     @property
     def cuttable(self) -> bool:
         """Whether its first dimensions say more than others."""
-        return not self.chained
+        return self.chain is None
 
     @property
     def prefix_metric(self) -> Metric:
@@ -169,11 +171,11 @@ def check_fits(resolution: Resolution, rotation: Rotation, *, metric: Metric) ->
             f"the rotation {name} was fitted for the metric {rotation.metric}, not {metric}; fit "
             "another one for that, under another name"
         )
-    if dims > width or (dims < width and rotation.chained):
+    if dims > width or (dims < width and not rotation.cuttable):
         fault = (
             f"is wider than the rotation {name}, which keeps {width} dimensions"
             if dims > width
-            else f"cuts the rotation {name}, which ends in a random one"
+            else f"cuts the rotation {name}, which ends in another one ({rotation.chain})"
         )
         raise SpecError(f"resolution {resolution} {fault}; write {width}:{resolution.code}~{name}")
     if rotation.query_map is not None and resolution.code.startswith("bit"):
@@ -181,7 +183,7 @@ def check_fits(resolution: Resolution, rotation: Rotation, *, metric: Metric) ->
             f"resolution {resolution} takes signs, which say nothing where rows and queries have "
             f"different maps; write {dims}:f16~{name}"
         )
-    if resolution.code in ("bit2", "bit3", "bit4") and not rotation.chained:
+    if resolution.code in ("bit2", "bit3", "bit4") and rotation.chain != "random":
         raise SpecError(
             f"resolution {resolution} compares numbers with levels that fit those of a random "
             "rotation; fit a rotation with then='random', or take another code"

@@ -84,7 +84,7 @@ class MemoryRotating:
             found.append(
                 RotationStatus(
                     rotation=name,
-                    kind=rotation.kind + (" > random" if rotation.chained else ""),
+                    kind=" > ".join(filter(None, (rotation.kind, rotation.chain))),
                     dims=rotation.dims,
                     width=rotation.width,
                     cuttable=rotation.cuttable,

@@ -341,7 +341,7 @@ class Rotating(Protocol):
         """Fit a rotation to a sample of the rows, measure it, and keep it under a name.
 
         After ``fit_rotation("pca")`` resolutions such as ``128:f16~pca`` can be added; after
-        ``fit_rotation("pcar", then="random", dims=512)`` there is ``512:bit~pcar``. The report
+        ``fit_rotation("pcar", then="itq", dims=512)`` there is ``512:bit~pcar``. The report
         says whether it is worth it: it is measured beside the first dimensions as they are and
         beside a random rotation of the same bytes, with queries that it was not fitted on.
 
@@ -357,8 +357,9 @@ class Rotating(Protocol):
         dims
             How many dimensions it keeps; None is 512, or the width of the column.
         then
-            ``random`` adds a random rotation of what is kept, for codes of signs. Such a rotation
-            is only used in its full width.
+            For codes of signs, which want dimensions that are alike: ``random`` adds a random
+            rotation of what is kept, ``itq`` one that is fitted so that numbers lie close to
+            their signs (Gong and Lazebnik 2011). Such a rotation is only used in its full width.
         queries
             (n, dims) float32 or what converts to it, such as ``logged_queries()``. Sphering needs
             them, at least 20: half are fitted on. Else they are measured with; None holds out

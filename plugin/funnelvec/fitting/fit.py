@@ -5,24 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from funnelvec.codes.floats import directions
-from funnelvec.codes.maps import Kind, LinearMap, Rotation
+from funnelvec.codes.maps import Chain, Kind, LinearMap, Rotation
 from funnelvec.codes.rotations import is_random
 from funnelvec.errors import InvalidInput
-from funnelvec.fitting.axes import principal, random_orthogonal, sphering
+from funnelvec.fitting.axes import principal, quantized, random_orthogonal, sphering
 from funnelvec.fitting.measure import KEEP, Trial, compare
 from funnelvec.fitting.report import RotationReport
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode, Metric
 
-__all__ = ["STEPS", "Then", "Wanted", "check_wanted", "fit"]
-
-Then: TypeAlias = Literal["random"]
+__all__ = ["STEPS", "Wanted", "check_wanted", "fit"]
 
 #: What `fit` tells of: the map, and at most so many comparisons.
 STEPS = 6
@@ -42,7 +40,7 @@ class Wanted:
 
     name: str
     kind: Kind
-    then: Then | None
+    then: Chain | None
     width: int
     metric: Metric
     code: BaseCode
@@ -75,8 +73,8 @@ def check_wanted(
         )
     if not isinstance(kind, str) or kind not in get_args(Kind):
         raise InvalidInput(f"kind must be 'pca' or 'sphering', not {kind!r:.100}")
-    if then is not None and not (isinstance(then, str) and then == "random"):
-        raise InvalidInput(f"then must be 'random' or None, not {then!r:.100}")
+    if then is not None and not (isinstance(then, str) and then in get_args(Chain)):
+        raise InvalidInput(f"then must be 'random', 'itq' or None, not {then!r:.100}")
     if kind == "sphering":
         _check_sphering(then, metric, queries)
     if dims > _MOST_DIMS:
@@ -90,7 +88,7 @@ def check_wanted(
             f"dims must be 1 to {min(dims, _WIDEST)}, what the rotation keeps of {dims}, not "
             f"{width!r:.100}"
         )
-    checked = cast("Kind", kind), cast("Then | None", then)
+    checked = cast("Kind", kind), cast("Chain | None", then)
     return Wanted(name, *checked, int(width), metric, code, seed)
 
 
@@ -140,7 +138,7 @@ def fit(
     return rotation, RotationReport(
         rotation=wanted.name,
         kind=wanted.kind,
-        chained=rotation.chained,
+        chain=rotation.chain,
         metric=wanted.metric,
         dims=rotation.dims,
         width=rotation.width,
@@ -197,12 +195,14 @@ def _fitted(wanted: Wanted, rows: _Matrix, asked: _Matrix) -> Rotation:
         of_rows = principal(seen, wanted.width)
         if wanted.then == "random":
             of_rows = random_orthogonal(wanted.width, wanted.seed) @ of_rows
+        elif wanted.then == "itq":
+            of_rows = quantized(seen, of_rows, wanted.seed)
     digest = hashlib.sha256(rows.tobytes())
     digest.update(asked.tobytes())
     return Rotation(
         name=wanted.name,
         kind=wanted.kind,
-        chained=wanted.then is not None,
+        chain=wanted.then,
         metric=wanted.metric,
         row_map=LinearMap.rounded(of_rows),
         query_map=query_map,

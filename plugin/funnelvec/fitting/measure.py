@@ -87,7 +87,7 @@ def bytes_of(resolution: Resolution) -> int:
 
 def resolutions(rotation: Rotation) -> list[Resolution]:
     """Codes that are worth a look: signs of a chain, prefixes of all others."""
-    if rotation.chained:
+    if not rotation.cuttable:
         return [Resolution(rotation.width, code, rotation.name) for code in ("bit", "f16")]
     powers = [1 << i for i in range(4, 14) if 1 << i < rotation.width]
     return [

@@ -55,7 +55,7 @@ class RotationReport:
 
     Attributes
     ----------
-    rotation, kind, chained, metric, dims, width
+    rotation, kind, chain, metric, dims, width
         The rotation: from so many dimensions to so many.
     rows, queries
         What it was fitted on; no queries but for sphering.
@@ -71,7 +71,7 @@ class RotationReport:
 
     rotation: str
     kind: str
-    chained: bool
+    chain: str | None
     metric: Metric
     dims: int
     width: int
@@ -115,7 +115,7 @@ class RotationReport:
             ).rstrip()
             for row in (head, *body)
         ]
-        chain = " > random" if self.chained else ""
+        chain = f" > {self.chain}" if self.chain else ""
         return "\n".join(
             [
                 f"rotation {self.rotation} ({self.kind}{chain}), {self.dims} to {self.width} "

@@ -191,12 +191,12 @@ select funnelvec._check_rotation_name(%(table)s::regclass, %(vector)s, %(name)s)
 
 -- name: keep_rotation
 select funnelvec._keep_rotation(
-    %(table)s::regclass, %(vector)s, %(name)s, %(kind)s, %(chained)s, %(metric)s, %(row_map)s::integer[], %(row_step)s,
+    %(table)s::regclass, %(vector)s, %(name)s, %(kind)s, %(chain)s, %(metric)s, %(row_map)s::integer[], %(row_step)s,
     %(query_map)s::integer[], %(query_step)s, %(fitted_on)s, %(rows)s::integer, %(queries)s::integer, %(recommended)s, %(report)s::jsonb)
 
 -- name: read_rotation
 -- Maps as they are sent: their numbers, each behind its length, behind seven numbers of the head.
-select r.name, r.kind, r.chained, r.metric, r.width, r.dims, pg_catalog.array_send(r.row_map), r.row_step,
+select r.name, r.kind, r.chain, r.metric, r.width, r.dims, pg_catalog.array_send(r.row_map), r.row_step,
     pg_catalog.array_send(r.query_map), r.query_step, r.fitted_on, r.rows, r.queries
 from funnelvec.rotations as r
 where r.id = %(id)s::uuid

@@ -139,14 +139,14 @@ class AsyncRotating:
 
 
 def _rotation(row: TupleRow) -> Rotation:
-    name, kind, chained, metric, width, dims, rows, step, asked, asked_step, *about = row
+    name, kind, chain, metric, width, dims, rows, step, asked, asked_step, *about = row
 
     def read(sent: bytes, unit: float) -> LinearMap:
         pairs = np.frombuffer(sent, ">i4", offset=_HEAD)
         return LinearMap(pairs[1::2].reshape(width, dims).astype(np.int32), unit)
 
     return Rotation(
-        name, kind, chained, metric, read(rows, step),
+        name, kind, chain, metric, read(rows, step),
         None if asked is None else read(asked, asked_step), *about,
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def _sent(rotation: Rotation, report: RotationReport) -> dict[str, Any]:
     return {
         "name": rotation.name,
         "kind": rotation.kind,
-        "chained": rotation.chained,
+        "chain": rotation.chain,
         "metric": rotation.metric,
         "row_map": _text(rotation.row_map),
         "row_step": rotation.row_map.step,
