@@ -425,7 +425,7 @@ begin
         return;
     end if;
     wanted := funnelvec._parse_resolution(r.resolution);
-    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, 'f32');
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32');
     if r.side_table is null then
         found := funnelvec._column_step(r, stored.opclass);
         step := found.step;
@@ -543,7 +543,7 @@ begin
         perform funnelvec._leave(r);
         return;
     end if;
-    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(table_name, column_name)).code);
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), (funnelvec._base(table_name, column_name)).code);
     r.index_name := (
         select c.relname from pg_class as c where c.oid = funnelvec._index_of(r.side_table, r.code_column, stored.opclass));
     if r.state not in ('filled', 'ready', 'checking') or r.index_options is not null and r.index_name is null then
@@ -615,7 +615,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
-    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(r.table_name, r.column_name)).code);
+    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), (funnelvec._base(r.table_name, r.column_name)).code);
     partitioned boolean := (select c.relkind = 'p' from pg_class as c where c.oid = r.table_name);
 begin
     if partitioned and funnelvec._index_of(r.table_name, r.code_column, stored.opclass) is null then

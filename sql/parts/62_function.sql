@@ -63,7 +63,7 @@ begin
                 case when funnelvec._levels(s.code) is not null then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
             '' order by s.stage) filter (where not s.is_base),
         string_agg(
-            format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query'))
+            funnelvec._body_code(f, s.stage, s.resolution, s.encoded)
                 || funnelvec._body_direction(s.stage, s.resolution, s.dims, s.norm),
             '' order by s.stage) filter (where not s.is_base),
         array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),

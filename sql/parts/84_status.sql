@@ -75,7 +75,7 @@ begin
         -- What holds the codes and the index over them.
         home := case r.storage when 'side' then r.side_table else r.table_name end;
         parsed := funnelvec._parse_resolution(r.resolution);
-        stored := funnelvec._code(parsed.dims, parsed.code, 'x', r.metric, 'f32');
+        stored := funnelvec._code(parsed.dims, parsed.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32');
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         select c.bytes, c.toasted into code_bytes, toasted from funnelvec._code_sizes(home, r.code_column, parsed.dims, parsed.code) as c;
         coverage := filled::double precision / nullif(rows, 0);
@@ -233,7 +233,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     p record := funnelvec._parse_resolution(r.resolution);
-    norm text := (funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32')).norm;
+    norm text := (funnelvec._code(p.dims, p.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32')).norm;
     visible text := case
         when norm is null then format('t.%I is not null', r.code_column)
         else format('%s(t.%I) > 0', norm, r.code_column)

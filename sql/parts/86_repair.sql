@@ -54,6 +54,7 @@ begin
         delete from funnelvec.calibrations as d where d.table_name = g.table_name;
         delete from funnelvec.loads as d where d.table_name = g.table_name;
         delete from funnelvec.windows as d where d.table_name = g.table_name;
+        delete from funnelvec.rotations as d where d.table_name = g.table_name;
         what := format('table %s', g.table_name::oid);
         action := 'remove the rows of the dropped table';
         return next;
@@ -74,9 +75,12 @@ begin
         action := format('follow the rename of what holds %s', g.resolution);
         return next;
     end loop;
+    for what, action in select a.what, a.action from funnelvec._adopt_rotations() as a loop
+        return next;
+    end loop;
     for g in select f.* from funnelvec._rotation_faults() as f where funnelvec._owns(f.table_name) loop
-        what := format('rotation %s of %s', concat_ws(' ', g.rotation, g.code), g.table_name);
-        action := funnelvec._repair_rotator(g.table_name, g.dims, g.rotation, g.code);
+        what := format('rotation %s of %s', g.resolution, g.table_name);
+        action := funnelvec._repair_rotator(g.table_name, g.column_name, g.resolution, g.asked);
         return next;
     end loop;
     for r in
@@ -147,6 +151,7 @@ declare
     funnels funnelvec.funnels[];
     calibrations funnelvec.calibrations[];
     windows funnelvec.windows[];
+    rotations funnelvec.rotations[];
 begin
     with gone as (
         delete from funnelvec.resolutions as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
@@ -170,6 +175,12 @@ begin
     select array_agg(jsonb_populate_record(d::funnelvec.windows, jsonb_build_object('column_name', n.name)))
     into windows from gone as d cross join lateral (select moved ->> (d.table_name::oid::text || ' ' || d.column_name)) as n (name);
     insert into funnelvec.windows select u.* from unnest(windows) as u on conflict do nothing;
+    with gone as (
+        delete from funnelvec.rotations as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
+    select array_agg(r) into rotations from gone as r;
+    insert into funnelvec.rotations
+    select (funnelvec._renamed_rotation(u, moved ->> (u.table_name::oid::text || ' ' || u.column_name))).* from unnest(rotations) as u
+    on conflict do nothing;
 end
 $body$;
 
@@ -240,7 +251,7 @@ begin
         and c.oid = funnelvec._index_of(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, (
             select s.opclass
             from funnelvec._parse_resolution(r.resolution) as p
-            cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as s));
+            cross join lateral funnelvec._code(p.dims, p.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32') as s));
 end
 $body$;
 

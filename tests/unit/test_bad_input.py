@@ -136,7 +136,8 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
     (lambda e, t: t.add_resolution("4:int8"), SpecError, "int8"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
-    (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.CapabilityError, "rotation"),
+    (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.NotFound, "rotation"),
+    (lambda e, t: t.add_resolution("8:f16~random0"), fv.errors.CapabilityError, "rotation"),
     (lambda e, t: t.add_resolution("4:f16", metric="l3"), InvalidInput, "'l3'; known are cosine"),  # type: ignore[arg-type]
     (lambda e, t: t.add_resolution("4:f16", metric="dot"), Conflict, "cosine, not dot"),
     (lambda e, t: t.create_funnel("f", "8:f32", metric="dot"), Conflict, "cosine, not dot"),

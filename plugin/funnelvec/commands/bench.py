@@ -10,21 +10,21 @@ from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import Dataset
+    from funnelvec.bench import BenchReport, Dataset, PeersReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 _WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 3
+_CODE_ROWS, _CODE_QUERIES = 20_000, 300
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = f"""\
+_EPILOG = f"""\
 examples:
   funnelvec bench --quick
+  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
@@ -40,6 +40,9 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 filtering what full HNSW has found, and pgvector's iterative scan. Give --data, --queries,
 --values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
 {_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
+reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
+and under a random orthogonal matrix. --funnel names a template without keeps.
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
@@ -47,11 +50,20 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
-{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}.
+
+`bench codes` measures what codes keep of the exact top 10, per byte: prefixes, rotations, signs
+and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. --turn rotates the
+vectors at random before, as if no dimension were special."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "load", "writes"),
+        choices=("search", "peers", "codes", "load", "writes"),
         default="search",
         help="default: search",
     )
@@ -65,7 +77,9 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    _add_peers(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--turn", action="store_true", help="for codes: rotate the vectors first")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
@@ -92,6 +106,16 @@ def _add_filtered_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
 
 
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
+    )
+    parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
+    parser.add_argument(
+        "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     try:
@@ -109,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         return other(args)
     if args.windows:
         return _windows(args)
+    if args.what == "codes":
+        return _run_codes(args)
     return _run_search(args)
 
 
@@ -133,6 +159,8 @@ def _run_search(args: argparse.Namespace) -> int:
         )
     if args.filters:
         return _filters(args, dataset)
+    if args.what == "peers":
+        return _peers(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -142,6 +170,30 @@ def _run_search(args: argparse.Namespace) -> int:
         builds=builds,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
+    from funnelvec import bench
+    from funnelvec.bench.peers import BASES
+
+    return _print(
+        args,
+        bench.compare_peers(
+            args.url,
+            dataset,
+            funnels=[args.funnel] if args.funnel else [],
+            target=args.recall,
+            k=args.k,
+            rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+            bases=BASES if args.basis is None else [args.basis],
+            grown_from=args.grown_from,
+            say=progress(),
+        ),
+    )
+
+
+def _print(args: argparse.Namespace, report: BenchReport | PeersReport | WriteBench) -> int:
     if args.json:
         print_json(report.as_json())
         return 0
@@ -258,14 +310,27 @@ def _run_writes(args: argparse.Namespace) -> int:
         seed=args.seed,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _run_codes(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    rows = _CODE_ROWS if args.rows is None else args.rows
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, _CODE_QUERIES, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(
+            args.data, column=args.column, queries_path=args.queries, rows=rows,
+            queries=_CODE_QUERIES, seed=args.seed,
+        )  # fmt: skip
+    report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
     if args.json:
         print_json(report.as_json())
         return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
+    section = report.section()
+    print_table(section.head, section.rows, title=section.title)
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 
 from funnelvec.calibration import PlattCalibration
+from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
@@ -12,9 +14,11 @@ from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
+from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
 from funnelvec.errors import CapabilityError, Conflict, NotFound
+from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
@@ -32,7 +36,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining):
+class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining, MemoryRotating):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -59,6 +63,7 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         self._windows: set[tuple[Resolution, str]] = set()
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
+        self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
 
     def __len__(self) -> int:
@@ -115,6 +120,9 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
         chosen = self._metric_for(metric)
+        rotation = self._store.rotation(resolution)
+        if rotation is not None:
+            check_fits(resolution, rotation, metric=chosen)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
         if not stored and column in (self.vector, *self._store.kinds):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
@@ -27,6 +28,7 @@ from funnelvec.engines.postgres.sync.connection import (
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
+from funnelvec.engines.postgres.sync.rotating import Rotating
 from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -57,9 +59,13 @@ class StoredFunnel(NamedTuple):
     returns: tuple[str, ...]
     vector_oid: int
     vector_type: LiteralString
+    maps: tuple[str, ...]
+    map_dims: tuple[int, ...]
+    map_oid: int
+    map_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing, Examining):
+class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -83,6 +89,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
+        self._maps: dict[str, Rotation] = {}
 
     @property
     def name(self) -> str:
