@@ -13,8 +13,9 @@ import pytest
 
 from tests import databases
 from tests.databases import OTHER
+from tests.sql import test_fitted_rotations as fitted_rotations
 from tests.sql.side import finish, one, run
-from tests.sql.tables import search, text, vectors
+from tests.sql.tables import fill, search, text, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -830,3 +831,36 @@ def test_partitioned_tables(owner_conn: Connection, later: str) -> None:
     )
     assert left == 0
     assert owner_conn.execute("select * from funnelvec.repair()").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("pca", "12:f16~pca"), ("sphering", "16:f16~sphering"), ("pcar", "16:bit~pcar")],
+)
+def test_windows_over_fitted_rotations(owner_conn: Connection, kind: str, first: str) -> None:
+    """One map for rows and another for queries is compared by another metric than the column."""
+    fill(owner_conn, fitted_rotations.MATRIX, table=("docs",))
+    run(owner_conn, "alter table docs add column pad text default repeat('x', 1800)")
+    fitted_rotations.keep(owner_conn, kind)
+    fitted_rotations.add(owner_conn, first, index=True)
+    run(
+        owner_conn,
+        f"select funnelvec.create_funnel('docs_search', 'docs', 'embedding', '{first}@30 > 24:f32');"
+        f"select funnelvec.add_window('docs', 'embedding', '{first}', 'price', 1); analyze docs",
+    )
+    filter = json.dumps({"price": {"$lt": 180}})
+    query = text(fitted_rotations.QUERY)
+    # Few rows are cheap to read; where they are not, the window is taken.
+    run(owner_conn, "set seq_page_cost = 1000")
+    row = owner_conn.execute(
+        "select access from funnelvec.explain('docs_search', %s, filter => %s)", (query, filter)
+    ).fetchone()
+    assert row is not None
+    assert ", window price < '" in row[0]
+    ids = [hit[0] for hit in search(owner_conn, "docs_search", query, filter=filter)]
+    assert len(ids) == 10
+    assert max(ids) < 180
+    assert owner_conn.execute("select * from funnelvec.repair()").fetchall() == []
+    run(owner_conn, "select funnelvec.drop_funnel('docs_search')")
+    run(owner_conn, f"select funnelvec.drop_resolution('docs', 'embedding', '{first}')")
+    assert one(owner_conn, "select count(*) from funnelvec.windows") == 0
