@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import random
@@ -11,6 +12,9 @@ import numpy as np
 import psycopg
 import pytest
 
+import funnelvec as fv
+from funnelvec import cli
+from funnelvec.reports import FillingStep
 from tests import databases
 from tests.databases import OTHER
 from tests.sql import test_fitted_rotations as fitted_rotations
@@ -864,3 +868,40 @@ def test_windows_over_fitted_rotations(owner_conn: Connection, kind: str, first:
     run(owner_conn, "select funnelvec.drop_funnel('docs_search')")
     run(owner_conn, f"select funnelvec.drop_resolution('docs', 'embedding', '{first}')")
     assert one(owner_conn, "select count(*) from funnelvec.windows") == 0
+
+
+def test_from_python_and_the_command_line(
+    stock_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filter = {"i4": {"$gte": 100, "$lt": 1400}}
+    with fv.connect(stock_database.owner_url) as engine:
+        table = engine.table("stock")
+        table.add_window("16:f16", "i4", levels=1)
+        reports = [each for each in table.status() if each.storage == "window"]
+        assert reports[0].window == "i4 < '2998'::integer"
+        assert sum(each.filled for each in reports) > ROWS
+        assert all(each.index_bytes and each.resolution == "16:f16" for each in reports)
+        assert ", window i4 <" in table.explain(QUERIES[0], filter=filter).stages[0].access
+        with pytest.raises(fv.errors.CapabilityError, match="numbers, dates"):
+            table.add_window("16:f16", "name")
+        with pytest.raises(fv.errors.NotFound, match="no column"):
+            table.add_window("16:f16", "nothing")
+        assert cli.main(["status", stock_database.owner_url, "stock"]) == 0
+        printed = capsys.readouterr().out
+        assert "i4 < '2998'::integer" in printed
+        assert printed.count("16:f16") == 4 + 1  # the resolution, three windows, and the funnel
+        table.drop_window("16:f16", "i4")
+        assert [each for each in table.status() if each.storage == "window"] == []
+
+    async def later() -> None:
+        async with fv.connect_async(stock_database.owner_url) as engine:
+            table = await engine.table("stock")
+            await table.add_window("16:f16", "i4", levels=1, concurrently=True)
+            ran: list[FillingStep] = []
+            await table.backfill(on_step=ran.append)
+            assert [str(step.statement).split()[0] for step in ran] == ["create"] * 3 + ["select"]
+            explained = await table.explain(QUERIES[0], filter=filter)
+            assert ", window i4 <" in explained.stages[0].access
+            await table.drop_window("16:f16", "i4")
+
+    asyncio.run(later())
