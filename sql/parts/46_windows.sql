@@ -138,6 +138,15 @@ begin
 end
 $body$;
 
+-- The operators that the codes of a resolution are searched by.
+create or replace function funnelvec._window_opclass(table_name regclass, column_name text, resolution text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select funnelvec._opclass($3, funnelvec._metric_at($1, $2, $3, funnelvec._metric_of($1, $2, null)))
+$body$;
+
 -- HNSW indexes over a code that hold one range of one column, whoever made them: `lo` and `hi` as the type prints its values. The
 -- settings are for that: the catalogue prints times in the session's zone, and dates in its style.
 create or replace function funnelvec._window_indexes(relation regclass, code_column text, opclass text)
@@ -201,7 +210,7 @@ as $body$
     from funnelvec._windows_of(w) as p
     cross join lateral funnelvec._stored(w.table_name, w.column_name, w.resolution) as s
     left join funnelvec._window_indexes($2, s.code_column,
-        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null))) as i
+        funnelvec._window_opclass(w.table_name, w.column_name, w.resolution)) as i
         on i.by_column = w.by_column and i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
     order by p.level, p.first, i.valid desc, i.attached, i.name::oid
 $body$;
@@ -305,7 +314,7 @@ as $body$
     select exists (
             select from funnelvec.resolutions as r
             where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_options is not null)
-        or funnelvec._index_of(s.relation, s.code_column, funnelvec._opclass($3, funnelvec._metric_of($1, $2, null))) is not null
+        or funnelvec._index_of(s.relation, s.code_column, funnelvec._window_opclass($1, $2, $3)) is not null
     from funnelvec._stored($1, $2, $3) as s
 $body$;
 
@@ -336,7 +345,7 @@ begin
     end loop;
     return format('create index %s%I on %s using hnsw (%I %s) with (m = %s, ef_construction = %s) where %s;',
         case when "concurrently" then 'concurrently if not exists ' end, name, relation, place.code_column,
-        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null)), w.m, w.ef_construction,
+        funnelvec._window_opclass(w.table_name, w.column_name, w.resolution), w.m, w.ef_construction,
         funnelvec._window_sql(format('%I', w.by_column), funnelvec._check_windows(w), lo, hi));
 end
 $body$;
@@ -548,7 +557,7 @@ as $body$
     cross join lateral funnelvec._windows_of(w) as p
     join funnelvec.resolutions as r
         on r.table_name = w.table_name and r.column_name = w.column_name and r.resolution = w.resolution and r.storage = 'column'
-    cross join lateral funnelvec._window_indexes(w.table_name, r.code_column, funnelvec._opclass(w.resolution, r.metric)) as i
+    cross join lateral funnelvec._window_indexes(w.table_name, r.code_column, funnelvec._window_opclass(w.table_name, w.column_name, w.resolution)) as i
     where i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
     group by w.table_name, w.column_name, w.resolution, w.by_column
     having count(distinct i.by_column) = 1 and min(i.by_column) <> w.by_column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import random
@@ -11,10 +12,14 @@ import numpy as np
 import psycopg
 import pytest
 
+import funnelvec as fv
+from funnelvec import cli
+from funnelvec.reports import FillingStep
 from tests import databases
 from tests.databases import OTHER
+from tests.sql import test_fitted_rotations as fitted_rotations
 from tests.sql.side import finish, one, run
-from tests.sql.tables import search, text, vectors
+from tests.sql.tables import fill, search, text, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -830,3 +835,73 @@ def test_partitioned_tables(owner_conn: Connection, later: str) -> None:
     )
     assert left == 0
     assert owner_conn.execute("select * from funnelvec.repair()").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("pca", "12:f16~pca"), ("sphering", "16:f16~sphering"), ("pcar", "16:bit~pcar")],
+)
+def test_windows_over_fitted_rotations(owner_conn: Connection, kind: str, first: str) -> None:
+    """One map for rows and another for queries is compared by another metric than the column."""
+    fill(owner_conn, fitted_rotations.MATRIX, table=("docs",))
+    run(owner_conn, "alter table docs add column pad text default repeat('x', 1800)")
+    fitted_rotations.keep(owner_conn, kind)
+    fitted_rotations.add(owner_conn, first, index=True)
+    run(
+        owner_conn,
+        f"select funnelvec.create_funnel('docs_search', 'docs', 'embedding', '{first}@30 > 24:f32');"
+        f"select funnelvec.add_window('docs', 'embedding', '{first}', 'price', 1); analyze docs",
+    )
+    filter = json.dumps({"price": {"$lt": 180}})
+    query = text(fitted_rotations.QUERY)
+    # Few rows are cheap to read; where they are not, the window is taken.
+    run(owner_conn, "set seq_page_cost = 1000")
+    row = owner_conn.execute(
+        "select access from funnelvec.explain('docs_search', %s, filter => %s)", (query, filter)
+    ).fetchone()
+    assert row is not None
+    assert ", window price < '" in row[0]
+    ids = [hit[0] for hit in search(owner_conn, "docs_search", query, filter=filter)]
+    assert len(ids) == 10
+    assert max(ids) < 180
+    assert owner_conn.execute("select * from funnelvec.repair()").fetchall() == []
+    run(owner_conn, "select funnelvec.drop_funnel('docs_search')")
+    run(owner_conn, f"select funnelvec.drop_resolution('docs', 'embedding', '{first}')")
+    assert one(owner_conn, "select count(*) from funnelvec.windows") == 0
+
+
+def test_from_python_and_the_command_line(
+    stock_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filter = {"i4": {"$gte": 100, "$lt": 1400}}
+    with fv.connect(stock_database.owner_url) as engine:
+        table = engine.table("stock")
+        table.add_window("16:f16", "i4", levels=1)
+        reports = [each for each in table.status() if each.storage == "window"]
+        assert reports[0].window == "i4 < '2998'::integer"
+        assert sum(each.filled for each in reports) > ROWS
+        assert all(each.index_bytes and each.resolution == "16:f16" for each in reports)
+        assert ", window i4 <" in table.explain(QUERIES[0], filter=filter).stages[0].access
+        with pytest.raises(fv.errors.CapabilityError, match="numbers, dates"):
+            table.add_window("16:f16", "name")
+        with pytest.raises(fv.errors.NotFound, match="no column"):
+            table.add_window("16:f16", "nothing")
+        assert cli.main(["status", stock_database.owner_url, "stock"]) == 0
+        printed = capsys.readouterr().out
+        assert "i4 < '2998'::integer" in printed
+        assert printed.count("16:f16") == 4 + 1  # the resolution, three windows, and the funnel
+        table.drop_window("16:f16", "i4")
+        assert [each for each in table.status() if each.storage == "window"] == []
+
+    async def later() -> None:
+        async with fv.connect_async(stock_database.owner_url) as engine:
+            table = await engine.table("stock")
+            await table.add_window("16:f16", "i4", levels=1, concurrently=True)
+            ran: list[FillingStep] = []
+            await table.backfill(on_step=ran.append)
+            assert [str(step.statement).split()[0] for step in ran] == ["create"] * 3 + ["select"]
+            explained = await table.explain(QUERIES[0], filter=filter)
+            assert ", window i4 <" in explained.stages[0].access
+            await table.drop_window("16:f16", "i4")
+
+    asyncio.run(later())
