@@ -87,12 +87,9 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
-    if args.what == "load":
-        return _run_load(args)
-    if args.what == "writes":
-        return _run_writes(args)
-    if args.what == "codes":
-        return _run_codes(args)
+    others = {"load": _run_load, "writes": _run_writes, "codes": _run_codes}
+    if args.what in others:
+        return others[args.what](args)
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
