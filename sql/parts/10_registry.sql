@@ -103,6 +103,23 @@ create table if not exists funnelvec.loads (
     primary key (table_name, column_name, loader, name)
 );
 
+-- Partial indexes over ranges of a column. Bounds part the rows into cells, at first as many rows in each; windows run from one to another
+-- (46_windows). `shares` says which part of all rows each cell held then. Searches use the windows from `ready` on.
+create table if not exists funnelvec.windows (
+    table_name regclass not null,
+    column_name text not null,
+    resolution text not null,
+    by_column text not null,
+    levels integer not null,
+    bounds text[] not null,
+    shares double precision[] not null,
+    m integer not null,
+    ef_construction integer not null,
+    ready boolean not null default false,
+    created_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, resolution, by_column)
+);
+
 -- What was fitted: linear maps of one vector column, immutable. A map is kept in whole numbers, row by row; times its step they are the
 -- numbers of the map, in SQL as in numpy. `id` is what ties a map to the functions that were made from it.
 create table if not exists funnelvec.rotations (
@@ -145,6 +162,7 @@ comment on table funnelvec.resolutions is 'stored resolutions: one row per table
 comment on table funnelvec.funnels is 'funnels: one row per generated search function';
 comment on table funnelvec.rotations is 'fitted rotations: one row per map; immutable, a refit gets another name';
 comment on table funnelvec.loads is 'bulk loads: how many rows of each source are in; finished_at is null while one is under way or interrupted';
+comment on table funnelvec.windows is 'partial indexes over ranges of a column: one row per resolution and column';
 comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
 
 -- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
@@ -190,7 +208,7 @@ do $policies$
 declare
     registry text;
 begin
-    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads', 'rotations'] loop
+    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads', 'rotations', 'windows'] loop
         execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
         execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);

@@ -210,6 +210,14 @@ begin
             message = format('%s is the column %L of %s itself; it needs no side table', resolution, column_name, table_name),
             hint = 'Leave storage out.';
     end if;
+    if exists (
+        select from funnelvec.windows as w where w.table_name = $1 and w.column_name = $2 and w.resolution = $3)
+    then
+        raise exception using
+            errcode = 'FV008',
+            message = format('%s of %s.%I has windows, and a side table does not hold the columns that they are over', resolution, table_name, column_name),
+            hint = format('select funnelvec.drop_window(%L, %L, %L, ...); first.', table_name::text, column_name, resolution);
+    end if;
     perform funnelvec._side_key(table_name);
 end
 $body$;
@@ -520,6 +528,7 @@ begin
         (select p.xmin from funnelvec.funnels as f join pg_proc as p on p.oid = funnelvec._function_oid(f)
          where f.table_name = $1 and f.column_name = $2 order by age(p.xmin) limit 1),
         format('the funnels of %s.%I were changed', table_name, column_name));
+    perform funnelvec._drop_windows($1, $2, $3, null);
     delete from funnelvec.resolutions as r
     where r.table_name = $1 and r.column_name = $2 and r.resolution = $3;
     if stored.side_table is not null then

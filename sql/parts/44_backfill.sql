@@ -309,7 +309,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     broken regclass;
-    builder integer;
+    found record;
     name text;
     number text := '';
 begin
@@ -332,11 +332,25 @@ begin
             name, relation, code_column, opclass, (options ->> 'm')::integer, (options ->> 'ef_construction')::integer);
         return;
     end if;
+    found := funnelvec._broken_step(relation, broken);
+    step := found.step;
+    waits := found.waits;
+end
+$body$;
+
+-- What to do about an index that is not valid: drop it, unless somebody is at work there.
+create or replace function funnelvec._broken_step(relation regclass, broken regclass, out step text, out waits text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    builder integer;
+begin
     -- A build holds this lock to its end, and so does VACUUM. Dropping would wait for it, and then drop what it has finished. Autovacuum
     -- (nobody's session) makes way for whoever waits for it.
     select l.pid into builder
     from pg_locks as l join pg_stat_activity as a on a.pid = l.pid and a.usesysid is not null
-    where l.relation = _index_step.relation and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
+    where l.relation = _broken_step.relation and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
         and l.database = (select d.oid from pg_database as d where d.datname = current_database())
     limit 1;
     if builder is null then
@@ -456,6 +470,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     r funnelvec.resolutions;
+    w funnelvec.windows;
     n record;
 begin
     perform funnelvec._check_table(table_name);
@@ -465,6 +480,15 @@ begin
         order by s.column_name, s.resolution
     loop
         n := funnelvec._next_of(r);
+        step := n.step;
+        waits := case when n.step is null then coalesce(waits, n.waits) end;
+        exit when step is not null;
+    end loop;
+    if step is not null then
+        return;
+    end if;
+    for w in select s.* from funnelvec.windows as s where s.table_name = $1 and not s.ready order by s.column_name, s.resolution, s.by_column loop
+        n := funnelvec._window_next(w);
         step := n.step;
         waits := case when n.step is null then coalesce(waits, n.waits) end;
         exit when step is not null;
@@ -503,6 +527,11 @@ begin
     since := (select s.xmin from funnelvec.resolutions as s where s.table_name = $1 and s.column_name = $2 and s.resolution = $3);
     if r.side_table is null and r.index_options is not null then
         perform funnelvec._use_index(r);
+        return;
+    elsif r.side_table is null and exists (
+        select from funnelvec.windows as w where w.table_name = $1 and w.column_name = $2 and w.resolution = $3 and not w.ready)
+    then
+        perform funnelvec._use_windows($1, $2, $3);
         return;
     elsif r.side_table is null then
         raise exception using

@@ -415,12 +415,13 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := funnelvec._filter_sql(f.table_name, filter);
+    within record := funnelvec._window_for(f, filter);
+    exact boolean := not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
+        coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10), within.share)).narrow;
     statement record := funnelvec._statement(
-        f, not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
-            coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10))).narrow,
-        format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
+        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
 begin
-    return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
+    return concat(statement.head, E'\n    and (' || predicate || ')', case when not exact then within.predicate end, statement.tail);
 end
 $body$;
 

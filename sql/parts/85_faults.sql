@@ -192,6 +192,7 @@ as $body$
         select r.table_name from funnelvec.resolutions as r
         union all select f.table_name from funnelvec.funnels as f
         union all select c.table_name from funnelvec.calibrations as c
+        union all select w.table_name from funnelvec.windows as w
         union all select o.table_name from funnelvec.rotations as o
     ) as g
     where funnelvec._gone(g.table_name)
@@ -219,6 +220,11 @@ as $body$
             else format('function %s is stale: select funnelvec.repair();', r.rotator) end
     from funnelvec._rotation_faults() as r
     where not funnelvec._gone(r.table_name)
+    union all
+    select w.table_name, format('windows of %s by %I', w.table_name, w.by_column), s.fault
+    from funnelvec.windows as w
+    cross join lateral funnelvec._window_fault(w) as s (fault)
+    where s.fault is not null and not funnelvec._gone(w.table_name)
     union all
     select u.table_name, format('rotation %s of %s', u.name, u.table_name),
         'a fitted map that the registry does not know: select funnelvec.repair();'

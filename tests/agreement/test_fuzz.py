@@ -176,6 +176,17 @@ ENTRIES: dict[str, dict[str, Make]] = {
     },
     "backfill": {"batch": lambda rng: rng.choice([None, 7]), "progress": lambda _: False},
     "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},
+    "add_window": {
+        "resolution": lambda rng: rng.choice(["4:f16", "8:f32"]),
+        "by": lambda rng: rng.choice(["price", "id", "name", "no"]),
+        "levels": lambda rng: rng.choice([None, 1, 2]),
+        "allow_rewrite": lambda _: False,
+        "concurrently": lambda rng: rng.random() < 0.3,
+    },
+    "drop_window": {
+        "resolution": lambda rng: rng.choice(["4:f16", "8:f32"]),
+        "by": lambda rng: rng.choice(["price", "id"]),
+    },
     "create_funnel": {
         "name": lambda rng: rng.choice(["g", "products_search"]),
         "funnel": lambda rng: rng.choice(["4:f16@20 > 8:f32", "8:f32", "2:bit@9 > 8:f32"]),
@@ -223,7 +234,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
     "__len__": {},
 }
 #: Arguments that have to be given; a funnel is one of them where it is made.
-REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name")
+REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name", "by")
 
 
 def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]]:

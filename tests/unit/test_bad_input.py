@@ -162,6 +162,15 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add([(1,)], np.ones((1, 8))), InvalidInput, r"\(1,\)"),
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),
+    (lambda e, t: t.add_window("4:f16", "year"), NotFound, "no resolution 4:f16"),
+    (lambda e, t: t.add_window("4:bit", "nothing"), NotFound, "no column 'nothing'"),
+    (lambda e, t: t.add_window("4:bit", "lang"), fv.errors.CapabilityError, "numbers, dates"),
+    (lambda e, t: t.add_window("4:bit", ""), InvalidInput, "column of the windows"),
+    (lambda e, t: t.add_window("4:bit", "year", levels=0), InvalidInput, "levels must be 1 to 6"),
+    (lambda e, t: t.add_window("4:bit", "year", levels=True), InvalidInput, "levels"),
+    (lambda e, t: t.add_window("4:bit", "year", levels="2"), InvalidInput, "levels"),  # type: ignore[arg-type]
+    (lambda e, t: t.add_window("4:bit", "year", concurrently="no"), InvalidInput, "concurrently"),  # type: ignore[arg-type]
+    (lambda e, t: t.drop_window("4:bit", "price"), NotFound, "has no windows by 'price'"),
     (lambda e, t: t.drop_resolution("4:bit"), Conflict, "used by docs_search"),
     (lambda e, t: t.create_funnel("f", "4:bit@5 > 4:f16@9 > 8:f32"), SpecError, "more rows"),
     (lambda e, t: t.create_funnel("f", "9:bit@5 > 8:f32"), SpecError, "wider"),

@@ -34,7 +34,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "doctor": ("errors", "types", "resolution", "codes", "doctor"),
     "fitting.report": ("types",),
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
-    "engines.protocols": ("types", "reports", "doctor.diagnosis"),
+    "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
     "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),

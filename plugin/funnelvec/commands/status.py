@@ -131,8 +131,10 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
             _number(each["index_growth"], ".2f"),
         )
         for each in found
+        if each["storage"] != "window"
     ]
     print_table(head, rows, text=len(texts))
+    _print_windows([each for each in found if each["storage"] == "window"])
     _print_tables(found)
     said = set()
     for each in found:
@@ -141,6 +143,21 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
             if (each["table"], line) not in said:
                 print(f"{each['table']}.{each['vector']} {each['resolution']}: {line}")
             said.add((each["table"], line))
+
+
+def _print_windows(found: list[dict[str, Any]]) -> None:
+    texts = ("table", "vector", "resolution")
+    rows = [
+        (
+            *(each[name] for name in texts),
+            each["object"].removeprefix("window "),
+            f"{each['filled']:,}",
+            _number(each["coverage"], ".1%"),
+            _number(each["index_bytes"], ".1f", unit=1e6),
+        )
+        for each in found
+    ]
+    print_table((*texts, "window", "rows", "of all", "index MB"), rows, text=4)
 
 
 def _print_tables(found: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
-from funnelvec.errors import Conflict, NotFound
+from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
@@ -60,6 +60,7 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         # What holds the column to its metric; a column made for another than the default is held.
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
         self._funnels: dict[str, NamedFunnel] = {}
+        self._windows: set[tuple[Resolution, str]] = set()
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
@@ -159,7 +160,44 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
                 "drop_funnel these first"
             )
         del self._store.codes[resolution]
+        self._windows = {window for window in self._windows if window[0] != resolution}
         self._release(resolution)
+
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Take note that there are windows: without indexes no search has any use for them."""
+        resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
+        by = checks.check_name(by, "the column of the windows")
+        options.check_levels(levels)
+        options.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(concurrently, "concurrently")
+        self._check_stored(resolution)
+        kind = self._store.kinds.get(by)
+        if kind is None:
+            known = ", ".join(self._store.kinds)
+            raise NotFound(
+                f"table {self.name!r} has no column {by!r} to filter by (it has {known})"
+            )
+        if kind not in ("integer", "number", "date", "timestamp"):
+            raise CapabilityError(
+                f"column {by!r} holds {kind}; windows are over numbers, dates and timestamps"
+            )
+        self._windows.add((resolution, by))
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Forget the windows of a resolution by a column."""
+        resolution = checks.check_resolution(resolution, dims=self.dims)
+        by = checks.check_name(by, "the column of the windows")
+        if (resolution, by) not in self._windows:
+            raise NotFound(f"{resolution} of {self.name!r} has no windows by {by!r}")
+        self._windows.discard((resolution, by))
 
     def _check_stored(self, resolution: Resolution) -> None:
         if resolution not in self._store.codes:

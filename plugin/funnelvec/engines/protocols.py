@@ -1,4 +1,4 @@
-"""Parts of the `Table` protocol: writing rows, what a table says of itself, and of its vectors."""
+"""Parts of the `Table` protocol: writing, windows, what a table says of itself and its vectors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from funnelvec.reports import (
     Sample,
     Upserted,
 )
+from funnelvec.resolution import Resolution
 from funnelvec.types import Key, Metric
 
 if TYPE_CHECKING:
     from funnelvec.doctor.diagnosis import Diagnosis
     from funnelvec.fitting.report import RotationReport, RotationStatus
 
-__all__ = ["Examined", "Loading", "Observed", "Progress", "Rotating"]
+__all__ = ["Examined", "Loading", "Observed", "Progress", "Rotating", "Windowed"]
 
 #: True shows a progress bar; a callable is told (rows done, rows in all; 0 where nobody knows).
 Progress: TypeAlias = bool | Callable[[int, int], None]
@@ -131,6 +132,53 @@ class Loading(Protocol):
         MissingDependency
             If the source takes pyarrow, which is not installed.
         """
+
+
+class Windowed(Protocol):
+    """Indexes over ranges of a column."""
+
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Index ranges of a column apart, for searches with such a range in their filter.
+
+        Level by level windows hold half as many rows, and each begins in the middle of the one
+        before. A search goes by the smallest one that holds all that its filter's ranges leave
+        (`Engels et al., ICML 2024 <https://arxiv.org/abs/2402.00943>`_).
+
+        Parameters
+        ----------
+        resolution
+            A stored resolution with an index: what searches begin with.
+        by
+            A column of numbers, dates or timestamps.
+        levels
+            1 to 6; None takes up to three, of windows that are worth an index. Each level holds
+            nearly every row twice, and every new row enters all of those indexes.
+        allow_rewrite
+            Whether writers of a table of more than 100,000 rows may be stopped meanwhile.
+        concurrently
+            Leave the indexes to `backfill`.
+
+        Raises
+        ------
+        NotFound
+            If there is no such column or no index over the resolution.
+        CapabilityError
+            If there can be no windows: the column has another type or too few rows or values, or
+            the codes are in a side table.
+        Conflict
+            If there are windows of other levels, or the table is large.
+        """
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Remove the windows of a resolution by a column; `NotFound` where there are none."""
 
 
 class Observed(Protocol):

@@ -113,15 +113,32 @@ select b.resolution, b.state, b.done, b.total, b.went_through
 from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
 
 -- name: unfinished
-select r.table_name::text
-from funnelvec.resolutions as r
-cross join lateral funnelvec._next_of(r) as n
-where funnelvec._owns(r.table_name) and coalesce(n.step, n.waits) is not null
-group by r.table_name
-order by r.table_name::text
+select u.table_name::text
+from (
+    select r.table_name, n.step, n.waits
+    from funnelvec.resolutions as r
+    cross join lateral funnelvec._next_of(r) as n
+    where funnelvec._owns(r.table_name)
+    union all
+    select w.table_name, n.step, n.waits
+    from funnelvec.windows as w
+    cross join lateral funnelvec._window_next(w) as n
+    where funnelvec._owns(w.table_name)
+) as u
+where coalesce(u.step, u.waits) is not null
+group by u.table_name
+order by u.table_name::text
 
 -- name: drop_resolution
 select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s)
+
+-- name: add_window
+select funnelvec.add_window(
+    %(table)s::regclass, %(vector)s, %(resolution)s, %(by)s, levels => %(levels)s, allow_rewrite => %(allow_rewrite)s,
+    concurrently => %(concurrently)s)
+
+-- name: drop_window
+select funnelvec.drop_window(%(table)s::regclass, %(vector)s, %(resolution)s, %(by)s)
 
 -- name: create_funnel
 select funnelvec.create_funnel(
@@ -197,9 +214,10 @@ select funnelvec.drop_rotation(%(table)s::regclass, %(vector)s, %(name)s)
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
     s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.code_bytes, s.toasted, s.index_growth,
-    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor
+    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,
+    case s.storage when 'window' then pg_catalog.substr(s.object, 8) end as window
 from funnelvec.status(%(table)s::regclass) as s
-where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)
+where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null or s.storage = 'window')
 
 -- name: problems
 select p.object, p.advice

@@ -181,6 +181,34 @@ class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
             "drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims))
         )
 
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Build partial indexes over ranges of a column, or leave them to `backfill`."""
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
+        self._call(
+            "add_window",
+            resolution=text,
+            by=checks.check_name(by, "the column of the windows"),
+            levels=options.check_levels(levels),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
+            concurrently=options.check_flag(concurrently, "concurrently"),
+        )
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Remove the windows of a resolution by a column, and their indexes."""
+        self._call(
+            "drop_window",
+            resolution=str(checks.check_resolution(resolution, dims=self._dims)),
+            by=checks.check_name(by, "the column of the windows"),
+        )
+
     def create_funnel(
         self,
         name: str,
