@@ -201,7 +201,8 @@ as $body$
     from funnelvec._windows_of(w) as p
     cross join lateral funnelvec._stored(w.table_name, w.column_name, w.resolution) as s
     left join funnelvec._window_indexes($2, s.code_column,
-        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null))) as i
+        funnelvec._opclass(w.resolution, funnelvec._metric_at(w.table_name, w.column_name, w.resolution,
+            funnelvec._metric_of(w.table_name, w.column_name, null)))) as i
         on i.by_column = w.by_column and i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
     order by p.level, p.first, i.valid desc, i.attached, i.name::oid
 $body$;
@@ -305,7 +306,7 @@ as $body$
     select exists (
             select from funnelvec.resolutions as r
             where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_options is not null)
-        or funnelvec._index_of(s.relation, s.code_column, funnelvec._opclass($3, funnelvec._metric_of($1, $2, null))) is not null
+        or funnelvec._index_of(s.relation, s.code_column, funnelvec._opclass($3, funnelvec._metric_at($1, $2, $3, funnelvec._metric_of($1, $2, null)))) is not null
     from funnelvec._stored($1, $2, $3) as s
 $body$;
 
@@ -336,7 +337,8 @@ begin
     end loop;
     return format('create index %s%I on %s using hnsw (%I %s) with (m = %s, ef_construction = %s) where %s;',
         case when "concurrently" then 'concurrently if not exists ' end, name, relation, place.code_column,
-        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null)), w.m, w.ef_construction,
+        funnelvec._opclass(w.resolution, funnelvec._metric_at(w.table_name, w.column_name, w.resolution,
+            funnelvec._metric_of(w.table_name, w.column_name, null))), w.m, w.ef_construction,
         funnelvec._window_sql(format('%I', w.by_column), funnelvec._check_windows(w), lo, hi));
 end
 $body$;
@@ -548,7 +550,7 @@ as $body$
     cross join lateral funnelvec._windows_of(w) as p
     join funnelvec.resolutions as r
         on r.table_name = w.table_name and r.column_name = w.column_name and r.resolution = w.resolution and r.storage = 'column'
-    cross join lateral funnelvec._window_indexes(w.table_name, r.code_column, funnelvec._opclass(w.resolution, r.metric)) as i
+    cross join lateral funnelvec._window_indexes(w.table_name, r.code_column, funnelvec._opclass(w.resolution, funnelvec._metric_at(w.table_name, r.column_name, w.resolution, r.metric))) as i
     where i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
     group by w.table_name, w.column_name, w.resolution, w.by_column
     having count(distinct i.by_column) = 1 and min(i.by_column) <> w.by_column
