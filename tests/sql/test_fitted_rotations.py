@@ -457,3 +457,28 @@ def test_rows_written_by_hand_hold_nothing_that_would_run(
             " jsonb_build_object('name', 'pca2', %s::text, %s::text))).* from funnelvec.rotations as r",
             (column, value),
         )
+
+
+@pytest.mark.parametrize("kind", ["pca", "sphering"])
+def test_windows_over_a_fitted_rotation(docs: Connection, kind: str) -> None:
+    keep(docs, kind)
+    add(docs, f"8:f16~{kind}", index=True)
+    one(docs, f"select funnelvec.add_window('docs', 'embedding', '8:f16~{kind}', by => 'price', levels => 1)")
+    backfill(docs)
+    one(
+        docs,
+        "select funnelvec.create_funnel('f', 'docs', 'embedding', %s)",
+        f"8:f16~{kind}@99 > 24:f32",
+    )
+    operators = "halfvec_ip_ops" if kind == "sphering" else "halfvec_cosine_ops"
+    indexes = docs.execute(
+        "select indexdef from pg_indexes where indexdef like '%hnsw%'"
+    ).fetchall()
+    assert len(indexes) > 2 and all(operators in row[0] for row in indexes)
+    assert one(docs, "select count(*) from funnelvec.status('docs') where advice <> ''") == 0
+    hits = docs.execute(
+        """select id, score from f(%s, 5, filter => '{"price": {"$gte": 40, "$lt": 160}}')""",
+        (text(QUERY),),
+    ).fetchall()
+    cosines = score(Resolution(DIMS, "f32"), QUERY, MATRIX, metric="cosine")[40:160]
+    assert [hit[0] for hit in hits] == (np.argsort(-cosines)[:5] + 40).tolist()
