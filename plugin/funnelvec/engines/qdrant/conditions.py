@@ -23,7 +23,7 @@ from funnelvec.filters import And, Filter, Not, Or, Test, column_of
 from funnelvec.kinds import element_kind
 from funnelvec.types import ColumnKind
 
-__all__ = ["compile_filter", "ids_filter", "without_ids"]
+__all__ = ["compile_filter", "lacking_filter", "without_ids"]
 
 _Condition: TypeAlias = models.Condition
 _NEGATED = {"$ne": "$eq", "$nin": "$in"}
@@ -46,16 +46,16 @@ def compile_filter(filter: Filter, kinds: Mapping[str, ColumnKind]) -> models.Fi
     return condition if isinstance(condition, models.Filter) else models.Filter(must=[condition])
 
 
-def ids_filter(ids: Sequence[int | str], within: models.Filter | None = None) -> models.Filter:
-    """Return what only these points match, if they also match `within`."""
-    chosen = models.HasIdCondition(has_id=list(ids))
-    return models.Filter(must=[chosen] if within is None else [chosen, within])
-
-
 def without_ids(ids: Sequence[int | str], within: models.Filter | None = None) -> models.Filter:
     """Return what all other points match, if they also match `within`."""
     left_out: list[Any] = [models.HasIdCondition(has_id=list(ids))]
     return models.Filter(must_not=left_out, must=None if within is None else [within])
+
+
+def lacking_filter(vector: str, but: Sequence[int | str]) -> models.Filter:
+    """Return what points match that do not have a vector, but for some points."""
+    has = models.HasVectorCondition(has_vector=vector)
+    return models.Filter(must_not=[has, models.HasIdCondition(has_id=list(but))])
 
 
 def _compile(filter: Filter, kinds: Mapping[str, ColumnKind]) -> _Condition:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import codes
-from funnelvec.codes import bits
+from funnelvec.codes import bits, floats
 from funnelvec.engines.qdrant.names import vector_name
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
@@ -154,10 +154,13 @@ class Stored:
         found = codes.encode(
             self.resolution, vectors, metric=self.column.metric, base=self.column.code
         )
+        if self.distance == models.Distance.COSINE:
+            # Qdrant divides by the length, but not where it is below 0.0003: it takes such for 0.
+            return floats.directions(found.astype(np.float32, copy=False))
         if not self.is_bits:
             return found.astype(np.float32, copy=False)
-        signs = np.unpackbits(found, axis=1, count=self.size)
-        return np.where(signs, np.float32(1), np.float32(-1))
+        signs = np.unpackbits(found, axis=1, count=self.size).astype(np.float32)
+        return np.asarray(2 * signs - 1, np.float32)
 
     def has_code(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which of (n, size) codes can be compared at all."""
