@@ -60,6 +60,7 @@ class ClientDeployment:
         self._local = isinstance(client._client, QdrantLocal)
         self.persistent = not self._local or getattr(client._client, "location", "") != ":memory:"
         self.name = "qdrant-local" if self._local else "qdrant"
+        self.slack = _BITS if self._local else 0.0
         with errors():
             self._version = check_version(client.info().version)
 

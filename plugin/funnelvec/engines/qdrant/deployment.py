@@ -84,6 +84,8 @@ class Deployment(Protocol):
 
     name: str
     persistent: bool
+    #: How far scores of one row may lie apart from call to call, over the larger of 1 and it.
+    slack: float
 
     def collections(self) -> list[str]:
         """Names of all collections."""

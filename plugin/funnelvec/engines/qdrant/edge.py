@@ -35,7 +35,7 @@ FLUSH_SECONDS = 5.0
 class EdgeDeployment:
     """Collections in a folder; see `Deployment`."""
 
-    name, persistent = "edge", True
+    name, persistent, slack = "edge", True, 0.0
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)

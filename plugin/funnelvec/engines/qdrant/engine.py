@@ -123,29 +123,16 @@ class QdrantEngine:
         return self.table(name, vector=vector)
 
     def problems(self) -> list[Problem]:
-        """List resolutions that are not filled."""
-        found = []
-        for name in self._deployment.collections():
-            if self._deployment.read(name) is None:
-                continue
-            definition = Collection(self._deployment, name).definition()
-            found += [
-                Problem(f"{name}.{vector.column.name} {resolution}", "backfill() fills it")
-                for vector in definition.vectors.values()
-                for resolution in vector.filling
-            ]
-        return found
+        """Nothing: what funnelvec knows of a collection is part of it, and goes where it goes.
+
+        Resolutions that are not filled are in `Table.status`.
+        """
+        return []
 
     def repair(self, *, dry_run: bool = False) -> list[Repair]:
-        """Fill what is not filled."""
+        """Nothing to do."""
         options.check_flag(dry_run, "dry_run")
-        done = []
-        for problem in self.problems():
-            name = problem.object.rpartition(" ")[0].rpartition(".")[0]
-            if not dry_run:
-                self.table(name).backfill()
-            done.append(Repair(problem.object, "filled"))
-        return done
+        return []
 
     def close(self) -> None:
         """Release what was opened here."""

@@ -43,6 +43,14 @@ class _Rows:
         return _Rows(self.keys[start:end], self.ids[start:end], self.vectors[start:end], columns)
 
 
+@dataclass(slots=True)
+class _Course:
+    """How far a load is: rows that may be in from before, and whether a batch is on its way."""
+
+    pending: int = 0
+    writing: bool = False
+
+
 class QdrantLoading:
     """What writes rows; the table it is part of brings the rest."""
 
@@ -109,7 +117,7 @@ class QdrantLoading:
         options.check_flag(upsert, "upsert")
         options.check_flag(dry_run, "dry_run")
         definition, vector = self._collection.definition(fresh=True), self._vector()
-        size = check_size(batch_size, vector.column.base.dims)
+        size, course = check_size(batch_size, vector.column.base.dims), _Course()
         target = Target(
             definition.key,
             definition.key_kind,
@@ -120,15 +128,16 @@ class QdrantLoading:
         given = Options(ids, vectors, columns)
         run = Run.open(source, target, given, resume=resume, batch_size=size)
         try:
-            pending = self._find(run, definition, resume=resume is not False)
+            course.pending = self._find(run, definition, resume=resume is not False)
             with reporting(progress, run.source.total, f"loading {self.name}") as advance:
                 advance(run.rows)
-                for keys, written in self._batches(
-                    run, upsert=upsert, dry_run=dry_run, pending=pending
-                ):
+                for keys, written in self._batches(run, course, upsert=upsert, dry_run=dry_run):
                     run.committed(keys, inserted=written.inserted, updated=written.updated)
                     advance(run.rows)
         except BaseException as error:
+            if run.batches and not course.writing and not dry_run:
+                with contextlib.suppress(FunnelvecError):  # without it a batch is gone over again
+                    self._keep(run, finished=False, pending=course.pending)
             raise run.explain(error, dry_run=dry_run) from error.__cause__
         if run.rows and not dry_run:
             self._keep(run, finished=True)
@@ -168,7 +177,7 @@ class QdrantLoading:
         self._collection.deployment.write_load(self.name, run.name, json.dumps(content))
 
     def _batches(
-        self, run: Run, *, upsert: bool, dry_run: bool, pending: int
+        self, run: Run, course: _Course, *, upsert: bool, dry_run: bool
     ) -> Iterator[tuple[Sequence[Any], Upserted]]:
         first = run.rows
         for chunk in run.chunks():
@@ -177,9 +186,13 @@ class QdrantLoading:
             if dry_run:
                 yield rows.keys, Upserted(0, 0)
                 continue
-            again, pending = min(pending, len(rows.keys)), max(0, pending - len(rows.keys))
-            self._keep(run, finished=False, pending=len(rows.keys) + pending)
-            yield rows.keys, self._write(rows, upsert=upsert, again=again)
+            again = min(course.pending, len(rows.keys))
+            course.pending -= again
+            course.writing = True
+            self._keep(run, finished=False, pending=len(rows.keys) + course.pending)
+            written = self._write(rows, upsert=upsert, again=again)
+            course.writing = False
+            yield rows.keys, written
 
     def _write_all(
         self,

@@ -232,18 +232,19 @@ class QdrantSearching:
         scored = [
             (question.plan.last.score(point.score), question.key(point), point) for point in found
         ]
-        place: Any = question.after
         kept = [
             row
             for row in scored
             if (cutoff is None or row[0] >= cutoff)
-            and (
-                place is None
-                or row[0] < place.score
-                or (row[0] == place.score and row[1] > place.key)
-            )
+            and (question.after is None or self._behind(row[0], row[1], question.after))
         ]
         return sorted(kept, key=lambda row: (-row[0], row[1]))
+
+    def _behind(self, score: float, key: Any, place: Place) -> bool:
+        slack = self._collection.deployment.slack * max(1.0, abs(place.score))
+        if abs(score - place.score) <= slack:
+            return bool(key > place.key)
+        return score < place.score
 
     def _hits(
         self,

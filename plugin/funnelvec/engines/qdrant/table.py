@@ -24,8 +24,9 @@ from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import CalibrationError, Conflict, NotFound
+from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
+from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode, Judgments, Metric, Storage
@@ -263,6 +264,8 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
         vector = self._vector(fresh=True)
         funnel.check(dims=vector.column.base.dims, code=vector.column.code, approximate=approximate)
         self._check_metric(metric)
+        if model is not None:
+            model = _text(model)
         named = NamedFunnel(name, funnel, model, self._returned(returns))
 
         def create(vector: Vector) -> Vector:
@@ -351,6 +354,13 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
         )
         self._change(lambda vector: vector.calibrated(fitted))
         return fitted
+
+
+def _text(model: str) -> str:
+    try:
+        return str(convert(model, "text"))
+    except ValueError as error:
+        raise InvalidInput(f"model: {error}") from None
 
 
 def _with_resolution(vector: Vector, resolution: Resolution, kept: Kept) -> Vector:
