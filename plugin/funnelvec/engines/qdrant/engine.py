@@ -29,8 +29,12 @@ __all__ = ["QdrantEngine", "QdrantTable", "connect", "connect_edge", "connect_lo
 
 def connect(url: str, **given: Any) -> QdrantEngine:
     """Open a server; `given` is what `QdrantClient` takes (``api_key``, ``prefer_grpc``, ...)."""
+    if any(name in given for name in ("url", "location", "path", "host", "check_compatibility")):
+        raise InvalidInput("the URL says where the server is; options say how to talk to it")
     with errors():
-        client = QdrantClient(url=url, check_compatibility=False, **given)
+        # The client's own five seconds are short for a thousand wide vectors and a busy server.
+        options = {"timeout": 60, **given}
+        client = QdrantClient(url=url, check_compatibility=False, **options)
         return QdrantEngine(ClientDeployment(client, owned=True))
 
 
