@@ -110,3 +110,7 @@ def test_strict_mode_is_read_and_named(server: Server) -> None:
         server.collections["docs"].strict = {"enabled": True, "max_query_limit": 30}
         with pytest.raises(CapabilityError, match=r"max_query_limit"):
             engine.table("docs").search(VECTORS[0])
+        table.create_funnel("one", "8:f32")
+        assert len(engine.table("docs").search(VECTORS[0], k=30, funnel="one")) == 30
+        with pytest.raises(CapabilityError, match=r"takes 31 rows.*allows 30"):
+            engine.table("docs").search(VECTORS[0], k=31, funnel="one")

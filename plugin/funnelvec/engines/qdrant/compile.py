@@ -64,6 +64,10 @@ class Limits:
 
 NO_LIMITS = Limits()
 
+#: Stands for a vector while a request is checked: pydantic would look at every number of it, once
+#: for each kind of query that Qdrant has, which takes longer than the search.
+_EMPTY: list[float] = []
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -122,16 +126,17 @@ def compile_search(
         stored = plan.column.stored(stage.resolution)
         inner = models.Prefetch(
             prefetch=inner,
-            query=_nearest(stored, query),
+            query=_EMPTY,
             using=stored.name,
             filter=filter if number == 0 else None,
             params=_params(plan, stored, first=number == 0, keep=stage.keep),
             limit=limits.check(stage.keep or 0, f"stage {stage}"),
         )
+        inner.query = _nearest(stored, query)
     last = plan.last
-    return models.QueryRequest(
+    request = models.QueryRequest(
         prefetch=inner,
-        query=_nearest(last, query),
+        query=_EMPTY,
         using=last.name,
         filter=filter if inner is None else None,
         params=_params(plan, last, first=inner is None, keep=limit, last=True),
@@ -140,6 +145,8 @@ def compile_search(
         with_payload=list(payload) if payload else False,
         with_vector=False,
     )
+    request.query = _nearest(last, query)
+    return request
 
 
 def rescore_request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +69,15 @@ class Question:
         found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
-    def key(self, point: Scored) -> Any:
-        """Key of the row that a point is."""
+    def reader(self) -> Callable[[Scored], Any]:
+        """Return what tells the key of the row that a point is."""
         kind = self.definition.key_kind
         if not names.needs_payload(kind):
-            return names.key_of(point.id, kind)
-        parts = tuple(self.value(point, name) for name in key_names(self.definition.key))
-        return parts[0] if isinstance(kind, str) else parts
+            return lambda point: names.key_of(point.id, kind)
+        columns = key_names(self.definition.key)
+        if isinstance(kind, str):
+            return lambda point: self.value(point, columns[0])
+        return lambda point: tuple(self.value(point, name) for name in columns)
 
     def value(self, point: Scored, name: str) -> Any:
         """What a point has in a column."""
@@ -138,6 +140,7 @@ class QdrantSearching:
         """Check what is asked, but for the query."""
         definition, vector = self._collection.definition(), self._vector()
         k = checks.check_k(asked.k, funnel=named.funnel)
+        self._collection.info.limits.check(k, "the search")
         threshold = checks.check_min_relevance(asked.min_relevance)
         calibration = vector.calibration(named)
         if threshold is not None and calibration is None:
@@ -207,13 +210,13 @@ class QdrantSearching:
     ) -> list[Hit]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
         cutoff = question.cutoff(vector)
-        self._request(question, vector, question.k)  # what cannot be asked is refused
+        limit, found = question.k + 1, first
+        request = None if found else self._request(question, vector, limit)
         if cutoff == np.inf:
             return []
-        limit, found = question.k + 1, first
         while True:
             if found is None:
-                (found,) = self._query([self._request(question, vector, limit)])
+                (found,) = self._query([request or self._request(question, vector, limit)])
             ranked = self._ranked(question, found, cutoff)
             complete = len(found) < min(limit, question.plan.limits.rows)
             if complete or limit >= question.plan.limits.rows:
@@ -222,16 +225,15 @@ class QdrantSearching:
             if len(ranked) >= question.k and ranked[question.k - 1][0] > lowest:
                 break
             # More rows have the score of the last one, or the page begins behind these.
-            limit, found = 4 * limit, None
+            limit, found, request = 4 * limit, None, None
         return self._hits(question, vector, ranked[: question.k])
 
     def _ranked(
         self, question: Question, found: Sequence[Scored], cutoff: float | None
     ) -> list[tuple[float, Any, Scored]]:
         """Rows in the order of the answer, from where it begins."""
-        scored = [
-            (question.plan.last.score(point.score), question.key(point), point) for point in found
-        ]
+        last, key = question.plan.last, question.reader()
+        scored = [(last.score(point.score), key(point), point) for point in found]
         kept = [
             row
             for row in scored
