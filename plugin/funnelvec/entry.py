@@ -25,8 +25,19 @@ __all__ = ["Opening", "connect", "connect_async", "wrap", "wrap_async"]
 _POSTGRES = "funnelvec.engines.postgres.sync"
 _POSTGRES_ASYNC = "funnelvec.engines.postgres.aio"
 _MEMORY = "funnelvec.engines.memory"
-_KNOWN = "postgresql://..., pg-embedded:DIR and memory:"
-_LATER = frozenset({"http", "https", "qdrant-local", "edge"})
+_QDRANT = "funnelvec.engines.qdrant.engine"
+_KNOWN = (
+    "postgresql://..., pg-embedded:DIR, http(s)://... (Qdrant), qdrant-local:DIR, edge:DIR and "
+    "memory:"
+)
+#: What has to be installed for an engine -> the extra that brings it.
+_EXTRAS = {
+    "connect_embedded": ("embedded", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
+    "connect_edge": ("edge", ("qdrant_client", "qdrant_edge", "portalocker", "numpy")),
+    _QDRANT: ("qdrant", ("qdrant_client", "numpy")),
+    _POSTGRES: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
+    _POSTGRES_ASYNC: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
+}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
@@ -38,10 +49,14 @@ def connect(url: str, **options: Any) -> Engine:
     url
         ``postgresql://...`` (or ``postgres://``): a server with pgvector and funnelvec;
         ``pg-embedded:DIR``: a Postgres of our own that keeps its data in DIR;
+        ``http://...`` or ``https://...``: a Qdrant server;
+        ``qdrant-local:DIR`` or ``qdrant-local::memory:``: the local mode of its client;
+        ``edge:DIR``: Qdrant Edge, which serves the collections in DIR from this process;
         ``memory:``: an empty exact engine in this process.
     options
         Options of that engine, passed on. For ``postgresql:`` what libpq takes
-        (``connect_timeout=5``), and ``statement_timeout`` in seconds.
+        (``connect_timeout=5``), and ``statement_timeout`` in seconds. For Qdrant what
+        ``QdrantClient`` takes (``api_key=...``, ``prefer_grpc=True``, ``timeout=5``).
 
     Returns
     -------
@@ -53,11 +68,13 @@ def connect(url: str, **options: Any) -> Engine:
     InvalidInput
         If the URL has no scheme or an unknown one.
     CapabilityError
-        If this version does not serve the scheme yet.
+        If the server is too old.
     MissingDependency
         If the packages of that engine are not installed.
     Unreachable, InstallError
         If there is no such server, or funnelvec is not installed in the database.
+    Conflict
+        If another process has the folder of an ``edge:`` engine open.
     """
     module, function, arguments = _target(url, postgres=_POSTGRES)
     return cast("Engine", _opener(module, function)(*arguments, **options))
@@ -87,6 +104,11 @@ def connect_async(url: str, **options: Any) -> Opening:
         raise CapabilityError(
             "memory: has no asynchronous engine, since it never waits: use connect('memory:')"
         )
+    if module == _QDRANT:
+        raise CapabilityError(
+            "Qdrant has no asynchronous engine here yet: use connect(...) in a thread, as "
+            "asyncio.to_thread does"
+        )
     return Opening(_opener(module, function)(*arguments, **options))
 
 
@@ -107,8 +129,12 @@ def _target(url: str, *, postgres: str) -> tuple[str, str, tuple[str, ...]]:
         if rest:
             raise InvalidInput(f"memory: takes nothing after the colon, not {rest!r}")
         return _MEMORY, "connect", ()
-    if scheme in _LATER:
-        raise CapabilityError(f"this version does not serve {scheme}: URLs yet; known: {_KNOWN}")
+    if scheme in ("http", "https"):
+        return _QDRANT, "connect", (url,)
+    if scheme in ("qdrant-local", "edge"):
+        if not rest:
+            raise InvalidInput(f"{scheme}: needs a folder, as in {scheme}:./data")
+        return _QDRANT, f"connect_{scheme.removeprefix('qdrant-')}", (rest,)
     raise InvalidInput(f"unknown scheme {scheme!r}; known: {_KNOWN}")
 
 
@@ -118,22 +144,24 @@ def wrap(obj: object) -> Engine:
     Parameters
     ----------
     obj
-        A ``psycopg.Connection`` or a ``psycopg_pool.ConnectionPool``.
+        A ``psycopg.Connection``, a ``psycopg_pool.ConnectionPool`` or a ``QdrantClient``.
 
     Raises
     ------
     CapabilityError
         If it is a client that this version does not serve yet.
     InvalidInput
-        If it is neither.
+        If it is none of these.
     """
+    if _is_client(obj, "QdrantClient"):
+        return cast("Engine", _opener(_QDRANT, "wrap")(obj))
     if _is_driver(obj, asynchronous=True):
         raise InvalidInput(
             f"wrap takes a synchronous connection or pool, not {_name(obj)}: use wrap_async"
         )
     if _is_driver(obj, asynchronous=False):
         return cast("Engine", _opener(_POSTGRES, "wrap")(obj))
-    raise _not_wrapped(obj, "wrap takes a psycopg connection or a psycopg_pool.ConnectionPool")
+    raise _not_wrapped(obj, "wrap takes a psycopg connection or pool, or a QdrantClient")
 
 
 def wrap_async(obj: object) -> Opening:
@@ -204,9 +232,20 @@ def _is_driver(obj: object, *, asynchronous: bool) -> bool:
     return bool(names) and any(name.startswith("Async") for name in names) == asynchronous
 
 
+def _is_client(obj: object, name: str) -> bool:
+    """Whether it is a client of Qdrant's of that name, or of a class made from it."""
+    return any(cls.__name__ == name and _of_qdrant(cls) for cls in type(obj).__mro__)
+
+
+def _of_qdrant(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "qdrant_client"
+
+
 def _not_wrapped(obj: object, what: str) -> InvalidInput | CapabilityError:
-    if any(cls.__module__.partition(".")[0] == "qdrant_client" for cls in type(obj).__mro__):
-        return CapabilityError("this version does not wrap Qdrant clients yet; it wraps psycopg's")
+    if any(_of_qdrant(cls) for cls in type(obj).__mro__):
+        return CapabilityError(
+            f"this version does not wrap {_name(obj)}; of Qdrant's it wraps QdrantClient"
+        )
     return InvalidInput(f"{what}, not {_name(obj)}")
 
 
@@ -219,7 +258,7 @@ def _opener(module: str, function: str) -> Callable[..., Any]:
         return cast("Callable[..., Any]", getattr(import_module(module), function))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in ("numpy", "pgvector", "psycopg", "psycopg_pool"):
+        extra, packages = _EXTRAS.get(function) or _EXTRAS.get(module) or ("", ())
+        if missing not in packages:
             raise
-        extra = "embedded" if function == "connect_embedded" else "postgres"
         raise MissingDependency.of(missing, extra=extra) from error

@@ -125,7 +125,13 @@ def ask(table: Table, scenario: Scenario) -> list[Hit]:
     )
 
 
-def compare(hits_a: Sequence[Hit], hits_b: Sequence[Hit], tolerance: float) -> None:
+def compare(
+    hits_a: Sequence[Hit],
+    hits_b: Sequence[Hit],
+    tolerance: float,
+    *,
+    relevance: float = RELEVANCE_TOLERANCE,
+) -> None:
     """Assert that two answers are one: scores first, then ids in order, then relevance."""
     assert len(hits_a) == len(hits_b), (hits_a, hits_b)
     for a, b in zip(hits_a, hits_b, strict=True):
@@ -134,7 +140,7 @@ def compare(hits_a: Sequence[Hit], hits_b: Sequence[Hit], tolerance: float) -> N
     for a, b in zip(hits_a, hits_b, strict=True):
         assert (a.relevance is None) == (b.relevance is None), (a, b)
         if a.relevance is not None and b.relevance is not None:
-            assert abs(a.relevance - b.relevance) <= RELEVANCE_TOLERANCE, (a, b)
+            assert abs(a.relevance - b.relevance) <= relevance, (a, b)
 
 
 def tolerance(scenario: Scenario) -> float:

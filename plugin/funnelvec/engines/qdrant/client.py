@@ -1,0 +1,326 @@
+"""A server, or the client's local mode, through `qdrant_client`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.local.qdrant_local import QdrantLocal
+
+from funnelvec.engines.qdrant.compile import Limits
+from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
+from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
+from funnelvec.engines.qdrant.names import DEFINITION, PointId
+from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
+from funnelvec.types import ColumnKind
+
+__all__ = ["ClientDeployment", "index_schema", "levelled"]
+
+#: Payload keys of the reserved point.
+_TEXT, _VERSION, _LOADS = "_fv_definition", "_fv_version", "_fv_loads"
+
+_SCHEMAS: dict[str, models.PayloadSchemaType] = {
+    "integer": models.PayloadSchemaType.INTEGER,
+    "number": models.PayloadSchemaType.FLOAT,
+    "text": models.PayloadSchemaType.KEYWORD,
+    "boolean": models.PayloadSchemaType.BOOL,
+    "date": models.PayloadSchemaType.DATETIME,
+    "timestamp": models.PayloadSchemaType.DATETIME,
+    "uuid": models.PayloadSchemaType.UUID,
+}
+_KINDS: dict[models.PayloadSchemaType, ColumnKind] = {
+    models.PayloadSchemaType.INTEGER: "integer",
+    models.PayloadSchemaType.FLOAT: "number",
+    models.PayloadSchemaType.KEYWORD: "text",
+    models.PayloadSchemaType.BOOL: "boolean",
+    models.PayloadSchemaType.DATETIME: "timestamp",
+    models.PayloadSchemaType.UUID: "uuid",
+}
+#: Seconds between two looks at a server that builds indexes.
+_LOOK = 0.2
+#: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
+_BITS = 4e-7
+
+
+def index_schema(kind: ColumnKind) -> models.PayloadSchemaType | None:
+    """The payload index that serves filters on a column; JSON has none, since it has no type."""
+    return _SCHEMAS.get(kind.removesuffix("[]"))
+
+
+class ClientDeployment:
+    """Collections behind a `QdrantClient`; see `Deployment`."""
+
+    def __init__(self, client: QdrantClient, *, owned: bool) -> None:
+        self._client, self._owned = client, owned
+        self._local = isinstance(client._client, QdrantLocal)
+        self.persistent = not self._local or getattr(client._client, "location", "") != ":memory:"
+        self.name = "qdrant-local" if self._local else "qdrant"
+        self.slack = _BITS if self._local else 0.0
+        with errors():
+            self._version = check_version(client.info().version)
+
+    def collections(self) -> list[str]:
+        """Names of all collections."""
+        with errors():
+            return [each.name for each in self._client.get_collections().collections]
+
+    def info(self, collection: str) -> Info | None:
+        """What a collection is."""
+        with errors():
+            if not self._client.collection_exists(collection):
+                return None
+            found = self._client.get_collection(collection)
+        params = found.config.params
+        given = params.vectors or {}
+        vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
+        many = [name for name, each in vectors.items() if each.multivector_config is not None]
+        return Info(
+            vectors={name: each for name, each in vectors.items() if name not in many},
+            others=(*many, *(params.sparse_vectors or {})),
+            kinds={
+                path: _KINDS[schema.data_type]
+                for path, schema in found.payload_schema.items()
+                if schema.data_type in _KINDS
+            },
+            limits=Limits.of(cast("Any", found.config.strict_mode_config)),
+            shards=params.shard_number or 1,
+        )
+
+    def create(
+        self,
+        collection: str,
+        vectors: Mapping[str, models.VectorParams],
+        *,
+        indexes: Mapping[str, ColumnKind],
+        definition: str,
+    ) -> None:
+        """Make a collection; where something fails on the way, it is removed again."""
+        with errors():
+            self._client.create_collection(collection, vectors_config=dict(vectors))
+            try:
+                for path, kind in {} if self._local else indexes.items():
+                    schema = index_schema(kind)
+                    if schema is not None:
+                        self._client.create_payload_index(collection, path, schema)
+                self.write(collection, definition, version=1)
+            except BaseException:
+                self._client.delete_collection(collection)
+                raise
+
+    def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
+        """Add a vector in place, which servers can from 1.18 on."""
+        self._version.require(
+            ADD_VECTOR,
+            f"adding the vector {name!r} to a collection",
+            "upgrade the server, or create the collection anew",
+        )
+        dense = models.DenseVectorConfig(
+            size=params.size, distance=params.distance, datatype=cast("Any", params.datatype)
+        )
+        with errors():
+            self._client.create_vector_name(
+                collection, name, models.DenseVectorNameConfig(dense=dense)
+            )
+        self.configure(collection, name, params)
+
+    def configure(self, collection: str, name: str, params: models.VectorParams) -> None:
+        """Change the index of a vector."""
+        changed = models.VectorParamsDiff(
+            hnsw_config=cast("models.HnswConfigDiff", params.hnsw_config),
+            quantization_config=cast("Any", params.quantization_config),
+            on_disk=params.on_disk,
+        )
+        with errors():
+            self._client.update_collection(collection, vectors_config={name: changed})
+
+    def drop_vector(self, collection: str, name: str) -> None:
+        """Remove a vector of all points."""
+        self._version.require(
+            ADD_VECTOR,
+            f"removing the vector {name!r} from a collection",
+            "upgrade the server, or create the collection anew",
+        )
+        with errors():
+            self._client.delete_vector_name(collection, name)
+
+    def upsert(self, collection: str, points: Points) -> None:
+        """Write whole points."""
+        listed = [
+            models.PointStruct(id=id, vector=points.vector(row), payload=dict(payload))
+            for row, (id, payload) in enumerate(zip(points.ids, points.payloads, strict=True))
+        ]
+        with errors():
+            self._client.upsert(collection, listed, wait=True)
+
+    def fill(self, collection: str, points: Points) -> None:
+        """Write vectors of points that do not have them yet."""
+        (name,) = points.vectors
+        listed = [
+            models.PointVectors(id=id, vector=vector)
+            for id, vector in ((id, points.vector(row)) for row, id in enumerate(points.ids))
+            if vector
+        ]
+        if not listed:
+            return
+        lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=name)])
+        with errors():
+            self._client.update_vectors(collection, listed, wait=True, update_filter=lacking)
+
+    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Remove points."""
+        with errors():
+            self._client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
+
+    def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
+    ) -> list[Record]:
+        """Read points by id."""
+        with errors():
+            found = self._client.retrieve(
+                collection, list(ids), with_payload=payload, with_vectors=list(vectors) or False
+            )
+        return [_record(each) for each in found]
+
+    def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
+        """Run searches in one call."""
+        if self._local:
+            requests = [_without_params(request) for request in requests]
+        with errors():
+            answers = self._client.query_batch_points(collection, list(requests))
+        found = [[_scored(point) for point in answer.points] for answer in answers]
+        return [levelled(each) for each in found] if self._local else found
+
+    def count(self, collection: str, filter: models.Filter | None) -> int:
+        """Count the points that match."""
+        with errors():
+            return self._client.count(collection, count_filter=filter, exact=True).count
+
+    def scroll(
+        self,
+        collection: str,
+        *,
+        filter: models.Filter | None,
+        limit: int,
+        offset: PointId | None,
+        vectors: Names,
+    ) -> tuple[list[Record], PointId | None]:
+        """Read points in the order of ids."""
+        with errors():
+            found, after = self._client.scroll(
+                collection,
+                scroll_filter=filter,
+                limit=limit,
+                offset=offset,
+                with_payload=False,
+                with_vectors=list(vectors) or False,
+            )
+        return [_record(each) for each in found], cast("PointId | None", after)
+
+    def read(self, collection: str) -> str | None:
+        """The definition, from the reserved point."""
+        return cast("str | None", self._reserved(collection).get(_TEXT))
+
+    def write(self, collection: str, text: str, *, version: int) -> None:
+        """Keep a definition on the condition that the version before stands."""
+        payload = {_TEXT: text, _VERSION: version}
+        before = models.FieldCondition(key=_VERSION, match=models.MatchValue(value=version - 1))
+        with errors():
+            if version > 1:
+                own = models.HasIdCondition(has_id=[DEFINITION])
+                standing = models.Filter(must=[own, before])
+                self._client.set_payload(collection, payload, points=standing, wait=True)
+            else:  # nothing has version 0, so this inserts, and changes no point that is there
+                point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
+                never = models.Filter(must=[before])
+                self._client.upsert(collection, [point], wait=True, update_filter=never)
+
+    def read_load(self, collection: str, load: str) -> str | None:
+        """What is remembered of a load."""
+        return cast("str | None", self._reserved(collection).get(_LOADS, {}).get(load))
+
+    def write_load(self, collection: str, load: str, text: str) -> None:
+        """Remember how far a load has come; other loads are not touched."""
+        with errors():
+            self._client.set_payload(
+                collection, {load: text}, points=[DEFINITION], key=_LOADS, wait=True
+            )
+
+    def _reserved(self, collection: str) -> dict[str, Any]:
+        found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())
+        return found[0].payload if found else {}
+
+    def settle(self, collection: str) -> None:
+        """Wait until the server has nothing left to optimize."""
+        while not self._local:
+            with errors():
+                status = self._client.get_collection(collection).status
+            if status != models.CollectionStatus.YELLOW:
+                return
+            time.sleep(_LOOK)
+
+    def close(self) -> None:
+        """Close the client if it was opened here."""
+        if self._owned:
+            self._client.close()
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except FunnelvecError:
+        raise
+    except UnexpectedResponse as error:
+        said = (error.content or b"").decode(errors="replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(said)["status"]["error"]
+        if error.status_code == 409:
+            raise Conflict(f"Qdrant: {said}") from error
+        if error.status_code in (408, 504):
+            raise Timeout(f"Qdrant took too long: {said}") from error
+        raise EngineError(f"Qdrant refused ({error.status_code}): {said}") from error
+    except ResponseHandlingException as error:
+        raise Unreachable(f"the Qdrant server does not answer: {error.source}") from error
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:  # local mode's
+        raise EngineError(f"Qdrant refused: {error}") from error
+
+
+def levelled(found: Sequence[Scored]) -> list[Scored]:
+    """Give rows of nearly one score, best first, the same: that of the best of them.
+
+    Local mode multiplies matrices, and the last bits of what numpy says of a row depend on where
+    in memory it stands. Equal rows are to tie.
+    """
+    level: list[Scored] = []
+    for point in found:
+        best = level[-1].score if level else point.score
+        tied = abs(point.score - best) <= _BITS * max(1.0, abs(best))
+        level.append(point._replace(score=best) if tied else point)
+    return level
+
+
+def _scored(found: models.ScoredPoint) -> Scored:
+    return Scored(cast("PointId", found.id), found.score, found.payload or {})
+
+
+def _record(found: models.Record) -> Record:
+    given: Any = found.vector or {}
+    vectors = given if isinstance(given, dict) else {"": given}
+    return Record(cast("PointId", found.id), found.payload or {}, vectors)
+
+
+def _without_params(request: models.QueryRequest) -> models.QueryRequest:
+    """Local mode warns of parameters, none of which it follows; its search is exact."""
+    return request.model_copy(update={"params": None, "prefetch": _bare(request.prefetch)})
+
+
+def _bare(prefetch: Any) -> Any:
+    if not isinstance(prefetch, models.Prefetch):
+        return prefetch
+    return prefetch.model_copy(update={"params": None, "prefetch": _bare(prefetch.prefetch)})

@@ -1,0 +1,242 @@
+"""Funnels as requests of Qdrant's: nested prefetch, coarse stage innermost. Pure.
+
+Every level says its own limit, vector and parameters; what is left out would be Qdrant's default
+of ten rows, or its choice of rescoring. Limits of prefetches count per shard, so a collection of
+n shards rescores up to n times as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from funnelvec.engines.qdrant.vectors import Column, Stored
+from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.funnel import Funnel, Stage
+from funnelvec.resolution import Resolution
+
+__all__ = ["NO_LIMITS", "Limits", "Plan", "compile_search", "rescore_request", "scan_request"]
+
+#: Fewer candidates than this while a graph is walked cost recall and save nothing.
+_LEAST_EF = 64
+#: Rows that a graph of Qdrant's walks to at most, where the collection does not say.
+_NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the strict mode of a collection allows: rows of one query, its ef, exact search."""
+
+    rows: int = _NO_LIMIT
+    ef: int = _NO_LIMIT
+    exact: bool = True
+
+    @classmethod
+    def of(cls, strict: models.StrictModeConfig | None) -> Limits:
+        """Read the configuration of a collection; one that is not enabled limits nothing."""
+        if strict is None or not strict.enabled:
+            return cls()
+        return cls(
+            rows=strict.max_query_limit or _NO_LIMIT,
+            ef=strict.search_max_hnsw_ef or _NO_LIMIT,
+            exact=strict.search_allow_exact is not False,
+        )
+
+    def check(self, rows: int, what: str) -> int:
+        """Return a number of rows.
+
+        Raises
+        ------
+        CapabilityError
+            If the collection does not allow so many.
+        """
+        if rows > self.rows:
+            raise CapabilityError(
+                f"{what} takes {rows} rows, and the strict mode of the collection allows "
+                f"{self.rows} (max_query_limit); ask for fewer, or have it raised"
+            )
+        return rows
+
+
+NO_LIMITS = Limits()
+
+#: Stands for a vector while a request is checked: pydantic would look at every number of it, once
+#: for each kind of query that Qdrant has, which takes longer than the search.
+_EMPTY: list[float] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A funnel over a column, and which of its resolutions have an index."""
+
+    column: Column
+    funnel: Funnel
+    indexed: frozenset[Resolution] = frozenset()
+    limits: Limits = NO_LIMITS
+
+    @property
+    def last(self) -> Stored:
+        """The resolution whose scores order the answer."""
+        return self.column.stored(self.funnel.last.resolution)
+
+    def upto(self, count: int) -> Plan:
+        """Return the funnel of the first `count` stages."""
+        *before, last = self.funnel.stages[:count]
+        shorter = Funnel((*before, Stage(last.resolution)))
+        return Plan(self.column, shorter, self.indexed, self.limits)
+
+
+def compile_search(
+    plan: Plan,
+    query: npt.NDArray[np.float32],
+    *,
+    limit: int,
+    filter: models.Filter | None = None,
+    cutoff: float | None = None,
+    payload: Sequence[str] = (),
+) -> models.QueryRequest:
+    """Compile one search.
+
+    Parameters
+    ----------
+    query
+        (dims,) float32, checked.
+    limit
+        How many rows to answer with.
+    filter
+        Stands in the innermost stage: what it leaves out reaches none.
+    cutoff
+        Lowest score of the last stage; it goes down as ``score_threshold``.
+    payload
+        Paths of what the rows are to bring along.
+
+    Raises
+    ------
+    InvalidInput
+        If the query has no direction at some stage.
+    CapabilityError
+        If the collection does not allow it.
+    """
+    limits, inner = plan.limits, None
+    for number, stage in enumerate(plan.funnel.stages[:-1]):
+        stored = plan.column.stored(stage.resolution)
+        inner = models.Prefetch(
+            prefetch=inner,
+            query=_EMPTY,
+            using=stored.name,
+            filter=filter if number == 0 else None,
+            params=_params(plan, stored, first=number == 0, keep=stage.keep),
+            limit=limits.check(stage.keep or 0, f"stage {stage}"),
+        )
+        inner.query = _nearest(stored, query)
+    last = plan.last
+    request = models.QueryRequest(
+        prefetch=inner,
+        query=_EMPTY,
+        using=last.name,
+        filter=filter if inner is None else None,
+        params=_params(plan, last, first=inner is None, keep=limit, last=True),
+        limit=limits.check(limit, "the search"),
+        score_threshold=None if cutoff is None else last.threshold(cutoff),
+        with_payload=list(payload) if payload else False,
+        with_vector=False,
+    )
+    request.query = _nearest(last, query)
+    return request
+
+
+def rescore_request(
+    plan: Plan,
+    stored: Stored,
+    query: npt.NDArray[np.float32],
+    *,
+    ids: Sequence[int | str],
+    limit: int,
+) -> models.QueryRequest:
+    """Compile one stage by itself, over the points that reach it."""
+    return models.QueryRequest(
+        query=_nearest(stored, query),
+        using=stored.name,
+        filter=models.Filter(must=[models.HasIdCondition(has_id=list(ids))]),
+        params=_scan(plan.limits),
+        limit=plan.limits.check(limit, f"stage {stored.resolution}"),
+        with_payload=False,
+        with_vector=False,
+    )
+
+
+def scan_request(
+    plan: Plan,
+    query: npt.NDArray[np.float32],
+    *,
+    limit: int,
+    filter: models.Filter | None = None,
+) -> models.QueryRequest:
+    """Compile exact search over the column itself.
+
+    Raises
+    ------
+    CapabilityError
+        If the collection does not allow exact search.
+    """
+    if not plan.limits.exact:
+        raise CapabilityError(
+            "the strict mode of the collection allows no exact search (search_allow_exact), so "
+            "there is nothing to compare with; have it allowed, or measure on a copy"
+        )
+    base = plan.column.stored(plan.column.base)
+    return models.QueryRequest(
+        query=_nearest(base, query),
+        using=base.name,
+        filter=filter,
+        params=_scan(plan.limits),
+        limit=plan.limits.check(limit, "exact search"),
+        with_payload=False,
+        with_vector=False,
+    )
+
+
+def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
+    encoded = stored.encode(query[np.newaxis, :])
+    if not stored.has_code(encoded)[0]:
+        raise InvalidInput(
+            f"the first {stored.resolution.dims} numbers of the query are zero at "
+            f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
+            "that stage"
+        )
+    found: list[float] = encoded[0].tolist()
+    return found
+
+
+def _params(
+    plan: Plan, stored: Stored, *, first: bool, keep: int | None, last: bool = False
+) -> models.SearchParams:
+    """Parameters of one stage: only the first goes through an index, and only where it has one."""
+    limits = plan.limits
+    if first and stored.resolution in plan.indexed:
+        ef: int | None = min(max(_LEAST_EF, keep or 0), limits.ef)
+        return models.SearchParams(hnsw_ef=ef, exact=False, quantization=_codes(stored, last=last))
+    if first and stored.is_bits:  # exact would leave the bits for the originals
+        return models.SearchParams(exact=False, quantization=_codes(stored, last=last))
+    return _scan(limits) if first else _rescore()
+
+
+def _codes(stored: Stored, *, last: bool) -> models.QuantizationSearchParams:
+    if not stored.is_bits:  # a collection may quantize all its vectors
+        return models.QuantizationSearchParams(ignore=True)
+    # Bits order the rows as their originals do, so rescoring changes the scores, not the order.
+    return models.QuantizationSearchParams(ignore=False, rescore=last, oversampling=1.0)
+
+
+def _scan(limits: Limits) -> models.SearchParams:
+    ignored = models.QuantizationSearchParams(ignore=True)
+    return models.SearchParams(exact=limits.exact, quantization=ignored)
+
+
+def _rescore() -> models.SearchParams:
+    ignored = models.QuantizationSearchParams(ignore=True)
+    return models.SearchParams(exact=False, quantization=ignored)

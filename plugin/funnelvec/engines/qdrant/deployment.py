@@ -1,0 +1,165 @@
+"""What a deployment of Qdrant has to offer, in the client's models: server, local mode or Edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
+from funnelvec.engines.qdrant.names import PointId
+from funnelvec.types import ColumnKind
+
+__all__ = ["BATCH", "Deployment", "Info", "Points", "Record", "Scored"]
+
+#: Points in one write: larger ones make the log slow to read when a collection is opened.
+BATCH = 1_000
+
+
+class Points(NamedTuple):
+    """Points to be written: every vector (n, size) by name, and which of the points have it."""
+
+    ids: Sequence[PointId]
+    vectors: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
+    payloads: Sequence[Mapping[str, Any]]
+    #: Vectors of other programs that points had and keep.
+    kept: Sequence[Mapping[str, Any]] = ()
+
+    def vector(self, row: int) -> dict[str, Any]:
+        """All vectors of one point, as lists."""
+        found: dict[str, Any] = dict(self.kept[row]) if self.kept else {}
+        for name, (matrix, there) in self.vectors.items():
+            if there[row]:
+                found[name] = matrix[row].tolist()
+        return found
+
+
+class Record(NamedTuple):
+    """A point that was read; the unnamed vector has the name ``""``."""
+
+    id: PointId
+    payload: dict[str, Any]
+    vectors: dict[str, Any]
+
+
+class Scored(NamedTuple):
+    """A point that a search found, with Qdrant's score."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a collection is.
+
+    Attributes
+    ----------
+    vectors
+        Its dense vectors of one row each, by name.
+    others
+        Names of vectors of other forms: sparse, or several rows.
+    kinds
+        Kinds of the payload fields that have an index.
+    """
+
+    vectors: Mapping[str, models.VectorParams]
+    others: tuple[str, ...] = ()
+    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    limits: Limits = NO_LIMITS
+    shards: int = 1
+
+
+#: Names of vectors to read; none of them where it is empty.
+Names: TypeAlias = Sequence[str]
+
+
+class Deployment(Protocol):
+    """Collections of points; errors are funnelvec's."""
+
+    name: str
+    persistent: bool
+    #: How far scores of one row may lie apart from call to call, over the larger of 1 and it.
+    slack: float
+
+    def collections(self) -> list[str]:
+        """Names of all collections."""
+
+    def info(self, collection: str) -> Info | None:
+        """What a collection is, or None if it does not exist."""
+
+    def create(
+        self,
+        collection: str,
+        vectors: Mapping[str, models.VectorParams],
+        *,
+        indexes: Mapping[str, ColumnKind],
+        definition: str,
+    ) -> None:
+        """Make a collection, with indexes on payload paths, and keep its first definition."""
+
+    def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
+        """Add a vector to a collection; nothing happens where it is there already."""
+
+    def configure(self, collection: str, name: str, params: models.VectorParams) -> None:
+        """Change the index of a vector."""
+
+    def drop_vector(self, collection: str, name: str) -> None:
+        """Remove a vector of all points."""
+
+    def upsert(self, collection: str, points: Points) -> None:
+        """Write whole points."""
+
+    def fill(self, collection: str, points: Points) -> None:
+        """Write vectors of points that do not have them yet."""
+
+    def delete(self, collection: str, ids: Sequence[PointId]) -> None:
+        """Remove points."""
+
+    def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
+    ) -> list[Record]:
+        """Read points by id, in any order; those that do not exist are left out."""
+
+    def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
+        """Run searches."""
+
+    def count(self, collection: str, filter: models.Filter | None) -> int:
+        """Count the points that match, exactly."""
+
+    def scroll(
+        self,
+        collection: str,
+        *,
+        filter: models.Filter | None,
+        limit: int,
+        offset: PointId | None,
+        vectors: Names,
+    ) -> tuple[list[Record], PointId | None]:
+        """Read points in the order of ids, without payload, and where the next begin."""
+
+    def read(self, collection: str) -> str | None:
+        """The definition, or None where there is none."""
+
+    def write(self, collection: str, text: str, *, version: int) -> None:
+        """Keep a definition if the version before `version` stands, or none at version 1.
+
+        The caller reads it again to see whose was kept.
+        """
+
+    def read_load(self, collection: str, load: str) -> str | None:
+        """What is remembered of a load."""
+
+    def write_load(self, collection: str, load: str, text: str) -> None:
+        """Remember how far a load has come."""
+
+    def settle(self, collection: str) -> None:
+        """Wait until indexes are built, or build them."""
+
+    def close(self) -> None:
+        """Release what was opened here."""

@@ -1,0 +1,316 @@
+"""Writing rows into a table in Qdrant: `add`, `upsert`, `delete` and `load`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec.engines import checks, options
+from funnelvec.engines.base import Progress
+from funnelvec.engines.keys import check_ids, key_names
+from funnelvec.engines.loads import Record, Run, check_size
+from funnelvec.engines.progress import reporting
+from funnelvec.engines.qdrant import names
+from funnelvec.engines.qdrant.collection import Collection
+from funnelvec.engines.qdrant.definition import Definition, Vector
+from funnelvec.engines.qdrant.deployment import BATCH, Points
+from funnelvec.engines.qdrant.payload import to_payload
+from funnelvec.engines.sources import Options, Target
+from funnelvec.errors import Conflict, FunnelvecError, InvalidInput
+from funnelvec.reports import LoadReport, Upserted
+from funnelvec.types import Key
+
+__all__ = ["QdrantLoading"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows that have been checked, not encoded yet."""
+
+    keys: Sequence[Any]
+    ids: Sequence[names.PointId]
+    vectors: npt.NDArray[np.float32]
+    columns: Mapping[str, Sequence[Any]]
+
+    def part(self, start: int, end: int) -> _Rows:
+        columns = {name: values[start:end] for name, values in self.columns.items()}
+        return _Rows(self.keys[start:end], self.ids[start:end], self.vectors[start:end], columns)
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far a load is: rows that may be in from before, and whether a batch is on its way."""
+
+    pending: int = 0
+    writing: bool = False
+
+
+class QdrantLoading:
+    """What writes rows; the table it is part of brings the rest."""
+
+    name: str
+    vector: str
+    _collection: Collection
+
+    if TYPE_CHECKING:
+
+        def _vector(self, *, fresh: bool = False) -> Vector: ...
+
+    def add(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> int:
+        """Add rows, all or none: what is in when a write fails is removed again."""
+        return self._write_all(ids, vectors, columns, progress, upsert=False).inserted
+
+    def upsert(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = False,
+    ) -> Upserted:
+        """Add rows or change those of the same key.
+
+        Qdrant has no transactions: everything is checked before the first of the writes, of 1,000
+        points each, but where the server goes away between two, the first are in.
+        """
+        return self._write_all(ids, vectors, columns, progress, upsert=True)
+
+    def delete(self, ids: Sequence[Key]) -> int:
+        """Remove rows with all that was made of their vectors; return how many there were."""
+        kind = self._collection.definition(fresh=True).key_kind
+        points = [names.point_id(key, kind) for key in check_ids(ids, kind=kind)]
+        deployment, there = self._collection.deployment, 0
+        for start in range(0, len(points), BATCH):
+            some = points[start : start + BATCH]
+            there += len(deployment.retrieve(self.name, some, payload=False, vectors=()))
+            deployment.delete(self.name, some)
+        return there
+
+    def load(
+        self,
+        source: Any,
+        *,
+        ids: Any = None,
+        vectors: str | None = None,
+        columns: Any = None,
+        batch_size: int | None = None,
+        upsert: bool = False,
+        resume: bool | str = True,
+        dry_run: bool = False,
+        progress: Progress = False,
+    ) -> LoadReport:
+        """Load rows from files, Arrow data, arrays or an iterator, batch by batch."""
+        options.check_progress(progress)
+        options.check_flag(upsert, "upsert")
+        options.check_flag(dry_run, "dry_run")
+        definition, vector = self._collection.definition(fresh=True), self._vector()
+        size, course = check_size(batch_size, vector.column.base.dims), _Course()
+        target = Target(
+            definition.key,
+            definition.key_kind,
+            self.vector,
+            vector.column.base.dims,
+            definition.others,
+        )
+        given = Options(ids, vectors, columns)
+        run = Run.open(source, target, given, resume=resume, batch_size=size)
+        try:
+            course.pending = self._find(run, definition, resume=resume is not False)
+            with reporting(progress, run.source.total, f"loading {self.name}") as advance:
+                advance(run.rows)
+                for keys, written in self._batches(run, course, upsert=upsert, dry_run=dry_run):
+                    run.committed(keys, inserted=written.inserted, updated=written.updated)
+                    advance(run.rows)
+        except BaseException as error:
+            if run.batches and not course.writing and not dry_run:
+                with contextlib.suppress(FunnelvecError):  # without it a batch is gone over again
+                    self._keep(run, finished=False, pending=course.pending)
+            raise run.explain(error, dry_run=dry_run) from error.__cause__
+        if run.rows and not dry_run:
+            self._keep(run, finished=True)
+            self._collection.deployment.settle(self.name)
+        return run.report(dry_run=dry_run)
+
+    def _find(self, run: Run, definition: Definition, *, resume: bool) -> int:
+        """Go on where the load stopped; return how many rows after that may be in already."""
+        text = self._collection.deployment.read_load(self.name, run.name)
+        if text is None:
+            return 0
+        content = json.loads(text)
+        pending = int(content.pop("pending"))
+        record = Record(**content)
+        if not resume:
+            run.before = record
+            return 0
+        run.begin(record)
+        if run.skipped:
+            ends = {names.point_id(key, definition.key_kind) for key in run.ends}
+            found = self._collection.deployment.retrieve(
+                self.name, list(ends), payload=False, vectors=()
+            )
+            run.check_present(len(found) == len(ends))
+        return 0 if record.finished else pending
+
+    def _keep(self, run: Run, *, finished: bool, pending: int = 0) -> None:
+        # Qdrant has no transaction for a batch and its record: the record comes first and says
+        # how many rows it is about, so that a load which stops between goes over them again.
+        content = {
+            "source": run.described,
+            "rows": run.rows,
+            "keys_crc": run.keys_crc,
+            "finished": finished,
+            "pending": pending,
+        }
+        self._collection.deployment.write_load(self.name, run.name, json.dumps(content))
+
+    def _batches(
+        self, run: Run, course: _Course, *, upsert: bool, dry_run: bool
+    ) -> Iterator[tuple[Sequence[Any], Upserted]]:
+        first = run.rows
+        for chunk in run.chunks():
+            rows = self._checked(*chunk, first)
+            first += len(rows.keys)
+            if dry_run:
+                yield rows.keys, Upserted(0, 0)
+                continue
+            again = min(course.pending, len(rows.keys))
+            course.pending -= again
+            course.writing = True
+            self._keep(run, finished=False, pending=len(rows.keys) + course.pending)
+            written = self._write(rows, upsert=upsert, again=again)
+            course.writing = False
+            yield rows.keys, written
+
+    def _write_all(
+        self,
+        ids: Sequence[Key],
+        vectors: npt.ArrayLike,
+        columns: Mapping[str, Sequence[Any]] | None,
+        progress: Progress,
+        *,
+        upsert: bool,
+    ) -> Upserted:
+        options.check_progress(progress)
+        rows = self._checked(ids, vectors, columns, 0)
+        with reporting(progress, len(rows.keys), f"loading {self.name}") as advance:
+            written = self._write(rows, upsert=upsert)
+            advance(len(rows.keys))
+        return written
+
+    def _checked(self, ids: Any, vectors: Any, columns: Any, first: int) -> _Rows:
+        definition = self._collection.definition(fresh=True)
+        column = self._vector().column
+        given = options.check_mapping(columns)
+        for name in (*key_names(definition.key), self.vector):
+            if name in given:
+                raise InvalidInput(
+                    f"column {name!r} is given twice: in columns, and as ids or vectors"
+                )
+        keys = check_ids(ids, kind=definition.key_kind, first=first)
+        if definition.foreign and definition.key_kind == "integer" and min(keys, default=0) < 0:
+            raise InvalidInput(f"the ids of points in Qdrant begin with 0, not {min(keys)}")
+        matrix = checks.check_matrix(
+            vectors, dims=column.base.dims, rows=len(keys), code=column.code,
+            directed=column.directed, first=first,
+        )  # fmt: skip
+        others = definition.others
+        kinds = {name: kind for name, kind in others.items() if name in given}
+        values = options.check_columns(
+            given, kinds=kinds, rows=len(keys), first=first, known=others
+        )
+        for name, listed in values.items():
+            values[name] = [None if v is None else to_payload(v, kinds[name]) for v in listed]
+        points = [names.point_id(key, definition.key_kind) for key in keys]
+        return _Rows(keys, points, matrix, values)
+
+    def _write(self, rows: _Rows, *, upsert: bool, again: int = 0) -> Upserted:
+        """Write checked rows; the first `again` of them may be in and are written over."""
+        deployment = self._collection.deployment
+        fresh = updated = sent = 0
+        if not upsert:
+            self._refuse_present(rows.part(again, len(rows.keys)))
+        try:
+            for start in range(0, len(rows.keys), BATCH):
+                part = rows.part(start, start + BATCH)
+                points, present = self._encoded(part, merge=upsert)
+                sent = start + len(part.keys)
+                deployment.upsert(self.name, points)
+                updated += present
+                fresh += len(part.keys) - present
+        except BaseException:
+            if not upsert and not again:
+                for start in range(0, sent, BATCH):
+                    with contextlib.suppress(FunnelvecError):  # the first error says more
+                        deployment.delete(self.name, rows.ids[start : min(start + BATCH, sent)])
+            raise
+        return Upserted(inserted=fresh, updated=updated)
+
+    def _refuse_present(self, rows: _Rows) -> None:
+        for start in range(0, len(rows.keys), BATCH):
+            part = rows.part(start, start + BATCH)
+            found = self._collection.deployment.retrieve(
+                self.name, part.ids, payload=False, vectors=()
+            )
+            if found:
+                there = {record.id for record in found}
+                key = next(k for k, id in zip(part.keys, part.ids, strict=True) if id in there)
+                raise Conflict(f"a row with the key {key!r} is in table {self.name!r} already")
+
+    def _encoded(self, rows: _Rows, *, merge: bool) -> tuple[Points, int]:
+        """Put the points of rows together, with what those that are there keep; count these."""
+        definition, vector = self._collection.definition(), self._vector()
+        stored = [vector.column.stored(r) for r in (vector.column.base, *vector.resolutions)]
+        vectors = {}
+        for each in stored:
+            codes = each.encode(rows.vectors)
+            vectors[each.name] = (codes, each.has_code(codes))
+        before: dict[names.PointId, Any] = {}
+        others = self._others(vectors) if merge else ()
+        if merge:
+            found = self._collection.deployment.retrieve(
+                self.name, rows.ids, payload=True, vectors=others
+            )
+            before = {record.id: record for record in found}
+        payloads = [
+            self._payload(definition, rows, row, before.get(id)) for row, id in enumerate(rows.ids)
+        ]
+        kept = [
+            {n: v for n, v in before[id].vectors.items() if n in others} if id in before else {}
+            for id in rows.ids
+        ]
+        return Points(rows.ids, vectors, payloads, kept if others else ()), len(before)
+
+    def _others(self, ours: Mapping[str, Any]) -> list[str]:
+        """Vectors that are not of this column, which rows keep when they are changed."""
+        info = self._collection.info
+        return [name for name in (*info.vectors, *info.others) if name not in ours]
+
+    def _payload(
+        self, definition: Definition, rows: _Rows, row: int, before: Any
+    ) -> dict[str, Any]:
+        payload: dict[str, Any] = {} if before is None else dict(before.payload)
+        if not definition.foreign:
+            key, kind = rows.keys[row], definition.key_kind
+            parts = (key,) if isinstance(kind, str) else key
+            for name, part in zip(key_names(definition.key), parts, strict=True):
+                payload[names.payload_key(name)] = to_payload(part, definition.kinds[name])
+        for name, values in rows.columns.items():
+            path = name if definition.foreign else names.payload_key(name)
+            if values[row] is None:
+                payload.pop(path, None)
+            else:
+                payload[path] = values[row]
+        return payload

@@ -1,0 +1,179 @@
+"""Models of the client as those of Edge: what this package sends, and nothing else. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+from qdrant_client import models
+
+from funnelvec.errors import CapabilityError
+
+__all__ = ["filter_of", "id_of", "index_of", "params_of", "request_of"]
+
+_DISTANCES = {
+    models.Distance.COSINE: edge.Distance.Cosine,
+    models.Distance.DOT: edge.Distance.Dot,
+    models.Distance.EUCLID: edge.Distance.Euclid,
+}
+_DATATYPES = {
+    models.Datatype.FLOAT32: edge.VectorStorageDatatype.Float32,
+    models.Datatype.FLOAT16: edge.VectorStorageDatatype.Float16,
+}
+_SCHEMAS = {
+    models.PayloadSchemaType.INTEGER: edge.PayloadSchemaType.Integer,
+    models.PayloadSchemaType.FLOAT: edge.PayloadSchemaType.Float,
+    models.PayloadSchemaType.KEYWORD: edge.PayloadSchemaType.Keyword,
+    models.PayloadSchemaType.BOOL: edge.PayloadSchemaType.Bool,
+    models.PayloadSchemaType.DATETIME: edge.PayloadSchemaType.Datetime,
+    models.PayloadSchemaType.UUID: edge.PayloadSchemaType.Uuid,
+}
+
+
+def id_of(id: int | str | uuid.UUID) -> int | uuid.UUID:
+    """Id of a point; text is that of a UUID."""
+    return uuid.UUID(id) if isinstance(id, str) else id
+
+
+def index_of(schema: models.PayloadSchemaType) -> edge.PayloadSchemaType:
+    """Kind of a payload index."""
+    return _SCHEMAS[schema]
+
+
+def params_of(given: models.VectorParams) -> edge.EdgeVectorParams:
+    """Configuration of a vector."""
+    graph = given.hnsw_config
+    return edge.EdgeVectorParams(
+        given.size,
+        _DISTANCES[given.distance],
+        datatype=_DATATYPES[given.datatype or models.Datatype.FLOAT32],
+        hnsw_config=None if graph is None else _graph(graph),
+        quantization_config=_quantization(given.quantization_config),
+        memory=edge.Memory.Cold if given.on_disk else None,
+    )
+
+
+def _graph(given: models.HnswConfigDiff) -> edge.HnswIndexConfig:
+    # The defaults are those of the server; max_indexing_threads=1 leaves other cores alone.
+    return edge.HnswIndexConfig(
+        16 if given.m is None else given.m,
+        given.ef_construct or 100,
+        given.full_scan_threshold or 10_000,
+        max_indexing_threads=given.max_indexing_threads or 1,
+    )
+
+
+def _quantization(given: Any) -> edge.BinaryQuantizationConfig | None:
+    if given is None:
+        return None
+    if not isinstance(given, models.BinaryQuantization):
+        raise CapabilityError(f"quantization {given!r} has no form in Edge here")
+    return edge.BinaryQuantizationConfig(memory=edge.Memory.Pinned)
+
+
+def request_of(given: models.QueryRequest) -> edge.QueryRequest:
+    """A search; the vector that a level looks at is part of its query in Edge."""
+    return edge.QueryRequest(
+        limit=given.limit or 10,
+        query=_nearest(given.query, given.using),
+        prefetches=_prefetches(given.prefetch),
+        filter=None if given.filter is None else filter_of(given.filter),
+        params=_params(given.params),
+        score_threshold=given.score_threshold,
+        with_payload=given.with_payload or False,  # type: ignore[arg-type]
+        with_vector=False,
+    )
+
+
+def _nearest(vector: Any, using: str | None) -> edge.Query:
+    return edge.Query.Nearest(vector, using=using)
+
+
+def _prefetches(given: Any) -> list[edge.Prefetch]:
+    if given is None:
+        return []
+    return [
+        edge.Prefetch(
+            limit=given.limit,
+            query=_nearest(given.query, given.using),
+            prefetches=_prefetches(given.prefetch),
+            filter=None if given.filter is None else filter_of(given.filter),
+            params=_params(given.params),
+            score_threshold=given.score_threshold,
+        )
+    ]
+
+
+def _params(given: models.SearchParams | None) -> edge.SearchParams | None:
+    if given is None:
+        return None
+    codes = given.quantization
+    return edge.SearchParams(
+        hnsw_ef=given.hnsw_ef,
+        exact=bool(given.exact),
+        quantization=None
+        if codes is None
+        else edge.QuantizationSearchParams(
+            ignore=bool(codes.ignore), rescore=codes.rescore, oversampling=codes.oversampling
+        ),
+    )
+
+
+def filter_of(given: models.Filter) -> edge.Filter:
+    """A filter; Edge takes lists where the client's models take single conditions too."""
+    return edge.Filter(
+        must=_conditions(given.must),
+        should=_conditions(given.should),
+        must_not=_conditions(given.must_not),
+    )
+
+
+def _conditions(given: Any) -> list[Any] | None:
+    if given is None:
+        return None
+    return [_condition(each) for each in (given if isinstance(given, list) else [given])]
+
+
+def _condition(given: models.Condition) -> Any:
+    match given:
+        case models.Filter():
+            return filter_of(given)
+        case models.IsEmptyCondition():
+            return edge.IsEmptyCondition(given.is_empty.key)
+        case models.HasIdCondition():
+            return edge.HasIdCondition({id_of(id) for id in given.has_id})
+        case models.HasVectorCondition():
+            return edge.HasVectorCondition(given.has_vector)
+        case models.FieldCondition():
+            return edge.FieldCondition(
+                given.key, match=_match(given.match), range=_range(given.range)
+            )
+        case _:
+            raise CapabilityError(f"the condition {given!r} has no form in Edge here")
+
+
+def _match(given: Any) -> Any:
+    if given is None:
+        return None
+    if isinstance(given, models.MatchAny):
+        return edge.MatchAny(given.any)
+    # Edge would take True for the number 1; a boolean of numpy's is no number.
+    value: Any = np.bool_(given.value) if isinstance(given.value, bool) else given.value
+    return edge.MatchValue(value)
+
+
+def _range(given: Any) -> Any:
+    if given is None:
+        return None
+    bounds = {bound: getattr(given, bound) for bound in ("lt", "lte", "gt", "gte")}
+    if isinstance(given, models.Range):
+        return edge.RangeFloat(**bounds)
+    return edge.RangeDateTime(
+        **{
+            bound: value.isoformat() if isinstance(value, datetime.date) else value
+            for bound, value in bounds.items()
+        }
+    )

@@ -1,0 +1,318 @@
+"""A Qdrant server for tests: its REST interface, as far as funnelvec uses it, over Edge.
+
+It takes what `QdrantClient(url=...)` sends, reads it into the client's models, which refuse fields
+that the published schema does not have, and has Edge do it. So requests really travel as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as edge
+from pydantic import TypeAdapter
+from qdrant_client import models
+
+from funnelvec.engines.qdrant import translate
+
+Body = dict[str, Any]
+
+
+class Collection:
+    """One collection and what a server would know of it."""
+
+    def __init__(self, folder: Path, vectors: dict[str, models.VectorParams]) -> None:
+        self.path, self.vectors = str(folder), vectors
+        self.schema: dict[str, str] = {}
+        self.strict: Body | None = None
+        self.shard = edge.EdgeShard.create(self.path, self.config())
+
+    def config(self) -> edge.EdgeConfig:
+        made = {name: translate.params_of(each) for name, each in self.vectors.items()}
+        return edge.EdgeConfig(vectors=made, max_search_threads=1)
+
+    def reload(self) -> None:
+        self.shard.flush()
+        self.shard.close()
+        self.shard = edge.EdgeShard.load(self.path, self.config())
+
+    def update(self, operation: edge.UpdateOperation) -> None:
+        self.shard.update(operation)
+
+
+class Server:
+    """Collections in a folder behind HTTP; `log` holds (method, path, body) of every call."""
+
+    version = "1.20.0"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.collections: dict[str, Collection] = {}
+        self.log: list[tuple[str, str, Any]] = []
+        self.fail_after: int | None = None
+        self._guard = threading.Lock()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+        for collection in self.collections.values():
+            collection.shard.close()
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None: ...
+
+            def handle_any(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, result = server.answer(
+                    self.command, self.path.partition("?")[0], json.loads(raw) if raw else None
+                )
+                failed = {"status": {"error": result}}
+                answer = failed if status >= 400 else {"result": result, "status": "ok", "time": 0}
+                if self.path == "/":
+                    answer = result
+                content = json.dumps(answer, default=str).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
+
+        return Handler
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        with self._guard:
+            self.log.append((method, path, body))
+            if self.fail_after is not None and method == "PUT" and path.endswith("/points"):
+                if self.fail_after == 0:
+                    return 500, "the disk is full"
+                self.fail_after -= 1
+            if path == "/":
+                return 200, {"title": "qdrant - vector search engine", "version": self.version}
+            if path == "/collections":
+                return 200, {"collections": [{"name": name} for name in self.collections]}
+            name, _, rest = path.removeprefix("/collections/").partition("/")
+            try:
+                return 200, self.routed(method, name, rest, body)
+            except LookupError as error:
+                return 404, f"Not found: {error}"
+            except Exception as error:
+                return 400, str(error)
+
+    def routed(self, method: str, name: str, rest: str, body: Any) -> Any:
+        if rest == "exists":
+            return {"exists": name in self.collections}
+        if rest == "" and method == "PUT":
+            return self.created(name, body)
+        if name not in self.collections:
+            raise LookupError(f"Collection `{name}` doesn't exist!")
+        collection = self.collections[name]
+        vector = re.fullmatch(r"vectors/(.*)", rest)
+        if vector is not None:
+            return self.vector(collection, method, vector[1], body)
+        routes: dict[tuple[str, str], Callable[[Collection, Any], Any]] = {
+            ("GET", ""): info,
+            ("PATCH", ""): configured,
+            ("PUT", "index"): indexed,
+            ("PUT", "points"): upserted,
+            ("POST", "points"): retrieved,
+            ("PUT", "points/vectors"): filled,
+            ("POST", "points/payload"): payload_set,
+            ("POST", "points/delete"): deleted,
+            ("POST", "points/scroll"): scrolled,
+            ("POST", "points/count"): counted,
+            ("POST", "points/query/batch"): queried,
+        }
+        if (method, rest) == ("DELETE", ""):
+            self.collections.pop(name).shard.close()
+            return True
+        return routes[method, rest](collection, body)
+
+    def created(self, name: str, body: Body) -> bool:
+        if name in self.collections:
+            raise ValueError(f"Collection `{name}` already exists!")
+        given = models.CreateCollection.model_validate(body).vectors or {}
+        vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
+        place = self.folder / f"collection {len(list(self.folder.iterdir()))}"
+        self.collections[name] = Collection(place, vectors)
+        return True
+
+    def vector(self, collection: Collection, method: str, name: str, body: Any) -> Body:
+        if method == "DELETE":
+            collection.update(edge.UpdateOperation.delete_vector_name(name))
+            collection.vectors.pop(name, None)
+        else:
+            dense = models.DenseVectorNameConfig.model_validate(body).dense
+            params = models.VectorParams(
+                size=dense.size, distance=dense.distance, datatype=models.Datatype(dense.datatype)
+            )
+            made = translate.params_of(params)
+            collection.update(
+                edge.UpdateOperation.create_dense_vector(
+                    name, made.size, made.distance, None, made.datatype
+                )
+            )
+            collection.vectors[name] = params
+        return DONE
+
+
+DONE: Body = {"operation_id": 0, "status": "completed"}
+
+
+def info(collection: Collection, _: Any) -> Body:
+    vectors = {
+        n: v.model_dump(mode="json", exclude_none=True) for n, v in collection.vectors.items()
+    }
+    count = collection.shard.info().points_count
+    config: Body = {
+        "params": {"vectors": vectors, "shard_number": 1},
+        "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+        "optimizer_config": {
+            "deleted_threshold": 0.2,
+            "vacuum_min_vector_number": 1000,
+            "default_segment_number": 0,
+            "flush_interval_sec": 5,
+        },
+    }
+    if collection.strict is not None:
+        config["strict_mode_config"] = collection.strict
+    return {
+        "status": "green",
+        "optimizer_status": "ok",
+        "segments_count": 1,
+        "points_count": count,
+        "config": config,
+        "payload_schema": {
+            path: {"data_type": kind, "points": count} for path, kind in collection.schema.items()
+        },
+    }
+
+
+def configured(collection: Collection, body: Body) -> bool:
+    for name, diff in (models.UpdateCollection.model_validate(body).vectors or {}).items():
+        changed = {k: v for k, v in diff if v is not None}
+        collection.vectors[name] = collection.vectors[name].model_copy(update=changed)
+    collection.reload()
+    return True
+
+
+def indexed(collection: Collection, body: Body) -> Body:
+    given = models.CreateFieldIndex.model_validate(body)
+    schema = models.PayloadSchemaType(given.field_schema)
+    made = translate.index_of(schema)
+    collection.update(edge.UpdateOperation.create_field_index(given.field_name, made))
+    collection.schema[given.field_name] = schema.value
+    return DONE
+
+
+def condition(given: models.Filter | None) -> edge.Filter | None:
+    return None if given is None else translate.filter_of(given)
+
+
+def upserted(collection: Collection, body: Body) -> Body:
+    given = models.PointsList.model_validate(body)
+    points = [
+        edge.Point(translate.id_of(p.id), p.vector, p.payload or {})  # type: ignore[arg-type]
+        for p in given.points
+    ]
+    filter = condition(given.update_filter)
+    collection.update(edge.UpdateOperation.upsert_points(points, filter))
+    return DONE
+
+
+def filled(collection: Collection, body: Body) -> Body:
+    given = models.UpdateVectors.model_validate(body)
+    points = [edge.PointVectors(translate.id_of(p.id), p.vector) for p in given.points]  # type: ignore[arg-type]
+    filter = condition(given.update_filter)
+    collection.update(edge.UpdateOperation.update_vectors(points, filter))
+    return DONE
+
+
+def payload_set(collection: Collection, body: Body) -> Body:
+    given = models.SetPayload.model_validate(body)
+    if given.filter is not None:
+        made = edge.UpdateOperation.set_payload_by_filter(
+            translate.filter_of(given.filter), given.payload, given.key
+        )
+    else:
+        ids: Any = [translate.id_of(id) for id in given.points or []]
+        made = edge.UpdateOperation.set_payload(ids, given.payload, given.key)
+    collection.update(made)
+    return DONE
+
+
+def deleted(collection: Collection, body: Body) -> Body:
+    ids: Any = [translate.id_of(id) for id in models.PointIdsList.model_validate(body).points]
+    collection.update(edge.UpdateOperation.delete_points(ids))
+    return DONE
+
+
+def record(found: Any) -> Body:
+    return {"id": found.id, "payload": found.payload, "vector": found.vector}
+
+
+def retrieved(collection: Collection, body: Body) -> list[Body]:
+    given = models.PointRequest.model_validate(body)
+    ids: Any = [translate.id_of(id) for id in given.ids]
+    payload, vectors = bool(given.with_payload), given.with_vector or False
+    return [record(each) for each in collection.shard.retrieve(ids, payload, vectors)]
+
+
+def scrolled(collection: Collection, body: Body) -> Body:
+    given = models.ScrollRequest.model_validate(body)
+    request = edge.ScrollRequest(
+        offset=None if given.offset is None else translate.id_of(given.offset),
+        limit=given.limit,
+        filter=condition(given.filter),
+        with_payload=bool(given.with_payload),
+        with_vector=given.with_vector or False,
+    )
+    found, after = collection.shard.scroll(request)
+    return {"points": [record(each) for each in found], "next_page_offset": after}
+
+
+def counted(collection: Collection, body: Body) -> Body:
+    given = models.CountRequest.model_validate(body)
+    request = edge.CountRequest(exact=bool(given.exact), filter=condition(given.filter))
+    return {"count": collection.shard.count(request)}
+
+
+def bare(request: Any) -> Any:
+    """Take vectors out of what the client wraps them in, at every level."""
+    inner = request.prefetch[0] if isinstance(request.prefetch, list) else request.prefetch
+    return request.model_copy(
+        update={
+            "query": getattr(request.query, "nearest", request.query),
+            "prefetch": None if inner is None else bare(inner),
+        }
+    )
+
+
+def queried(collection: Collection, body: Body) -> list[Body]:
+    given = TypeAdapter(models.QueryRequestBatch).validate_python(body)
+    answers = []
+    for request in given.searches:
+        found = collection.shard.query(translate.request_of(bare(request)))
+        points = [
+            {"id": p.id, "version": p.version, "score": p.score, "payload": p.payload}
+            for p in found
+        ]
+        answers.append({"points": points})
+    return answers

@@ -1,0 +1,227 @@
+"""Edge as this package keeps it: the folder, its lock, and what is left when a process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import models
+
+import funnelvec as fv
+from funnelvec.engines.qdrant import edge as module
+from funnelvec.engines.qdrant.edge import EdgeDeployment
+from funnelvec.errors import Conflict, EngineError, InvalidInput, VersionMismatch
+
+ROOT = Path(fv.__file__).parents[1]
+DIMS = 16
+
+
+def rows(n: int, dims: int = DIMS) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(2).normal(size=(n, dims)).astype(np.float32)
+
+
+def opened(folder: str) -> Any:
+    return fv.connect(f"edge:{folder}")
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(edge_folder: str) -> None:
+    with opened(edge_folder) as engine:
+        table = engine.create("dötted.name ü", dims=DIMS, columns={"n": "integer"})
+        table.add(range(30), rows(30), columns={"n": range(30)})
+        table.add_resolution("8:bit", index=True)
+        table.create_funnel("f", "8:bit@20 > 16:f32", model="m", returns=["n"])
+        judged = np.repeat(rows(10), 2, axis=0)
+        ids = [id for i in range(10) for id in (i, i + 15)]
+        table.calibrate(fv.Judgments(judged, ids, np.array([True, False] * 10)), funnel="f")
+        before = table.search(rows(1)[0], k=5, funnel="f", filter={"n": {"$lt": 25}})
+        assert before[0].relevance is not None
+    with opened(edge_folder) as engine:
+        table = engine.table("dötted.name ü")
+        assert table.search(rows(1)[0], k=5, funnel="f", filter={"n": {"$lt": 25}}) == before
+        (status,) = table.status()
+        assert (status.index, status.coverage) == ("hnsw", 1.0)
+
+
+def test_one_process_at_a_time(edge_folder: str) -> None:
+    with opened(edge_folder) as engine:
+        engine.create("docs", dims=2)
+        with pytest.raises(Conflict, match=rf"open already, by process {os.getpid()} on "):
+            opened(edge_folder)
+        code = f"import funnelvec as fv; fv.connect('edge:{edge_folder}')"
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+        )
+        assert run.returncode == 1 and f"by process {os.getpid()}" in run.stderr
+        assert "a Qdrant server (http://...) many" in run.stderr
+    opened(edge_folder).close()  # it is free again
+
+
+def test_folders_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    with pytest.raises(InvalidInput, match="holds something else"):
+        opened(str(tmp_path))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+    with pytest.raises(InvalidInput, match="is a file"):
+        opened(str(tmp_path / "a.txt"))
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "funnelvec.json").write_text(json.dumps({"format": 2}))
+    with pytest.raises(VersionMismatch, match="upgrade funnelvec"):
+        opened(str(newer))
+
+
+def test_a_collection_that_was_not_finished_does_not_appear(edge_folder: str) -> None:
+    with opened(edge_folder) as engine:
+        engine.create("docs", dims=2)
+        left = Path(edge_folder, ".new-killed")
+        left.mkdir()
+        (left / "definition.json").write_text("{}")
+    with opened(edge_folder) as engine:
+        assert engine._deployment.collections() == ["docs"]
+    assert not left.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told_and_does_not_hang(edge_folder: str) -> None:
+    code = f"""
+import os, funnelvec as fv
+engine = fv.connect("edge:{edge_folder}")
+table = engine.create("docs", dims=2)
+child = os.fork()
+if child == 0:
+    try:
+        table.count()
+    except fv.errors.EngineError as error:
+        os._exit(7 if "before the process was forked" in str(error) else 8)
+    os._exit(9)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert table.count() == 0
+engine.close()
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=60)
+
+
+def test_writes_are_flushed_on_a_timer(edge_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
+    flushed = threading.Event()
+    flush = EdgeDeployment.flush
+
+    def told(self: EdgeDeployment) -> None:
+        flush(self)
+        if not self._written:
+            flushed.set()
+
+    with opened(edge_folder) as engine:
+        table = engine.create("docs", dims=2)
+        monkeypatch.setattr(EdgeDeployment, "flush", told)
+        table.add([1], [[1, 2]])
+        assert flushed.wait(60)
+
+
+def test_errors_of_edge_are_ours(edge_folder: str) -> None:
+    with opened(edge_folder) as engine:
+        table = engine.create("docs", dims=2)
+        with pytest.raises(EngineError, match="Not existing vector"):
+            engine._deployment.query("docs", [models.QueryRequest(query=[1.0], using="nope")])
+        assert table.count() == 0
+
+
+LOAD = """
+import sys
+import numpy as np
+import funnelvec as fv
+
+folder, n, index = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "index"
+vectors = np.random.default_rng(2).normal(size=(n, {dims})).astype(np.float32)
+engine = fv.connect(f"edge:{{folder}}")
+table = engine.create("docs", dims={dims})
+table.add_resolution("8:f16")
+if index:
+    table.add_resolution("{dims}:f32", index=True)
+
+def told(done, all):
+    if index and done == all:
+        print("indexing", flush=True)
+    print(done, flush=True)
+
+table.load(vectors, ids=range(n), batch_size=250, progress=told)
+print("loaded", flush=True)
+sys.stdin.read()
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("stop", ["250", "2500", "4750", "indexing", "loaded"])
+def test_no_acknowledged_point_is_lost_by_kill_9(edge_folder: str, stop: str) -> None:
+    # Edge has something to build from 10,000 kB of vectors on.
+    n, dims = (11_000, 256) if stop == "indexing" else (5_000, DIMS)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            LOAD.format(dims=dims),
+            edge_folder,
+            str(n),
+            "index" if stop == "indexing" else "plain",
+        ],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    acknowledged = 0
+    for line in process.stdout:
+        word = line.strip()
+        if word == stop:
+            break
+        acknowledged = int(word) if word.isdigit() else acknowledged
+    process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read().split()  # what it said before it died
+    acknowledged = max([acknowledged, *(int(word) for word in [stop, *rest] if word.isdigit())])
+    assert process.wait() == -signal.SIGKILL
+    if process.stdin is not None:
+        process.stdin.close()
+    process.stdout.close()
+    with opened(edge_folder) as engine:
+        table = engine.table("docs")
+        assert acknowledged <= len(table) <= n
+        vectors = rows(n, dims)
+        report = table.load(vectors, ids=range(n), batch_size=250, upsert=not stop.isdigit())
+        assert report.rows + report.skipped == n
+        assert len(table) == n
+        table.create_funnel("docs_search", f"8:f16@1000 > {dims}:f32")
+        found = table.search_many(vectors[:: n // 100], k=1)
+        assert [hits[0].id for hits in found] == list(range(0, n, n // 100))
+        assert {status.coverage for status in table.status()} == {1.0}
+
+
+@pytest.mark.slow
+def test_an_index_is_built_and_used(edge_folder: str) -> None:
+    """Edge builds no graph over less than 10,000 kB of vectors."""
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(60, 256))
+    vectors = centres[rng.integers(60, size=12_000)] + 0.7 * rng.normal(size=(12_000, 256))
+    with opened(edge_folder) as engine:
+        table = engine.create("docs", dims=256)
+        table.load(vectors.astype(np.float32), ids=range(12_000))
+        deployment = engine._deployment
+        table.create_funnel("docs_search", "256:f32")
+        exact = table.measure_recall(sample=20)
+        assert exact.recall == 1.0
+        table.add_resolution("256:f32", index=True)
+        assert deployment._shards["docs"].info().indexed_vectors_count == 12_000
+        assert table.explain(vectors[0]).stages[0].access == "index hnsw"
+        walked = table.measure_recall(sample=20)
+        assert walked.recall > 0.9
