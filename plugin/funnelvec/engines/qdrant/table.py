@@ -20,6 +20,7 @@ from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
+from funnelvec.engines.qdrant.lacking import QdrantLacking
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.searching import QdrantSearching
@@ -34,7 +35,9 @@ from funnelvec.types import BaseCode, Judgments, Metric, Storage
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining):
+class QdrantTable(
+    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantLacking
+):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
