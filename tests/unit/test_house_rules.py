@@ -167,6 +167,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.postgres",
+        "calibration",  # the figures of relevance are measured on vectors, without an engine
         "bench",
     ),
     "entry": ("errors",),  # engines are imported when a URL asks for them

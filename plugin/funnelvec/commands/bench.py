@@ -18,14 +18,12 @@ _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = f"""\
+_EPILOG = f"""\
 examples:
   funnelvec bench --quick
   funnelvec bench load --quick
   funnelvec bench writes --quick
+  funnelvec bench --relevance --quick --data DIR
   funnelvec bench --quick --data vectors.npy --queries queries.npy
   funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
 
@@ -42,6 +40,11 @@ index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
 {_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument(
         "what",
         nargs="?",
@@ -55,6 +58,7 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
         action="store_true",
         help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
     )
+    _add_relevance(parser)
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
     parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
@@ -66,6 +70,17 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+    )
+
+
+def _add_relevance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--relevance",
+        action="store_true",
+        help="measure calibration on the open judged sets instead; --data is their folder",
+    )
+    parser.add_argument(
+        "--set", metavar="NAME", action="append", help="with --relevance: only this set (repeat)"
     )
 
 
@@ -81,10 +96,20 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
+    if args.relevance:
+        return _relevance(args)
+    if args.set:
+        usage_error(args, "--set goes with --relevance")
     if args.what == "load":
         return _run_load(args)
     if args.what == "writes":
         return _run_writes(args)
+    return _search(args)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -142,6 +167,31 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
     print()
     for line in report.lines():
         print(line)
+    return 0
+
+
+def _relevance(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from funnelvec.bench import relevance, relevance_report
+    from funnelvec.bench.relevance_data import SETS
+
+    if args.data is None:
+        usage_error(args, "--relevance needs the folder of the judged sets: --data DIR")
+    report = relevance.measure_relevance(
+        Path(args.data),
+        names=tuple(args.set or SETS),
+        halvings=relevance.QUICK if args.quick else relevance.HALVINGS,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    for section in relevance_report.sections(report):
+        print_table(section.head, section.rows, title=section.title)
+        print()
+    for line in relevance_report.missed(report):
+        print(f"missed: {line}")
     return 0
 
 
