@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +160,12 @@ def _compare(fit: Candidates, test: Candidates) -> Halving:
     """Everything about one fit half and one test half."""
     platt = fit_choice(fit, Choice())
     relevance, cutting = fit_recipe(fit), fit_recipe(fit, weighting="queries")
+    # For F1 the features of the relevance are weighed by query, for the miss also chosen so.
+    alike = [replace(choice, weighting="queries") for choice in relevance.choices]
     values = (
         _base(fit, test, platt)
         | _of_relevance(fit, test, relevance)
+        | _of_one_threshold(fit, test, fit_choice(fit, *alike))
         | _of_cutoffs(fit, test, cutting)
     )
     for measure, raw in (("pr_auc", "raw_pr_auc"), ("kept", "raw_kept"), ("brier", "platt_brier")):
@@ -208,18 +211,20 @@ def _of_relevance(fit: Candidates, test: Candidates, fitted: Fitted) -> dict[str
     }
 
 
-def _of_cutoffs(fit: Candidates, test: Candidates, fitted: Fitted) -> dict[str, float]:
-    """One threshold on the map that counts queries alike: by F1 and by miss."""
+def _of_one_threshold(fit: Candidates, test: Candidates, fitted: Fitted) -> dict[str, float]:
+    """The best threshold by F1 on a map that counts queries alike."""
     logits, labels = cross_fit(fit, *fitted.choices)
     there = fitted.corrected(test)
-    values = fitted.adapter.logits(there)
-    threshold = f1.best_threshold(logits, labels, fit.totals)
-    kept, miss = _certified(logits, labels, values, there.labels)
-    return {
-        "f1": _mean(metrics.macro_f1(values >= threshold, there.labels, test.totals)),
-        "kept": kept,
-        "miss": miss,
-    }
+    kept = fitted.adapter.logits(there) >= f1.best_threshold(logits, labels, fit.totals)
+    return {"f1": _mean(metrics.macro_f1(kept, there.labels, test.totals))}
+
+
+def _of_cutoffs(fit: Candidates, test: Candidates, fitted: Fitted) -> dict[str, float]:
+    """A certified threshold on a map that counts queries alike."""
+    logits, labels = cross_fit(fit, *fitted.choices)
+    there = fitted.corrected(test)
+    kept, miss = _certified(logits, labels, fitted.adapter.logits(there), there.labels)
+    return {"kept": kept, "miss": miss}
 
 
 def _certified(

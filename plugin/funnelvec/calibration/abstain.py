@@ -19,7 +19,7 @@ from funnelvec.errors import CalibrationError
 
 __all__ = ["AbstainHead", "fit_abstain"]
 
-_RIDGES = (1.0, 10.0, 100.0)
+_RIDGES = (1.0, 10.0, 50.0)
 _CLIP = 4.0
 _FEATURES = (*FEATURE_SETS["curve"], "gap", "gap1", "sd10", "sd")
 
@@ -104,14 +104,33 @@ def _fit(
 
 
 def _features(candidates: Candidates, projected: bool) -> Floats:
+    scores, bias, pull = candidates.scores, candidates.bias, candidates.pull
     shape = shape_features(
         _FEATURES,
-        candidates.scores,
-        raw_top=candidates.scores[:, 0],
+        scores,
+        raw_top=scores[:, 0],
         setting=candidates.setting,
         coherence=candidates.coherence,
     )
-    return np.concatenate([shape, candidates.place], axis=1) if projected else shape
+    # Scores less half of the hub bias: is the best hit still the best, and by how much?
+    fair = scores - 0.5 * bias
+    best_fair, best_pull = -np.sort(-fair, axis=1), -np.sort(-pull, axis=1)
+    columns = [
+        *(np.sqrt(np.maximum(scores[:, 0] - scores[:, rank], 0.0)) for rank in (1, 2, 4, 9)),
+        *(bias[:, 0], bias[:, :5].mean(axis=1), fair[:, 0]),
+        *(best_fair[:, 0] - best_fair[:, 1], best_fair[:, 0] - fair[:, 0]),
+        *(pull[:, 0], pull[:, 0] - pull[:, 1], best_pull[:, 0] - pull[:, 0]),
+        best_pull[:, :10].mean(axis=1),
+    ]
+    for temperature in (0.01, 0.02, 0.05, 0.1):
+        weights = np.exp((scores - scores[:, :1]) / temperature)
+        weights /= weights.sum(axis=1, keepdims=True)
+        columns += [weights[:, 0], -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=1)]
+    found = np.concatenate([shape, np.stack(columns, axis=1)], axis=1)
+    if not projected:
+        return found
+    outside = 1.0 - (candidates.place**2).sum(axis=1, keepdims=True)
+    return np.concatenate([found, candidates.place, outside], axis=1)
 
 
 def _design(values: Floats, means: Floats, scales: Floats) -> Floats:

@@ -22,7 +22,7 @@ CorrectionKind = Literal["raw", "hub", "hub+pull"]
 CORRECTIONS: tuple[CorrectionKind, ...] = get_args(CorrectionKind)
 
 #: So many queries pin down two weights.
-_ENOUGH = 300
+_ENOUGH = 150
 _RIDGE = 5.0
 
 

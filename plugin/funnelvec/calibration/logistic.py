@@ -89,7 +89,7 @@ def fit_lines(
                 break
             size /= 2.0
         theta, state = trial, new
-        if size * float(np.abs(step).max()) < 1e-6:
+        if size * float(np.abs(step).max()) < 1e-5:
             result: Floats = theta.reshape(2, width)
             return result
     raise CalibrationError(

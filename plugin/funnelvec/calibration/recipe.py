@@ -26,7 +26,7 @@ from funnelvec.calibration.logistic import Floats
 __all__ = ["Choice", "Fitted", "Tried", "cross_fit", "fit_choice", "fit_recipe"]
 
 #: Queries that the choice is made on; a choice needs fewer than the fit.
-_ENOUGH = 300
+_ENOUGH = 200
 _STRENGTHS = (0.6, 1.5, 2.0)
 #: So many of the best choices are averaged: they are close, and their mean is steadier than each.
 _BLENDED = 3

@@ -87,7 +87,7 @@ def _add_relevance(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     try:
-        from funnelvec import bench
+        import funnelvec.bench  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("funnelvec"):
             raise
