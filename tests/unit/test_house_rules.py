@@ -33,7 +33,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "calibration": ("errors", "types", "calibration"),
     "doctor": ("errors", "types", "resolution", "codes", "doctor"),
     "engines.protocols": ("types", "reports", "doctor.diagnosis"),
-    "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
+    "engines.base": (*VALUES, "calibration.base", "calibration.certificate", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -44,7 +44,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.options",
     ),
-    "engines.asking": (*VALUES, "engines.base", "engines.checks", "engines.options"),
+    "engines.asking": (
+        *VALUES,
+        "engines.base",
+        "engines.checks",
+        "engines.options",
+        "engines.keys",
+    ),
     "engines.progress": ("errors", "types", "reports", "engines.base"),
     "engines.masks": VALUES,
     "engines.store": (
@@ -65,6 +71,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.keys",
+        "engines.store",
+    ),
+    "engines.memory_certifying": (
+        *VALUES,
+        "calibration",
+        "engines.asking",
+        "engines.checks",
+        "engines.keys",
+        "engines.recall",
         "engines.store",
     ),
     "engines.memory_observing": (
@@ -116,6 +131,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.asking",
         "engines.keys",
         "engines.memory_searching",
+        "engines.memory_certifying",
         "engines.loads",
         "engines.memory_loading",
         "engines.memory_examining",

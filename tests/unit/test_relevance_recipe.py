@@ -11,6 +11,7 @@ import pytest
 from funnelvec.calibration import f1, metrics
 from funnelvec.calibration.abstain import fit_abstain
 from funnelvec.calibration.adapter import Adapter, blend, fit_adapter, pair_weights
+from funnelvec.calibration.beta import BetaMap, fit_beta
 from funnelvec.calibration.candidates import Candidates, folds
 from funnelvec.calibration.corpus import CorpusStats, hub_bias, pull
 from funnelvec.calibration.correction import Correction, correct, fit_correction
@@ -316,3 +317,39 @@ def test_the_bootstrap_draws_queries() -> None:
     per_query = np.arange(50, dtype=np.float64)
     low, high = metrics.bootstrap(lambda drawn: float(per_query[drawn].mean()), 50)
     assert low < 24.5 < high and high - low < 12
+
+
+# -- beta calibration ------------------------------------------------------------------------------
+
+
+def test_beta_calibration_finds_the_map_that_was_applied() -> None:
+    rng = np.random.default_rng(8)
+    logits = rng.normal(-1, 2, 60_000)
+    truth = BetaMap(0.6, 1.7, -0.3)
+    found = fit_beta(logits, rng.random(60_000) < sigmoid(truth.apply(logits)))
+    np.testing.assert_allclose([found.a, found.b, found.c], [0.6, 1.7, -0.3], atol=0.08)
+    np.testing.assert_allclose(BetaMap().apply(logits), logits, atol=1e-12)
+
+
+def test_coefficients_of_a_beta_map_are_never_negative_and_it_rises() -> None:
+    rng = np.random.default_rng(9)
+    logits = rng.normal(0, 3, 5_000)
+    # Flat, then steep: without the rule `a` would be negative.
+    labels = rng.random(5_000) < np.where(
+        logits > 1, sigmoid(2 * logits), 0.35 - 0.02 * np.tanh(logits)
+    )
+    found = fit_beta(logits, labels)
+    assert found.a >= 0 and found.b >= 0
+    assert (np.diff(found.apply(np.linspace(-20, 20, 500))) >= 0).all()
+    with pytest.raises(CalibrationError, match="swapped"):
+        fit_beta(logits, rng.random(5_000) < sigmoid(-2 * logits))
+    for wrong in ((-0.1, 1.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, float("nan"))):
+        with pytest.raises(CalibrationError):
+            BetaMap(*wrong)
+
+
+def test_a_beta_map_is_inverted() -> None:
+    found = BetaMap(0.4, 2.0, 0.7)
+    for logit in (-30.0, -2.0, 0.0, 5.0):
+        assert float(found.apply(np.array(found.invert(logit)))) == pytest.approx(logit, abs=1e-9)
+    assert BetaMap(0.0, 1.0, 0.5).invert(0.0) == -float("inf")

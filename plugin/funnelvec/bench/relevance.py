@@ -198,9 +198,9 @@ def _base(fit: Candidates, test: Candidates, platt: Fitted) -> dict[str, float]:
 def _of_relevance(fit: Candidates, test: Candidates, fitted: Fitted) -> dict[str, float]:
     """The map that says relevance, and the expected-F1 rule on it."""
     logits, labels = cross_fit(fit, *fitted.choices)
-    share = f1.fit_share(sigmoid(logits), labels, fit.totals)
+    share = f1.fit_share(sigmoid(fitted.finish.apply(logits)), labels, fit.totals)
     there = fitted.corrected(test)
-    relevance = sigmoid(fitted.adapter.logits(there))
+    relevance = sigmoid(fitted.logits(test))
     kept = f1.keep_first(f1.expected_f1_sizes(relevance, share), relevance.shape[1])
     return {
         "best_f1": _mean(metrics.macro_f1(kept, there.labels, test.totals)),

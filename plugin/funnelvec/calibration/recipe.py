@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.adapter import Adapter, Weighting, blend, fit_adapter, pair_weights
+from funnelvec.calibration.beta import BetaMap, fit_beta
 from funnelvec.calibration.candidates import Candidates, folds
 from funnelvec.calibration.correction import (
     CORRECTIONS,
@@ -27,6 +28,7 @@ __all__ = ["Choice", "Fitted", "Tried", "cross_fit", "fit_choice", "fit_recipe"]
 
 #: Queries that the choice is made on; a choice needs fewer than the fit.
 _ENOUGH = 200
+_UNCHANGED = BetaMap()
 _STRENGTHS = (0.6, 1.5, 2.0)
 #: So many of the best choices are averaged: they are close, and their mean is steadier than each.
 _BLENDED = 3
@@ -73,6 +75,8 @@ class Fitted:
         What was chosen: of several, the adapter is the mean. They share the correction.
     correction, adapter
         What was fitted.
+    finish
+        What corrects the log-odds at the end, fitted to those of held-out queries.
     tried
         Every choice that was compared, in the order of trying.
     """
@@ -80,6 +84,7 @@ class Fitted:
     choices: tuple[Choice, ...]
     correction: Correction
     adapter: Adapter
+    finish: BetaMap = _UNCHANGED
     tried: tuple[Tried, ...] = ()
 
     def corrected(self, candidates: Candidates) -> Corrected:
@@ -88,7 +93,7 @@ class Fitted:
 
     def logits(self, candidates: Candidates) -> Floats:
         """Return the log-odds of relevance, (n, K), in the order of `corrected`."""
-        return self.adapter.logits(self.corrected(candidates))
+        return self.finish.apply(self.adapter.logits(self.corrected(candidates)))
 
 
 #: Corrections that are fitted already, by fold and kind: most choices share them.
@@ -178,7 +183,10 @@ def fit_recipe(candidates: Candidates, *, weighting: Weighting = "pairs", seed: 
             if (features, ridge) != ("shape", _RIDGES[1]):
                 attempt(Choice(kind, strength, features, ridge, weighting))
     fitted = fit_choice(candidates, *_winners(tried), seed=seed)
-    return Fitted(fitted.choices, fitted.correction, fitted.adapter, tuple(tried))
+    finish = _UNCHANGED
+    if weighting == "pairs" and fitted.choices != (plain,):
+        finish = fit_beta(*cross_fit(candidates, *fitted.choices, seed=seed), seed=seed)
+    return replace(fitted, finish=finish, tried=tuple(tried))
 
 
 def _winners(tried: list[Tried]) -> list[Choice]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.calibration.certificate import Certificate
 from funnelvec.engines.protocols import Examined, Loading, Observed, Progress
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
@@ -22,6 +23,7 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
+    Cutoff,
     Hit,
     Judgments,
     Metric,
@@ -219,6 +221,7 @@ class Table(Loading, Observed, Examined, Protocol):
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         after: After | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` rows most similar to `query`, best first, ties by key.
@@ -239,6 +242,9 @@ class Table(Loading, Observed, Examined, Protocol):
             Where the answer begins: behind this hit, the last of the page before, or its
             ``cursor``. Pages go on through the rows that reach the last stage, and are empty
             behind the last of them.
+        cutoff
+            "certified" leaves out rows below the score that `certify` found. Its promise is about
+            answers of at least its `k` rows without a filter, and nothing less is asked with it.
         funnel
             Name of the funnel; None means ``<table>_search``.
 
@@ -249,7 +255,8 @@ class Table(Loading, Observed, Examined, Protocol):
         NotFound
             If the funnel does not exist.
         NotCalibrated
-            If `min_relevance` is given and the funnel has no calibration.
+            If `min_relevance` is given and the funnel has no calibration, or a certified `cutoff`
+            and it has no certificate.
         """
 
     def search_many(
@@ -259,6 +266,7 @@ class Table(Loading, Observed, Examined, Protocol):
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Answer several queries in one call: what `search` gives for each, in their order.
@@ -280,6 +288,37 @@ class Table(Loading, Observed, Examined, Protocol):
         CalibrationError
             If the judgments are too few, or scores do not rise with relevance. Judged rows that
             the table does not have (any more) are left out.
+        """
+
+    def certify(
+        self,
+        judgments: Judgments,
+        *,
+        max_miss: float = 0.05,
+        k: int | None = None,
+        funnel: str | None = None,
+    ) -> Certificate:
+        """Find the cutoff that loses at most a share of the relevant rows, and promise it.
+
+        On average over new queries that come from where the judged ones came, the stages of the
+        funnel and the cutoff together lose at most `max_miss` of a query's relevant rows among the
+        exact top `k`. Rows that nobody judged count as not relevant. Void when the funnel or its
+        calibration changes.
+
+        Parameters
+        ----------
+        judgments
+            Of whole queries: at least ``1 / max_miss - 1`` of them.
+        k
+            Default: 100, or as many rows as reach the last stage if those are fewer.
+
+        Raises
+        ------
+        NotCalibrated
+            If the funnel has no calibration.
+        CalibrationError
+            If there are too few queries, or the stages alone lose too much; the message says how
+            many are needed, or what can be promised.
         """
 
 
