@@ -42,8 +42,10 @@ class RelevanceSet:
     intents: npt.NDArray[np.int64] | None = None
 
 
-def load_set(name: str, folder: Path) -> RelevanceSet:
+def load_set(name: str, folder: Path, *, limit: int | None = None) -> RelevanceSet:
     """Read one of `SETS` from the folder of the open evaluation data.
+
+    With a `limit`, no more than so many of its queries, spread over all of them.
 
     Raises
     ------
@@ -51,12 +53,12 @@ def load_set(name: str, folder: Path) -> RelevanceSet:
         If there is no such set, or one of its files is not there.
     """
     loaders: dict[str, Callable[[Path], RelevanceSet]] = {
-        "csfcube": lambda at: _graded(name, at / "csfcube", 1, "f16"),
-        "csfcube grade 2": lambda at: _graded(name, at / "csfcube", 2, "f16"),
-        "dbpedia_entity": lambda at: _graded(name, at / "dbpedia_entity", 1, "i8"),
-        "clinc": lambda at: _clinc(name, at / "clinc", imbalanced=False),
-        "clinc imbalanced": lambda at: _clinc(name, at / "clinc", imbalanced=True),
-        "squad": lambda at: _squad(name, at / "squad"),
+        "csfcube": lambda at: _graded(name, at / "csfcube", 1, "f16", limit=limit),
+        "csfcube grade 2": lambda at: _graded(name, at / "csfcube", 2, "f16", limit=limit),
+        "dbpedia_entity": lambda at: _graded(name, at / "dbpedia_entity", 1, "i8", limit=limit),
+        "clinc": lambda at: _clinc(name, at / "clinc", imbalanced=False, limit=limit),
+        "clinc imbalanced": lambda at: _clinc(name, at / "clinc", imbalanced=True, limit=limit),
+        "squad": lambda at: _squad(name, at / "squad", limit=limit),
     }
     if name not in loaders:
         raise InvalidInput(f"there is no judged set {name!r}; choose from {', '.join(SETS)}")
@@ -83,6 +85,11 @@ def _columns(path: Path, *names: str) -> list[npt.NDArray[Any]]:
     return [np.array(table[name]) for name in names]
 
 
+def _some(n: int, limit: int | None) -> npt.NDArray[np.intp]:
+    size = n if limit is None else min(limit, n)
+    return np.linspace(0, n - 1, size).astype(np.intp)
+
+
 def _collect(
     rows: npt.NDArray[np.float32],
     queries: npt.NDArray[np.float32],
@@ -91,18 +98,19 @@ def _collect(
     return Candidates.collect(rows, queries, relevant, stats=CorpusStats.measure(rows))
 
 
-def _graded(name: str, folder: Path, grade: int, code: str) -> RelevanceSet:
+def _graded(name: str, folder: Path, grade: int, code: str, *, limit: int | None) -> RelevanceSet:
     rows = _vectors(folder / f"docs.minilm384.{code}.npy")
     queries = _vectors(folder / "queries.minilm384.f16.npy")
     judged = np.loadtxt(folder / "qrels.tsv", skiprows=1, dtype=np.int64, delimiter="\t")
     judged = judged[judged[:, 2] >= grade]
-    relevant = [judged[judged[:, 0] == i, 1] for i in range(len(queries))]
+    some = _some(len(queries), limit)
+    relevant = [judged[judged[:, 0] == i, 1] for i in some]
     return RelevanceSet(
-        name, _collect(rows, queries, relevant), judged=np.ones(len(queries), dtype=np.bool_)
+        name, _collect(rows, queries[some], relevant), judged=np.ones(len(some), dtype=np.bool_)
     )
 
 
-def _clinc(name: str, folder: Path, *, imbalanced: bool) -> RelevanceSet:
+def _clinc(name: str, folder: Path, *, imbalanced: bool, limit: int | None) -> RelevanceSet:
     vectors = _vectors(folder / "minilm384.f16.npy")
     intent, split, outside, subset = _columns(
         folder / "texts.parquet", "intent", "split", "oos", "train_imbalanced"
@@ -112,30 +120,32 @@ def _clinc(name: str, folder: Path, *, imbalanced: bool) -> RelevanceSet:
     inside = (split == "train") & ~outside
     if imbalanced:
         inside &= subset
-    asked = split == "test"
+    asked = np.flatnonzero(split == "test")
+    asked = asked[_some(len(asked), limit)]
     rows = numbers[inside]
     relevant = [np.flatnonzero((rows == wanted) & (wanted >= 0)) for wanted in numbers[asked]]
     return RelevanceSet(
         name,
         _collect(vectors[inside], vectors[asked], relevant),
-        judged=np.ones(int(asked.sum()), dtype=np.bool_),
+        judged=np.ones(len(asked), dtype=np.bool_),
         answered=~outside[asked],
         intents=numbers[asked],
     )
 
 
-def _squad(name: str, folder: Path) -> RelevanceSet:
+def _squad(name: str, folder: Path, *, limit: int | None) -> RelevanceSet:
     gold, answerable = _columns(folder / "questions.parquet", "gold_pid", "answerable")
+    some = _some(len(gold), limit)
     candidates = _collect(
         _vectors(folder / "paragraphs.minilm384.f16.npy"),
-        _vectors(folder / "questions.minilm384.f16.npy"),
-        [np.array([place], dtype=np.int64) for place in gold],
+        _vectors(folder / "questions.minilm384.f16.npy")[some],
+        [np.array([place], dtype=np.int64) for place in gold[some]],
     )
     # Of all questions, whether an answer exists or not: is the nearest paragraph the one that
     # the question was written about?
     return RelevanceSet(
         name,
         candidates,
-        judged=answerable.astype(np.bool_),
+        judged=answerable[some].astype(np.bool_),
         answered=candidates.labels[:, 0].copy(),
     )
