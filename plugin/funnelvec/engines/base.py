@@ -14,8 +14,15 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
-from funnelvec.calibration.certificate import Certificate
-from funnelvec.engines.protocols import Examined, Loading, Observed, Progress
+from funnelvec.engines.certifying import Certifying
+from funnelvec.engines.protocols import (
+    Examined,
+    Loading,
+    Observed,
+    Progress,
+    Rotating,
+    Windowed,
+)
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -63,7 +70,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Loading, Observed, Examined, Protocol):
+class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -288,37 +295,6 @@ class Table(Loading, Observed, Examined, Protocol):
         CalibrationError
             If the judgments are too few, or scores do not rise with relevance. Judged rows that
             the table does not have (any more) are left out.
-        """
-
-    def certify(
-        self,
-        judgments: Judgments,
-        *,
-        max_miss: float = 0.05,
-        k: int | None = None,
-        funnel: str | None = None,
-    ) -> Certificate:
-        """Find the cutoff that loses at most a share of the relevant rows, and promise it.
-
-        On average over new queries that come from where the judged ones came, the stages of the
-        funnel and the cutoff together lose at most `max_miss` of a query's relevant rows among the
-        exact top `k`. Rows that nobody judged count as not relevant. Void when the funnel or its
-        calibration changes.
-
-        Parameters
-        ----------
-        judgments
-            Of whole queries: at least ``1 / max_miss - 1`` of them.
-        k
-            Default: 100, or as many rows as reach the last stage if those are fewer.
-
-        Raises
-        ------
-        NotCalibrated
-            If the funnel has no calibration.
-        CalibrationError
-            If there are too few queries, or the stages alone lose too much; the message says how
-            many are needed, or what can be promised.
         """
 
 
