@@ -129,20 +129,28 @@ def _halve(data: RelevanceSet, seed: int) -> Halving:
         return result
     places = np.random.default_rng(seed).permutation(len(data.candidates))
     half = len(places) // 2
-    return Halving(result.values | _abstention(data, places[:half], places[half:]), result.choices)
+    values = result.values | _abstention(data, places[:half], places[half:])
+    if data.intents is not None:
+        values["abstain_auc_unseen"] = _abstention(data, *_apart(data, seed))["abstain_auc"]
+    return Halving(values, result.choices)
 
 
 def _unseen(data: RelevanceSet, seed: int) -> Halving:
-    """No intent of the test half occurs in the fit half; queries without one are halved freely."""
+    """The same where no intent of the test half occurs in the fit half."""
+    fit, test = _apart(data, seed)
+    result = _compare(data.candidates.take(fit), data.candidates.take(test))
+    return Halving(result.values | _abstention(data, fit, test), result.choices)
+
+
+def _apart(data: RelevanceSet, seed: int) -> tuple[Ints, Ints]:
+    """Halves without a common intent; queries without one are halved freely."""
     assert data.intents is not None
     rng = np.random.default_rng(seed)
     intents = rng.permutation(np.unique(data.intents[data.intents >= 0]))
     fit = np.isin(data.intents, intents[: len(intents) // 2])
     outside = rng.permutation(np.flatnonzero(data.intents < 0))
     fit[outside[: len(outside) // 2]] = True
-    places = np.flatnonzero(fit), np.flatnonzero(~fit)
-    result = _compare(*(data.candidates.take(each) for each in places))
-    return Halving(result.values | _abstention(data, *places), result.choices)
+    return np.flatnonzero(fit), np.flatnonzero(~fit)
 
 
 def _abstention(data: RelevanceSet, fit: Ints, test: Ints) -> dict[str, float]:
