@@ -27,6 +27,7 @@ __all__ = [
     "BaseCode",
     "Code",
     "ColumnKind",
+    "Cutoff",
     "Hit",
     "Judgments",
     "Key",
@@ -68,6 +69,9 @@ Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
 
 #: Where Postgres keeps a resolution: in a column of the table, or in a table beside it.
 Storage: TypeAlias = Literal["column", "side"]
+
+#: Where a search is cut off, beside a relevance: at the score that was certified.
+Cutoff: TypeAlias = Literal["certified"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 

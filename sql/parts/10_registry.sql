@@ -67,6 +67,8 @@ create table if not exists funnelvec.funnels (
     pending text,
     created_at timestamptz not null default pg_catalog.now(),
     logging jsonb,
+    -- What was certified of this funnel (74_certificate); void when the funnel or its calibration is another.
+    certificate jsonb,
     primary key (table_name, name)
 );
 

@@ -36,7 +36,7 @@ begin
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
             where k.version is not null),
-        'logging', f.logging) || funnelvec._window_definition(f);
+        'logging', f.logging, 'certificate', f.certificate) || funnelvec._window_definition(f);
 end
 $body$;
 
@@ -226,6 +226,7 @@ $text$ end,
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
         funnelvec._cutoff_sql(calibration, 'min_relevance'))
+    || funnelvec._body_certified(f)
     || funnelvec._body_after(f)
     || format(
         E'    if filter is not null then\n        _fv_where := '' and ('' || funnelvec._filter_sql(%L, filter) || '')'';\n    end if;\n',

@@ -32,7 +32,7 @@ begin
     end if;
     select k.name into reserved
     from funnelvec._key(f.table_name) as k
-    where k.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after') or k.name like '\_fv\_%'
+    where k.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after', 'cutoff') or k.name like '\_fv\_%'
     limit 1;
     if reserved is not null then
         raise exception using
@@ -83,7 +83,7 @@ begin
     perform funnelvec._returned(f);
     select r.name into taken
     from unnest(f.returns) as r (name)
-    where r.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after') or r.name like '\_fv\_%'
+    where r.name in ('score', 'relevance', 'query', 'k', 'min_relevance', 'filter', 'after', 'cutoff') or r.name like '\_fv\_%'
         or r.name in (select k.name from funnelvec._key(f.table_name) as k)
     group by r.name
     union all
@@ -94,7 +94,7 @@ begin
             errcode = 'FV008',
             message = format('the search function can''t return the column %L of %s: it has that name already', taken, f.table_name),
             hint = 'The key is returned anyway; leave out what is named twice, and rename a column called score, relevance, query, k, '
-                'min_relevance, filter, after or _fv_...';
+                'min_relevance, filter, after, cutoff or _fv_...';
     end if;
 end
 $body$;
@@ -260,11 +260,11 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select
-        array['query', 'k', 'min_relevance', 'filter', 'after']
+        array['query', 'k', 'min_relevance', 'filter', 'after', 'cutoff']
             || case when funnelvec._maps_key(f) is not null then array['_fv_mapped', '_fv_maps'] end || array_agg(k.name order by k.ordinal)
             || array(select r.name from funnelvec._returned(f) as r order by r.ordinal) || array['score', 'relevance'],
         array[(funnelvec._base(f.table_name, f.column_name)).type::regtype::oid, 'int4'::regtype, 'float8'::regtype, 'jsonb'::regtype,
-                'jsonb'::regtype]
+                'jsonb'::regtype, 'text'::regtype]
             || case when funnelvec._maps_key(f) is not null
                 then array[to_regtype(funnelvec._vector_schema() || '.vector[]')::oid, 'text'::regtype::oid] end
             || array_agg(a.atttypid order by k.ordinal)
@@ -286,7 +286,7 @@ declare
     shape record := funnelvec._function_shape(f);
     definition text := format(
         E'create or replace function %s(query %s, k integer default 10, min_relevance double precision default null, '
-        'filter jsonb default null, after jsonb default null%s)\nreturns table (%s%s, score double precision, relevance double precision)\n'
+        'filter jsonb default null, after jsonb default null, cutoff text default null%s)\nreturns table (%s%s, score double precision, relevance double precision)\n'
         'language plpgsql %s\nset search_path = pg_catalog, pg_temp\nas %L',
         funnelvec._function_name(f), base.type,
         -- Whoever has mapped the query says so; nobody has to.
@@ -343,5 +343,5 @@ end
 $body$;
 
 comment on function funnelvec.create_funnel(text, regclass, text, text, boolean, boolean, text, text, text[])
-    is 'create a funnel and its search function, such as products_search(query, k, min_relevance, filter, after)';
+    is 'create a funnel and its search function, such as products_search(query, k, min_relevance, filter, after, cutoff)';
 comment on function funnelvec.drop_funnel(text) is 'drop a funnel and its search function';

@@ -192,7 +192,7 @@ begin
     cross join lateral funnelvec._statement(
         f, exact, format('$1::%s', base.type), null, '$2', '''-infinity''', upto => i) as u;
     -- With all of its arguments: a function of the same name with two would be the better match for two.
-    search_statement := format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, $3::jsonb, null::jsonb) as t)',
+    search_statement := format('select array(select row(%s)::text from %s($1::%s, $2, null::double precision, $3::jsonb, null::jsonb, null::text) as t)',
         (select string_agg(format('t.%I', n.name), ', ' order by n.ordinal) from funnelvec._key(f.table_name) as n),
         funnelvec._function_name(f), base.type);
     -- Queries of a measurement are nobody's; they don't go into the log that the next one is made with.

@@ -107,6 +107,7 @@ begin
         from jsonb_array_elements_text(nullif(said -> 'returns', 'null')) with ordinality as r (name, ordinal));
     f.created_at := now();
     f.logging := nullif(said -> 'logging', 'null');
+    f.certificate := nullif(said -> 'certificate', 'null');
     calibration := nullif(said -> 'calibration', 'null');
 exception when data_exception then
     f := null;

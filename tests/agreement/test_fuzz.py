@@ -121,6 +121,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "after": lambda rng: rng.choice(
             [None, {"score": 0.5, "key": [7]}, '{"score": 0.5, "key": [7]}']
         ),
+        "cutoff": lambda rng: rng.choice([None, None, "certified"]),
         "funnel": lambda rng: rng.choice([None, "products_search"]),
     },
     "search_many": {
@@ -128,6 +129,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "k": lambda rng: rng.randint(1, 20),
         "min_relevance": lambda rng: rng.choice([None, 0.5]),
         "filter": lambda rng: rng.choice([None, filter_of(rng)]),
+        "cutoff": lambda rng: rng.choice([None, "certified"]),
         "funnel": lambda _: None,
     },
     "explain": {
@@ -260,9 +262,16 @@ def judge(table: Any, rng: random.Random) -> None:
     given = [np.ones((n, DIMS), np.float32), list(range(n)), np.zeros(n, bool)]
     if rng.random() < 0.8:
         given[rng.randrange(3)] = anything(rng)
-    table.calibrate(
-        fv.Judgments(*given), funnel=rng.choice([None, "products_search", anything(rng)])
-    )
+    funnel = rng.choice([None, "products_search", anything(rng)])
+    if rng.random() < 0.5:
+        table.calibrate(fv.Judgments(*given), funnel=funnel)
+    else:
+        table.certify(
+            fv.Judgments(*given),
+            max_miss=rng.choice([0.05, 0.5, anything(rng)]),
+            k=rng.choice([None, 5, anything(rng)]),
+            funnel=funnel,
+        )
 
 
 def opened(engine: Any, rng: random.Random) -> None:

@@ -21,7 +21,7 @@ from tests.install.sources import NOW, answer, registry, seed
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-SEARCH = "public.items_search(public.vector,integer,double precision,jsonb,jsonb)"
+SEARCH = "public.items_search(public.vector,integer,double precision,jsonb,jsonb,text)"
 
 EVERYTHING = """
 select format('%I.%I.%I %s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod))

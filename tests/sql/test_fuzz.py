@@ -210,6 +210,12 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "funnel": lambda _: ["f", "f", *WORDS],
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
     },
+    "funnelvec.certify": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
+        "max_miss": lambda _: FLOATS,
+        "k": lambda _: NUMBERS,
+    },
     "funnelvec.relevance": {
         "funnel": lambda _: ["f", "f", *WORDS],
         "score": lambda _: FLOATS,
@@ -235,6 +241,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
+        "cutoff": lambda _: ["certified", *WORDS],
     },
     "scanned": {
         "query": vector_texts,
@@ -242,6 +249,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
+        "cutoff": lambda _: ["certified", *WORDS],
     },
 }
 REQUIRED = {
@@ -250,7 +258,7 @@ REQUIRED = {
     "funnelvec.add_window": 4, "funnelvec.drop_window": 4,
     "funnelvec.drop_rotation": 3,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
-    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
+    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.certify": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
 }  # fmt: skip
 #: Searches are what users call most, so they get the larger share.
 WEIGHTS = {
@@ -285,7 +293,8 @@ FURNITURE = f"""
     create table empty_judgments (like judgments);
     create table odd_judgments as select query, id, relevant from judgments;
     insert into odd_judgments values (null, 1, true), ('[0,0,0,0,0,0,0,0]', 2, null);
-    select funnelvec.calibrate('f', 'judgments')
+    select funnelvec.calibrate('f', 'judgments');
+    select funnelvec.certify('f', 'judgments', 0.5)
 """
 
 #: Everything that a call may write, in one row.

@@ -35,7 +35,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "fitting.report": ("types",),
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
-    "engines.base": (*VALUES, "calibration.base", "engines.protocols"),
+    "engines.certifying": (),
+    "engines.base": (*VALUES, "calibration.base", "engines.certifying", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -46,7 +47,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.options",
     ),
-    "engines.asking": (*VALUES, "engines.base", "engines.checks", "engines.options"),
+    "engines.asking": (
+        *VALUES,
+        "engines.base",
+        "engines.checks",
+        "engines.options",
+        "engines.keys",
+    ),
     "engines.progress": ("errors", "types", "reports", "engines.base"),
     "engines.rotating": (
         *VALUES,
@@ -74,6 +81,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.keys",
+        "engines.store",
+    ),
+    "engines.memory_certifying": (
+        *VALUES,
+        "calibration",
+        "engines.asking",
+        "engines.checks",
+        "engines.keys",
+        "engines.recall",
         "engines.store",
     ),
     "engines.memory_observing": (
@@ -134,6 +150,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.asking",
         "engines.keys",
         "engines.memory_searching",
+        "engines.memory_certifying",
         "engines.loads",
         "engines.memory_loading",
         "engines.memory_examining",
@@ -209,6 +226,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.postgres",
+        "calibration",  # the figures of relevance are measured on vectors, without an engine
         "bench",
     ),
     "entry": ("errors",),  # engines are imported when a URL asks for them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.calibration.certificate import Certificate
 from funnelvec.calibration.platt import Line, PlattCalibration, fit_platt
 
-__all__ = ["Calibration", "Line", "PlattCalibration", "fit_platt"]
+__all__ = ["Calibration", "Certificate", "Line", "PlattCalibration", "fit_platt"]

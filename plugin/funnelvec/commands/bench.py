@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from funnelvec.commands.bench_relevance import add_relevance, run_relevance
 from funnelvec.commands.output import print_json, print_table, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
@@ -20,13 +21,13 @@ _WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 
 _CODE_ROWS, _CODE_QUERIES = 20_000, 300
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
-
 _EPILOG = f"""\
 examples:
   funnelvec bench --quick
   funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
+  funnelvec bench --relevance --quick --data DIR
   funnelvec bench --quick --data vectors.npy --queries queries.npy
   funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
 
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: search",
     )
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
+    add_relevance(parser)
     _add_filtered_arguments(parser)
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
@@ -128,6 +130,10 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
+    if args.relevance:
+        return run_relevance(args)
+    if args.set:
+        usage_error(args, "--set goes with --relevance")
     other = {"load": _run_load, "writes": _run_writes}.get(args.what)
     if other is not None:
         return other(args)

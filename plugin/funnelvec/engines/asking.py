@@ -12,13 +12,22 @@ import numpy.typing as npt
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import After
+from funnelvec.engines.keys import plain
 from funnelvec.errors import InvalidInput
-from funnelvec.types import BaseCode, Hit, KeyPart
+from funnelvec.types import BaseCode, Cutoff, Hit, KeyPart
 
-__all__ = ["RESERVED", "Place", "check_after", "check_many", "check_returns"]
+__all__ = [
+    "RESERVED",
+    "Place",
+    "check_after",
+    "check_cutoff",
+    "check_many",
+    "check_max_miss",
+    "check_returns",
+]
 
 #: Names that the search function has taken, so that no column it returns may have them.
-RESERVED = ("score", "relevance", "query", "k", "min_relevance", "filter", "after")
+RESERVED = ("score", "relevance", "query", "k", "min_relevance", "filter", "after", "cutoff")
 
 _FORM = 'the last Hit of the page before, its .cursor, or {"score": 0.93, "key": [17]}'
 
@@ -106,3 +115,35 @@ def check_returns(returns: Sequence[str]) -> list[str]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
         raise InvalidInput(f"returns is a list of names of columns, not {given!r:.100}")
     return [checks.check_name(name, "the name of a column to return") for name in given]
+
+
+def check_cutoff(cutoff: Cutoff | None, *, min_relevance: float | None) -> Cutoff | None:
+    """Return the cutoff of a search.
+
+    Raises
+    ------
+    InvalidInput
+        If it is of another name, or `min_relevance` is given too.
+    """
+    given: Any = cutoff
+    if given is None:
+        return None
+    if not isinstance(given, str) or given != "certified":
+        raise InvalidInput(f"cutoff must be 'certified' or None, not {cutoff!r:.100}")
+    if min_relevance is not None:
+        raise InvalidInput("give min_relevance or cutoff='certified', not both")
+    return "certified"
+
+
+def check_max_miss(max_miss: float) -> float:
+    """Return the share of relevant rows that may be lost.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a number between 0 and 1.
+    """
+    value: Any = plain(max_miss)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise InvalidInput(f"max_miss must be a share between 0 and 1, not {max_miss!r:.100}")
+    return float(value)

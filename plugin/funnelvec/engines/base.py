@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
+from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -29,6 +30,7 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
+    Cutoff,
     Hit,
     Judgments,
     Metric,
@@ -68,7 +70,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -226,6 +228,7 @@ class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         after: After | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` rows most similar to `query`, best first, ties by key.
@@ -246,6 +249,9 @@ class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
             Where the answer begins: behind this hit, the last of the page before, or its
             ``cursor``. Pages go on through the rows that reach the last stage, and are empty
             behind the last of them.
+        cutoff
+            "certified" leaves out rows below the score that `certify` found. Its promise is about
+            answers of at least its `k` rows without a filter, and nothing less is asked with it.
         funnel
             Name of the funnel; None means ``<table>_search``.
 
@@ -256,7 +262,8 @@ class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
         NotFound
             If the funnel does not exist.
         NotCalibrated
-            If `min_relevance` is given and the funnel has no calibration.
+            If `min_relevance` is given and the funnel has no calibration, or a certified `cutoff`
+            and it has no certificate.
         """
 
     def search_many(
@@ -266,6 +273,7 @@ class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Answer several queries in one call: what `search` gives for each, in their order.

@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from funnelvec import filters
 from funnelvec.engines import checks
-from funnelvec.engines.asking import RESERVED, check_after, check_many, check_returns
+from funnelvec.engines.asking import RESERVED, check_after, check_cutoff, check_many, check_returns
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.store import NamedFunnel, Step, Store
 from funnelvec.errors import Conflict, NotCalibrated, NotFound
-from funnelvec.types import Hit
+from funnelvec.types import Cutoff, Hit
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.resolution import Resolution
     from funnelvec.types import BaseCode, Metric
 
@@ -34,6 +34,7 @@ class Asked:
     min_relevance: float | None
     filter: Mapping[str, Any] | None
     after: After | None = None
+    cutoff: Cutoff | None = None
 
 
 class MemorySearching:
@@ -44,6 +45,7 @@ class MemorySearching:
         dims: int
         _store: Store
         _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
+        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
@@ -59,10 +61,11 @@ class MemorySearching:
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         after: After | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` most similar rows."""
-        asked = Asked(k, min_relevance, filter, after)
+        asked = Asked(k, min_relevance, filter, after, cutoff)
         return self._search(self._funnel(funnel), query, asked)[0]
 
     def search_many(
@@ -72,12 +75,13 @@ class MemorySearching:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query."""
         named = self._funnel(funnel)
         matrix = check_many(queries, dims=self.dims, code=self.code, directed=self._store.directed)
-        asked = Asked(k, min_relevance, filter)
+        asked = Asked(k, min_relevance, filter, cutoff=cutoff)
         if not len(matrix):
             self._check(named, asked)
         return [self._search(named, query, asked)[0] for query in matrix]
@@ -96,7 +100,26 @@ class MemorySearching:
         parsed = filters.parse(asked.filter)
         if parsed is not None:
             filters.check(parsed, self._store.kinds)
+        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
+            self._certificate(named).check_asked(k=asked.k, filtered=parsed is not None)
         return calibration
+
+    def _certificate(self, named: NamedFunnel) -> Certificate:
+        certificate, funnel, calibration = self._certificates.get(named.name, (None, None, None))
+        last = named.funnel.last.resolution
+        if certificate is None:
+            raise NotCalibrated(
+                f"funnel {named.name!r} has no certificate; call certify(judgments, "
+                f"funnel={named.name!r}) first"
+            )
+        if funnel is not named or calibration is not self._calibrations.get(
+            (named.model, self.metric, last)
+        ):
+            raise NotCalibrated(
+                f"the certificate of {named.name!r} is void: it is about {certificate.funnel} with "
+                "another calibration or other stages; certify again"
+            )
+        return certificate
 
     def _search(
         self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
@@ -126,6 +149,10 @@ class MemorySearching:
             if threshold is not None:
                 cutoff = calibration.cutoff(vector, threshold)
                 notes.append(f"min_relevance {threshold:g} is a score of at least {cutoff:.6g}")
+                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
+            if asked.cutoff is not None:
+                cutoff = self._certificate(named).cutoff
+                notes.append(f"certified is a score of at least {cutoff:.6g}")
                 top, scores = top[scores >= cutoff], scores[scores >= cutoff]
             relevance = [float(value) for value in calibration.apply(vector, scores)]
         return self._hits(named, top, scores, relevance), steps, notes

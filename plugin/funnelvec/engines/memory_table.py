@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration import Certificate, PlattCalibration
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
@@ -36,7 +37,14 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining, MemoryRotating):
+class MemoryTable(
+    MemoryLoading,
+    MemorySearching,
+    MemoryCertifying,
+    MemoryObserving,
+    MemoryExamining,
+    MemoryRotating,
+):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -65,6 +73,7 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
+        self._certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]] = {}
 
     def __len__(self) -> int:
         return len(self._store)
@@ -233,6 +242,7 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
             way_out = "pass replace=True" if owner == self.name else "choose another name"
             raise Conflict(f"funnel {name!r} exists already, on table {owner!r}; {way_out}")
         self._funnels[name] = NamedFunnel(name, funnel, model, columns)
+        self._certificates.pop(name, None)
         self._funnel_owners[name] = self.name
         self._claim(name, chosen)
 
@@ -240,6 +250,7 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         """Remove a funnel."""
         checks.check_name(name, "the name of a funnel")
         del self._funnels[self._funnel(name).name], self._funnel_owners[name]
+        self._certificates.pop(name, None)
         self._release(name)
 
     def _funnel(self, name: str | None) -> NamedFunnel:

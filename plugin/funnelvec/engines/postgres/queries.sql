@@ -175,6 +175,11 @@ where f.table_name = %(table)s::regclass and f.name = %(funnel)s
 select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
 
+-- name: certify
+select c.level, c.top_k, c.cutoff, c.relevance, c.missed, c.low, c.high, c.queries, c.without_relevant, c.stages, c.judgments_sha256,
+    c.certified_at
+from funnelvec.certify(%(funnel)s, 'pg_temp.funnelvec_judgments', %(max_miss)s, %(k)s) as c
+
 -- name: sample
 -- How the vectors of a column are sent, and how many pages its rows lie on; a partitioned table has them in its leaves.
 select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec_send' else '.vector_send' end as send,

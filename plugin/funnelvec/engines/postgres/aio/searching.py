@@ -14,12 +14,12 @@ from psycopg.rows import TupleRow
 
 from funnelvec import filters
 from funnelvec.engines import checks
-from funnelvec.engines.asking import check_after, check_many
+from funnelvec.engines.asking import check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.postgres.adapt import DTYPES, VectorArray, VectorParameter
 from funnelvec.engines.postgres.aio.connection import Connection, fetch_all
-from funnelvec.types import BaseCode, Hit
+from funnelvec.types import BaseCode, Cutoff, Hit
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
@@ -29,7 +29,7 @@ __all__ = ["AsyncSearching"]
 
 # Columns by name: whoever replaces the funnel meanwhile may have given it more of them, and a
 # statement that the driver has prepared may not change its columns.
-_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s{}) as s")
+_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s, %s{}) as s")
 
 # What has been mapped, and by which maps; the function does it itself where those are others.
 _GIVEN = sql.SQL(", _fv_mapped => {}, _fv_maps => %s")
@@ -37,7 +37,7 @@ _GIVEN = sql.SQL(", _fv_mapped => {}, _fv_maps => %s")
 # The place of a hit in its answer is counted by the function's own order, so no text here knows it.
 _MANY = sql.SQL(
     "select q.number, {} from unnest(%s::{}[]{}) with ordinality as q (query{}, number) "
-    "cross join lateral {}(q.query, %s, %s, %s{}) with ordinality as s "
+    "cross join lateral {}(q.query, %s, %s, %s, null, %s{}) with ordinality as s "
     "order by q.number, s.ordinality"
 )
 
@@ -72,6 +72,7 @@ class AsyncSearching:
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         after: After | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
@@ -79,6 +80,7 @@ class AsyncSearching:
         vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
         arguments = self._arguments(k, min_relevance, filter)
         place = check_after(after)
+        chosen = check_cutoff(cutoff, min_relevance=min_relevance)
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
             asked = vector.array[np.newaxis].astype(np.float32)
@@ -91,7 +93,7 @@ class AsyncSearching:
                     self._columns(stored), sql.Identifier(self._schema, name), _given(each)
                 ),
                 (
-                    vector, *arguments, None if place is None else place.to_json(),
+                    vector, *arguments, None if place is None else place.to_json(), chosen,
                     *_with_key(vectors, stored),
                 ),
             )  # fmt: skip
@@ -104,11 +106,13 @@ class AsyncSearching:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Return an answer per query, all in one statement."""
         matrix = check_many(queries, dims=self._dims, code=self._code, directed=False)
         arguments = self._arguments(k, min_relevance, filter)
+        chosen = check_cutoff(cutoff, min_relevance=min_relevance)
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
             vectors = VectorArray(matrix.astype(DTYPES[self._code], copy=False), stored.vector_oid)
@@ -125,7 +129,9 @@ class AsyncSearching:
             )
             arrays = [VectorArray(part, stored.map_oid) for part in mapped]
             key = _with_key(arrays, stored)[len(arrays) :]
-            rows = await self._found(connection, command, (vectors, *arrays, *arguments, *key))
+            rows = await self._found(
+                connection, command, (vectors, *arrays, *arguments, chosen, *key)
+            )
         found: list[list[Hit]] = [[] for _ in matrix]
         for number, group in groupby(rows, key=lambda row: int(row[0])):
             found[number - 1] = [self._hit(row[1:], stored.returns) for row in group]

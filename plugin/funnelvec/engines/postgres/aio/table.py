@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
 
+from funnelvec.calibration.certificate import Certificate
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
-from funnelvec.engines.asking import check_returns
+from funnelvec.engines.asking import check_max_miss, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
@@ -220,7 +221,7 @@ class AsyncPostgresTable(
         metric: Metric | None = None,
         returns: Sequence[str] = (),
     ) -> None:
-        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter, after)``."""
+        """Create a funnel and its SQL function ``name(query, k, min_relevance, ...)``."""
         checks.check_name(name, "the name of a funnel")
         options.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
@@ -269,6 +270,31 @@ class AsyncPostgresTable(
             n_relevant=relevant,
             n_queries=queries,
         )
+
+    async def certify(
+        self,
+        judgments: Judgments,
+        *,
+        max_miss: float = 0.05,
+        k: int | None = None,
+        funnel: str | None = None,
+    ) -> Certificate:
+        """Certify a cutoff in the database; the judgments go there in a temporary table."""
+        level = check_max_miss(max_miss)
+        wanted = None if k is None else checks.check_k(k)
+        async with self._engine._calling() as connection, atomic(connection):
+            name, stored = await self._known_funnel(connection, funnel)
+            layout = await self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            await copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
+            row = await fetch_one(
+                connection,
+                statement("certify"),
+                {"funnel": quoted(self._schema, name), "max_miss": level, "k": wanted},
+            )
+            await cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
+        assert row is not None  # certify returns one row or raises
+        return Certificate(*row)
 
     @property
     def _identifier(self) -> sql.Identifier:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
 
+from funnelvec.calibration.certificate import Certificate
 from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
-from funnelvec.engines.asking import check_returns
+from funnelvec.engines.asking import check_max_miss, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
@@ -220,7 +221,7 @@ class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
         metric: Metric | None = None,
         returns: Sequence[str] = (),
     ) -> None:
-        """Create a funnel and its SQL function ``name(query, k, min_relevance, filter, after)``."""
+        """Create a funnel and its SQL function ``name(query, k, min_relevance, ...)``."""
         checks.check_name(name, "the name of a funnel")
         options.check_flag(approximate, "approximate")
         parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
@@ -267,6 +268,31 @@ class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
             n_relevant=relevant,
             n_queries=queries,
         )
+
+    def certify(
+        self,
+        judgments: Judgments,
+        *,
+        max_miss: float = 0.05,
+        k: int | None = None,
+        funnel: str | None = None,
+    ) -> Certificate:
+        """Certify a cutoff in the database; the judgments go there in a temporary table."""
+        level = check_max_miss(max_miss)
+        wanted = None if k is None else checks.check_k(k)
+        with self._engine._calling() as connection, atomic(connection):
+            name, stored = self._known_funnel(connection, funnel)
+            layout = self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
+            row = fetch_one(
+                connection,
+                statement("certify"),
+                {"funnel": quoted(self._schema, name), "max_miss": level, "k": wanted},
+            )
+            cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
+        assert row is not None  # certify returns one row or raises
+        return Certificate(*row)
 
     @property
     def _identifier(self) -> sql.Identifier:
