@@ -35,9 +35,7 @@ from funnelvec.types import BaseCode, Judgments, Metric, Storage
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(
-    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantLacking
-):
+class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantLacking):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
