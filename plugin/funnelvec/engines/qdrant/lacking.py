@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
+from funnelvec.calibration import Certificate
 from funnelvec.engines.base import Progress
 from funnelvec.errors import CapabilityError
 from funnelvec.fitting.report import RotationReport, RotationStatus
 from funnelvec.resolution import Resolution
-from funnelvec.types import Metric
+from funnelvec.types import Judgments, Metric
 
-__all__ = ["QdrantLacking"]
+__all__ = ["QdrantLacking", "lacking"]
 
 
 class QdrantLacking:
@@ -31,7 +32,7 @@ class QdrantLacking:
         progress: Progress = False,
     ) -> RotationReport:
         """Not on Qdrant yet."""
-        raise _lacking("fitted rotations", "~random needs no fitting and is there")
+        raise lacking("fitted rotations", "~random needs no fitting and is there")
 
     def rotations(self) -> list[RotationStatus]:
         """List the fitted rotations: there are none."""
@@ -39,7 +40,18 @@ class QdrantLacking:
 
     def drop_rotation(self, name: str) -> None:
         """Not on Qdrant yet."""
-        raise _lacking("fitted rotations", "there is none to drop")
+        raise lacking("fitted rotations", "there is none to drop")
+
+    def certify(
+        self,
+        judgments: Judgments,
+        *,
+        max_miss: float = 0.05,
+        k: int | None = None,
+        funnel: str | None = None,
+    ) -> Certificate:
+        """Not on Qdrant yet."""
+        raise lacking("certified cutoffs", "calibrate and min_relevance are there")
 
     def add_window(
         self,
@@ -51,12 +63,13 @@ class QdrantLacking:
         concurrently: bool = False,
     ) -> None:
         """Not on Qdrant: its graph has edges for the payload indexes that are filtered on."""
-        raise _lacking("windows", "a payload index on the column serves ranges: name it in create")
+        raise lacking("windows", "a payload index on the column serves ranges: name it in create")
 
     def drop_window(self, resolution: Resolution | str, by: str) -> None:
         """Not on Qdrant."""
-        raise _lacking("windows", "there is none to drop")
+        raise lacking("windows", "there is none to drop")
 
 
-def _lacking(what: str, way_out: str) -> CapabilityError:
+def lacking(what: str, way_out: str) -> CapabilityError:
+    """Return the error for something that Qdrant tables do not offer."""
     return CapabilityError(f"Qdrant tables have no {what}, Postgres and memory do; {way_out}")

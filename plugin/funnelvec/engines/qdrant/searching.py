@@ -13,7 +13,7 @@ from qdrant_client import models
 from funnelvec import filters
 from funnelvec.calibration import PlattCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_many
+from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
@@ -22,10 +22,11 @@ from funnelvec.engines.qdrant.compile import Plan, compile_search
 from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.lacking import lacking
 from funnelvec.engines.qdrant.payload import from_payload
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
-from funnelvec.types import Hit
+from funnelvec.types import Cutoff, Hit
 
 __all__ = ["Asked", "QdrantSearching", "Question"]
 
@@ -104,10 +105,12 @@ class QdrantSearching:
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
         after: After | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` most similar rows."""
         named = self._funnel(funnel)
+        _check_certified(cutoff, min_relevance)
         column = self._vector().column
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
@@ -122,10 +125,12 @@ class QdrantSearching:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query, in one request."""
         named = self._funnel(funnel)
+        _check_certified(cutoff, min_relevance)
         column = self._vector().column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
@@ -267,3 +272,8 @@ class QdrantSearching:
             )
             for (score, key, point), value in zip(rows, relevance, strict=True)
         ]
+
+
+def _check_certified(cutoff: Cutoff | None, min_relevance: float | None) -> None:
+    if check_cutoff(cutoff, min_relevance=min_relevance) is not None:
+        raise lacking("certified cutoffs", "min_relevance needs no certificate")
