@@ -463,7 +463,10 @@ def test_rows_written_by_hand_hold_nothing_that_would_run(
 def test_windows_over_a_fitted_rotation(docs: Connection, kind: str) -> None:
     keep(docs, kind)
     add(docs, f"8:f16~{kind}", index=True)
-    one(docs, f"select funnelvec.add_window('docs', 'embedding', '8:f16~{kind}', by => 'price', levels => 1)")
+    one(
+        docs,
+        f"select funnelvec.add_window('docs', 'embedding', '8:f16~{kind}', by => 'price', levels => 1)",
+    )
     backfill(docs)
     one(
         docs,

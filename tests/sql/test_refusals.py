@@ -25,7 +25,12 @@ REFUSED = [
     ("add_resolution('products', 'embedding', '016:f16')", "FV001", "016:f16", "dims:code"),
     ("add_resolution('products', 'embedding', '-1:f16')", "FV001", "-1:f16", "dims:code"),
     ("add_resolution('products', 'embedding', '16001:f16')", "FV001", "16001:f16", "16000"),
-    ("add_resolution('products', 'embedding', '16:f16~pca')", "FV005", "rotation pca", "fit_rotation('pca')"),
+    (
+        "add_resolution('products', 'embedding', '16:f16~pca')",
+        "FV005",
+        "rotation pca",
+        "fit_rotation('pca')",
+    ),
     ("add_resolution('products', 'embedding', '16:f16~random0')", "FV009", "random0", "16:f16"),
     ("add_resolution('products', 'embedding', '')", "FV001", "not a resolution", "dims:code"),
     ("add_resolution('products', 'embedding', null)", "FV001", "null", "dims:code"),
