@@ -172,19 +172,7 @@ class _Run:
             recipes = [*ours, *peers(schema, dims=dataset.dims)]
             say(f"basis {basis}: loading {len(dataset.rows):,} vectors {1 + len(tables)} times")
             stage.load(self._url, connection, schema, dataset, tables=tables)
-            fitted = {each.name: self._fit(schema, each) for each in ours}
-            seconds, said = stage.build(
-                connection,
-                schema,
-                [each.at(each.dearest()) for each in recipes],
-                dataset=dataset,
-                builds=1,
-                say=say,
-            )
-            self.notes += said
-            for each in ours:
-                build = each.at(each.dearest()).build
-                seconds[build] = tuple(fitted[each.name] + time for time in seconds[build])
+            seconds = self._build(connection, schema, recipes)
             best = [self._best(stack, each) for each in recipes]
             finalists = self._finalists(best)
             lanes = [each.lane for each in finalists]
@@ -192,26 +180,59 @@ class _Run:
                 lanes.append(self._smaller(stack, connection, schema, finalists[0], grown_from))
             times = take_turns(lanes, self._queries, rounds=self._rounds, say=say)
             standings = [
-                standing(
-                    lane,
-                    schema,
-                    found.recall,
-                    each,
-                    seconds.get(lane.contestant.build, ()),
-                )
+                standing(lane, schema, found.recall, each, seconds[lane.contestant.build])
                 for lane, found, each in zip(lanes, finalists, times, strict=False)
             ]
             growth = None
             if grown_from is not None:
-                smaller = replace(dataset, rows=dataset.rows[:grown_from])
-                oracle = Oracle.of(smaller.rows, smaller.queries, k=self._k)
-                recall = fmean(self._recalls(lanes[-1], oracle)[0])
-                growth = standing(lanes[-1], schema, recall, times[-1], ())
+                growth = standing(
+                    lanes[-1], schema, self._smaller_recall(lanes[-1], grown_from), times[-1], ()
+                )
         tried = tuple(
             (each.recipe.name, _shown(each.recipe, each.setting), each.recall, each.ms)
             for each in best
         )
         return BasisReport(basis, tuple(standings), growth, tried)
+
+    def _smaller_recall(self, lane: stage.Lane, rows: int) -> float:
+        few = self._dataset.rows[:rows]
+        oracle = Oracle.of(few, self._dataset.queries, k=self._k)
+        return fmean(self._recalls(lane, oracle)[0])
+
+    def _build(
+        self, connection: Any, schema: str, recipes: list[Recipe]
+    ) -> dict[tuple[str, ...], tuple[float, ...]]:
+        """Fit what has to be fitted and build every index; seconds of both together."""
+        fitted = {each.at(each.dearest()).build: self._fit(schema, each) for each in recipes}
+        seconds, said = stage.build(
+            connection,
+            schema,
+            [each.at(each.dearest()) for each in recipes],
+            dataset=self._dataset,
+            builds=1,
+            say=self._say,
+        )
+        self.notes += said
+        self._time_maps(connection, schema)
+        return {
+            build: tuple(fitted[build] + each for each in times) for build, times in seconds.items()
+        }
+
+    def _time_maps(self, connection: Any, schema: str) -> None:
+        """Note what mapping one query costs; the functions for it stand in the schema."""
+        cursor = stage.binary_cursor(connection)
+        for (name,) in connection.execute(
+            "select p.proname from pg_proc p"
+            " where p.pronamespace = %s::regnamespace"
+            " and obj_description(p.oid, 'pg_proc') like 'rotation %%' order by p.proname",
+            [schema],
+        ).fetchall():
+            in_sql = []
+            for query in self._queries[:40]:
+                started = time.perf_counter_ns()
+                cursor.execute(f"select {schema}.{name}(%s) is null", [query], prepare=True)
+                in_sql.append((time.perf_counter_ns() - started) / 1e6)
+            self.notes.append(f"mapping a query by {name}: {median(in_sql):.2f} ms in SQL")
 
     def _fit(self, schema: str, recipe: Recipe) -> float:
         """Fit what rotations the recipe names; seconds."""
