@@ -407,6 +407,8 @@ begin
         update funnelvec.windows as u set ready = false
         where u.table_name = $1 and u.column_name = $2 and u.resolution = $3 and u.by_column = $4
             and exists (select from funnelvec._window_state(w, $1) as s where s.valid is not true);
+        -- They say what their table's windows are, from which repair reads them back.
+        perform funnelvec._write_functions($1, $2);
         if funnelvec._next_said(table_name) is not null then
             raise notice 'windows of % are not finished; next: %', table_name, funnelvec._next_said(table_name);
         end if;
