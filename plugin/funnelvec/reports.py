@@ -153,7 +153,9 @@ class ResolutionStatus:
     advice
         What is wrong and what to do, a line each; empty if nothing is.
     storage
-        Where codes stand: ``column`` (in the rows), or ``base`` for the vector column itself.
+        Where codes stand: ``column`` (in the rows), ``side`` (in a table beside them), or ``base``
+        for the vector column itself; ``window`` for the index of a part of the rows, which is one
+        more report of its resolution.
     code_bytes, toasted
         Bytes of all codes, and the share of codes that Postgres keeps out of line, where each
         costs a look into the TOAST table. None where it cannot be told.
@@ -165,6 +167,8 @@ class ResolutionStatus:
     hot_share, fillfactor
         Of the table: the share of its updates that did not enter its indexes again, and how full
         pages are filled. None on other engines, or without updates.
+    window
+        Which rows a window holds (``filled`` of them); None for a resolution as a whole.
     """
 
     table: str
@@ -188,6 +192,7 @@ class ResolutionStatus:
     analyzed_at: datetime.datetime | None = None
     hot_share: float | None = None
     fillfactor: int | None = None
+    window: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 do $adopt$
 declare
     -- The tables of the parts below; a test compares them with what an install leaves.
-    registry constant name[] := array['_install', 'calibrations', 'funnels', 'loads', 'resolutions'];
+    registry constant name[] := array['_install', 'calibrations', 'funnels', 'loads', 'resolutions', 'rotations', 'windows'];
     home constant oid := (select n.oid from pg_catalog.pg_namespace as n where n.nspname = 'funnelvec');
     me constant oid := (select r.oid from pg_catalog.pg_roles as r where r.rolname = current_user);
     extension record;

@@ -103,10 +103,66 @@ create table if not exists funnelvec.loads (
     primary key (table_name, column_name, loader, name)
 );
 
+-- Partial indexes over ranges of a column. Bounds part the rows into cells, at first as many rows in each; windows run from one to another
+-- (46_windows). `shares` says which part of all rows each cell held then. Searches use the windows from `ready` on.
+create table if not exists funnelvec.windows (
+    table_name regclass not null,
+    column_name text not null,
+    resolution text not null,
+    by_column text not null,
+    levels integer not null,
+    bounds text[] not null,
+    shares double precision[] not null,
+    m integer not null,
+    ef_construction integer not null,
+    ready boolean not null default false,
+    created_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, resolution, by_column)
+);
+
+-- What was fitted: linear maps of one vector column, immutable. A map is kept in whole numbers, row by row; times its step they are the
+-- numbers of the map, in SQL as in numpy. `id` is what ties a map to the functions that were made from it.
+create table if not exists funnelvec.rotations (
+    table_name regclass not null,
+    column_name text not null,
+    name text not null,
+    id uuid not null default pg_catalog.gen_random_uuid(),
+    kind text not null,
+    -- What follows it, random or itq, after which only the full width means anything; null where nothing does.
+    chain text,
+    dims integer not null,
+    width integer not null,
+    -- The metric of the column that it was fitted for.
+    metric text not null,
+    row_map integer[] not null,
+    row_step double precision not null,
+    -- Null where queries take the map of rows.
+    query_map integer[],
+    query_step double precision,
+    fitted_on text not null,
+    rows integer not null,
+    queries integer not null,
+    recommended boolean not null,
+    report jsonb,
+    fitted_at timestamptz not null default pg_catalog.now(),
+    primary key (table_name, column_name, name),
+    -- All of it goes into the text of functions, and whoever owns the table may write rows by hand.
+    constraint a_rotation check (
+        name ~ '^[a-z][a-z0-9_]{0,15}$' and kind in ('pca', 'sphering') and chain in ('random', 'itq')
+        and metric in ('cosine', 'dot', 'euclidean') and fitted_on ~ '^[0-9a-f]{64}$'
+        and pg_catalog.array_ndims(row_map) = 2 and pg_catalog.array_length(row_map, 1) = width and pg_catalog.array_length(row_map, 2) = dims
+        and row_step > 0 and row_step < 1e30
+        and (query_map is null) = (kind <> 'sphering') and (query_map is null) = (query_step is null)
+        and pg_catalog.array_dims(query_map) = pg_catalog.array_dims(row_map) and query_step > 0 and query_step < 1e30
+    )
+);
+
 comment on table funnelvec._install is 'versions of a plain install (empty when funnelvec is an extension)';
 comment on table funnelvec.resolutions is 'stored resolutions: one row per table, vector column and resolution';
 comment on table funnelvec.funnels is 'funnels: one row per generated search function';
+comment on table funnelvec.rotations is 'fitted rotations: one row per map; immutable, a refit gets another name';
 comment on table funnelvec.loads is 'bulk loads: how many rows of each source are in; finished_at is null while one is under way or interrupted';
+comment on table funnelvec.windows is 'partial indexes over ranges of a column: one row per resolution and column';
 comment on table funnelvec.calibrations is 'fitted maps from score to relevance; immutable, a refit gets the next version';
 
 -- Who may see and change a row follows from the user's table alone: a reader of the table may see its rows, an owner may change
@@ -152,7 +208,7 @@ do $policies$
 declare
     registry text;
 begin
-    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads'] loop
+    foreach registry in array array['resolutions', 'funnels', 'calibrations', 'loads', 'rotations', 'windows'] loop
         execute pg_catalog.format('alter table funnelvec.%I enable row level security', registry);
         execute pg_catalog.format('drop policy if exists readers on funnelvec.%I', registry);
         execute pg_catalog.format('drop policy if exists owners on funnelvec.%I', registry);
@@ -177,7 +233,9 @@ begin
         end if;
         execute pg_catalog.format(
             'create policy anybody on funnelvec.%I for delete using (funnelvec._gone(table_name))', registry);
-        execute pg_catalog.format('grant select, insert, update, delete on funnelvec.%I to public', registry);
+        -- A map that changed would leave every code that was made with it wrong.
+        execute pg_catalog.format('grant select, insert, %sdelete on funnelvec.%I to public',
+            case when registry <> 'rotations' then 'update, ' end, registry);
         -- pg_dump skips the rows of an extension's tables unless it is told; outside an extension script this call is an error.
         -- It is told only where the owner of the database has the rights of whoever installs: for any other owner row-level
         -- security would make every pg_dump of the database stop. There repair() reads the rows back from the functions.

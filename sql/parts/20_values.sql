@@ -30,7 +30,8 @@ begin
             message = format('unknown code "%s" in resolution %L', code, resolution),
             hint = 'The codes are f32 (vector), f16 (halfvec), bit (signs), and bit2, bit3, bit4 (so many bits a number).';
     end if;
-    if rotation !~ '^random([1-9][0-9]{0,8})?$' then
+    -- Other names are of fitted rotations, which belong to a column: add_resolution knows them.
+    if rotation ~ '^random[0-9]*$' and not funnelvec._is_random(rotation) then
         raise exception using
             errcode = 'FV009',
             message = format('resolution %L names the rotation "%s", which this version does not know', resolution, rotation),

@@ -9,9 +9,6 @@
 -- Several bits a number (bit2, bit3, bit4) say above how many of so many levels it is, so that the Hamming distance of two codes is the
 -- sum of the differences of their levels. The levels split a normal distribution into parts of the same weight: that is how the
 -- numbers of a rotated vector of length 1 are distributed, with the standard deviation 1 / sqrt(dims), whatever the model.
---
--- It is a function in the schema of the table, owned by the table's owner, because generated columns and triggers depend on it: they
--- go on working without funnelvec.
 
 -- What marks a function as a rotation of ours; it is the first line of its body, and the second says which.
 -- `code` is null for the rotated vector itself.
@@ -58,6 +55,18 @@ as $body$
     where q.code = $2
 $body$;
 
+-- The end of the text of a rotation: the rotated vector, or how many levels its numbers are above.
+create or replace function funnelvec._rotation_result(dims integer, code text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when count(u.l) = 0 then E'    return source;\nend' else
+        format(E'    source := %s.l2_normalize(source);\n    return %s;\nend', funnelvec._vector_schema(), string_agg(
+            format('%1$s.binary_quantize(source operator(%1$s.-) %2$L::%1$s.vector)', funnelvec._vector_schema(), u.l), ' || ' order by u.o)) end
+    from unnest(funnelvec._level_vectors(dims, code)) with ordinality as u (l, o)
+$body$;
+
 -- Rounds are even, so that the scale that keeps lengths is a power of two, and as many as it takes for every number to have met most
 -- others. It comes first, so that nothing can overflow. The shifts fall from a quarter of the width to 1, because what stands together
 -- at the front of a vector is often what carries most. Of an odd width one number waits in each round.
@@ -74,14 +83,8 @@ declare
     waits boolean := dims % 2 = 1;
     shift integer;
     body text := funnelvec._rotation_mark(dims, rotation, code);
-    levels text[] := funnelvec._level_vectors(dims, code);
-    result text;
+    result text := funnelvec._rotation_result(dims, code);
 begin
-    result := coalesce(
-        (select string_agg(format('%1$s.binary_quantize(source operator(%1$s.-) %2$L::%1$s.vector)', home, l), ' || ' order by o)
-         from unnest(levels) with ordinality as u (l, o)),
-        'source');
-    result := format(E'%s    return %s;\nend', case when levels is not null then format(E'    source := %s.l2_normalize(source);\n', home) end, result);
     if dims = 1 then
         return body || format(E'begin\n    source := source operator(%1$s.*) %2$L::%1$s.vector;\n', home, funnelvec._signs(1, seed, 0, '1')) || result;
     end if;
@@ -119,141 +122,8 @@ begin
 end
 $body$;
 
--- The function of a rotation, for the tables of one owner in one schema; null where it is not there yet.
-create or replace function funnelvec._rotator(table_name regclass, dims integer, rotation text, code text)
-returns regproc
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select p.oid::regproc
-    from pg_class as c
-    join pg_proc as p on p.pronamespace = c.relnamespace and p.proowner = c.relowner
-    where c.oid = table_name and starts_with(p.prosrc, funnelvec._rotation_mark($2, $3, $4))
-    order by p.oid
-    limit 1
-$body$;
-
--- SQL for the rotated `source`. Refused: where the function is missing.
-create or replace function funnelvec._rotated(table_name regclass, dims integer, rotation text, code text, source text)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-    rotator text := funnelvec._rotator(table_name, dims, rotation, code);
-begin
-    if rotator is null then
-        raise exception using
-            errcode = 'FV005',
-            message = format('the function of the rotation %s of %s is gone', rotation, table_name),
-            hint = 'As the owner of the table: select funnelvec.repair();';
-    end if;
-    return format('%s(%s::%s.vector)', rotator, source, funnelvec._vector_schema());
-end
-$body$;
-
--- Make the function of a rotation where it is not there yet. Whoever may write the table has to be able to run it.
-create or replace function funnelvec._make_rotator(table_name regclass, dims integer, rotation text, code text)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-    home text := (
-        select format('%I', n.nspname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = table_name);
-    owner regrole := (select c.relowner::regrole from pg_class as c where c.oid = table_name);
-    name text;
-begin
-    if funnelvec._rotator(table_name, dims, rotation, code) is not null then
-        return;
-    end if;
-    name := funnelvec._fit_name((select c.relname::text from pg_class as c where c.oid = table_name), format('_%s_%s', rotation, dims) || coalesce('_' || code, ''));
-    if exists (
-        select from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-        where format('%I', n.nspname) = home and p.proname = name)
-    then
-        raise exception using
-            errcode = 'FV008',
-            message = format('%s.%I exists already; the rotation %s of %s needs that name', home, name, rotation, table_name),
-            hint = 'Rename or drop that function first.';
-    end if;
-    execute format(
-        'create function %s.%I(source %s.vector) returns %s language plpgsql immutable strict parallel safe as %L',
-        home, name, funnelvec._vector_schema(), case when code is null then funnelvec._vector_schema() || '.vector' else 'bit varying' end,
-        funnelvec._rotation_body(dims, rotation, code));
-    if owner <> current_user::regrole then
-        execute format('alter function %s.%I owner to %s', home, name, owner);
-    end if;
-    execute format('grant execute on function %s.%I to public', home, name);
-    execute format('comment on function %s.%I is %L', home, name, format('rotation %s of vectors of %s dimensions, by funnelvec', rotation, dims));
-end
-$body$;
-
--- Drop the function of a rotation that no resolution of these tables has any more; it stays where something else depends on it.
-create or replace function funnelvec._drop_rotator(table_name regclass, dims integer, rotation text, code text)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-    rotator regproc := funnelvec._rotator(table_name, dims, rotation, code);
-begin
-    if rotator is null or exists (
-        select
-        from funnelvec.resolutions as r
-        where not funnelvec._gone(r.table_name) and split_part(r.resolution, '~', 2) = $3
-            and funnelvec._rotator_code(split_part(split_part(r.resolution, '~', 1), ':', 2)) is not distinct from $4
-            and funnelvec._rotator(r.table_name, $2, $3, $4) = rotator)
-    then
-        return;
-    end if;
-    execute format('drop function %s', rotator::regprocedure);
-exception when dependent_objects_still_exist then
-    null;
-end
-$body$;
-
--- Rotations of the registry whose function is gone, or is not what would be written now: pgvector has moved to another schema.
-create or replace function funnelvec._rotation_faults()
-returns table (table_name regclass, dims integer, rotation text, code text, rotator regproc)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-begin
-    for table_name, dims, rotation, code in
-        select distinct r.table_name, a.atttypmod, split_part(r.resolution, '~', 2),
-            funnelvec._rotator_code(split_part(split_part(r.resolution, '~', 1), ':', 2))
-        from funnelvec.resolutions as r
-        join pg_attribute as a on a.attrelid = r.table_name and a.attname = r.column_name and not a.attisdropped
-        -- Rows of the registry may be written by hand.
-        where r.resolution ~ '^[0-9]+:[a-z0-9]+~random([1-9][0-9]{0,8})?$' and a.atttypmod between 1 and 16000
-    loop
-        rotator := funnelvec._rotator(table_name, dims, rotation, code);
-        continue when (select p.prosrc from pg_proc as p where p.oid = rotator) = funnelvec._rotation_body(dims, rotation, code);
-        return next;
-    end loop;
-end
-$body$;
-
--- Write the function of a rotation again.
-create or replace function funnelvec._repair_rotator(table_name regclass, dims integer, rotation text, code text)
-returns text
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-    rotator regproc := funnelvec._rotator(table_name, dims, rotation, code);
-begin
-    if rotator is null then
-        perform funnelvec._make_rotator(table_name, dims, rotation, code);
-        return 'write: it was missing';
-    end if;
-    execute format(
-        'create or replace function %s(source %s.vector) returns %s language plpgsql immutable strict parallel safe as %L',
-        rotator, funnelvec._vector_schema(), case when code is null then funnelvec._vector_schema() || '.vector' else 'bit varying' end,
-        funnelvec._rotation_body(dims, rotation, code));
-    return 'rewrite: it was stale';
-exception when others then
-    return format('not repaired: %s', sqlerrm);
-end
-$body$;
+-- Whether a rotation is a random one, which its name and width say all of; all others are fitted (27_fitted).
+create or replace function funnelvec._is_random(rotation text)
+returns boolean
+language sql immutable parallel safe
+return rotation operator(pg_catalog.~) '^random([1-9][0-9]{0,8})?$';

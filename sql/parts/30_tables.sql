@@ -56,13 +56,14 @@ end
 $body$;
 
 -- How a resolution of a column is stored, computed from the expression `source` of the column's type: what _code says of it, behind
--- its rotation if it has one. `rotator` is the function of that (25_rotations); it is made where it is wanted and not there.
+-- its rotation if it has one; `asked` where the source is a query, for which a rotation may have a map of its own.
 create or replace function funnelvec._code_of(
     table_name regclass,
     column_name text,
     resolution text,
     source text,
     metric text,
+    asked boolean default false,
     out dims integer,
     out code text,
     out rotation text,
@@ -82,13 +83,14 @@ declare
 begin
     select p.dims, p.code, p.rotation into dims, code, rotation from funnelvec._parse_resolution(resolution) as p;
     if rotation is not null then
-        source := funnelvec._rotated(table_name, base.dims, rotation, funnelvec._rotator_code(code), source);
-        -- A rotated halfvec is a vector.
-        base_code := 'f32';
+        source := funnelvec._rotated(table_name, column_name, resolution, asked, source);
+        -- A rotated halfvec is a vector. Two maps under cosine give what is never too long for f16, so that nothing has to be looked at.
+        base_code := case when code = 'f16' and metric = 'cosine' and funnelvec._has_query_map(table_name, column_name, resolution)
+            then 'f16' else 'f32' end;
     end if;
     select c.type, c.expression, c.operator, c.opclass, c.index_limit, c.norm
     into type, expression, operator, opclass, index_limit, norm
-    from funnelvec._code(dims, code, source, metric, base_code) as c;
+    from funnelvec._code(dims, code, source, funnelvec._metric_at(table_name, column_name, resolution, metric), base_code) as c;
 end
 $body$;
 

@@ -557,7 +557,7 @@ as $body$
 declare
     wanted record := funnelvec._parse_resolution(resolution);
     base record := funnelvec._base(table_name, column_name);
-    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', metric, base.code);
+    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(table_name, column_name, resolution, metric), base.code);
     name text := funnelvec._side_name(table_name, column_name, resolution);
     home text;
     unlogged boolean;

@@ -309,7 +309,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     broken regclass;
-    builder integer;
+    found record;
     name text;
     number text := '';
 begin
@@ -332,11 +332,25 @@ begin
             name, relation, code_column, opclass, (options ->> 'm')::integer, (options ->> 'ef_construction')::integer);
         return;
     end if;
+    found := funnelvec._broken_step(relation, broken);
+    step := found.step;
+    waits := found.waits;
+end
+$body$;
+
+-- What to do about an index that is not valid: drop it, unless somebody is at work there.
+create or replace function funnelvec._broken_step(relation regclass, broken regclass, out step text, out waits text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    builder integer;
+begin
     -- A build holds this lock to its end, and so does VACUUM. Dropping would wait for it, and then drop what it has finished. Autovacuum
     -- (nobody's session) makes way for whoever waits for it.
     select l.pid into builder
     from pg_locks as l join pg_stat_activity as a on a.pid = l.pid and a.usesysid is not null
-    where l.relation = _index_step.relation and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
+    where l.relation = _broken_step.relation and l.mode = 'ShareUpdateExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
         and l.database = (select d.oid from pg_database as d where d.datname = current_database())
     limit 1;
     if builder is null then
@@ -411,7 +425,7 @@ begin
         return;
     end if;
     wanted := funnelvec._parse_resolution(r.resolution);
-    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, 'f32');
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32');
     if r.side_table is null then
         found := funnelvec._column_step(r, stored.opclass);
         step := found.step;
@@ -456,6 +470,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     r funnelvec.resolutions;
+    w funnelvec.windows;
     n record;
 begin
     perform funnelvec._check_table(table_name);
@@ -465,6 +480,15 @@ begin
         order by s.column_name, s.resolution
     loop
         n := funnelvec._next_of(r);
+        step := n.step;
+        waits := case when n.step is null then coalesce(waits, n.waits) end;
+        exit when step is not null;
+    end loop;
+    if step is not null then
+        return;
+    end if;
+    for w in select s.* from funnelvec.windows as s where s.table_name = $1 and not s.ready order by s.column_name, s.resolution, s.by_column loop
+        n := funnelvec._window_next(w);
         step := n.step;
         waits := case when n.step is null then coalesce(waits, n.waits) end;
         exit when step is not null;
@@ -504,6 +528,11 @@ begin
     if r.side_table is null and r.index_options is not null then
         perform funnelvec._use_index(r);
         return;
+    elsif r.side_table is null and exists (
+        select from funnelvec.windows as w where w.table_name = $1 and w.column_name = $2 and w.resolution = $3 and not w.ready)
+    then
+        perform funnelvec._use_windows($1, $2, $3);
+        return;
     elsif r.side_table is null then
         raise exception using
             errcode = 'FV005',
@@ -514,7 +543,7 @@ begin
         perform funnelvec._leave(r);
         return;
     end if;
-    stored := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(table_name, column_name)).code);
+    stored := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), (funnelvec._base(table_name, column_name)).code);
     r.index_name := (
         select c.relname from pg_class as c where c.oid = funnelvec._index_of(r.side_table, r.code_column, stored.opclass));
     if r.state not in ('filled', 'ready', 'checking') or r.index_options is not null and r.index_name is null then
@@ -586,7 +615,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     wanted record := funnelvec._parse_resolution(r.resolution);
-    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', r.metric, (funnelvec._base(r.table_name, r.column_name)).code);
+    stored record := funnelvec._code(wanted.dims, wanted.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), (funnelvec._base(r.table_name, r.column_name)).code);
     partitioned boolean := (select c.relkind = 'p' from pg_class as c where c.oid = r.table_name);
 begin
     if partitioned and funnelvec._index_of(r.table_name, r.code_column, stored.opclass) is null then

@@ -78,7 +78,8 @@ returns table (
     index_name regclass,
     relation regclass,
     alias text,
-    storage text
+    storage text,
+    metric text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -91,7 +92,8 @@ declare
 begin
     perform funnelvec._check_row(f.table_name, f.metric, f.funnel, f.name);
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
-        stored := funnelvec._code_of(f.table_name, f.column_name, parsed.resolution, '{query}', f.metric);
+        stored := funnelvec._code_of(f.table_name, f.column_name, parsed.resolution, '{query}', f.metric, true);
+        metric := funnelvec._metric_at(f.table_name, f.column_name, parsed.resolution, f.metric);
         stage := parsed.stage;
         resolution := parsed.resolution;
         dims := parsed.dims;
@@ -203,12 +205,12 @@ begin
             if stages = 1 and after is not null then
                 -- Nothing else keeps rows for the next page. Such a search goes without an index.
                 head := head || format(' and (%s = ''NaN'' or %s)', after[1], funnelvec._behind_sql(
-                    f.table_name, funnelvec._similarity(s.dims, s.code, f.metric, distance), 't.%I', after));
+                    f.table_name, funnelvec._similarity(s.dims, s.code, s.metric, distance), 't.%I', after));
             end if;
             tail := format(E'\n    order by %s\n    limit %s\n)',
                 case
                     when exact and stages = 1 then
-                        format('-(%s), %s', funnelvec._similarity(s.dims, s.code, f.metric, distance), key.scan_order)
+                        format('-(%s), %s', funnelvec._similarity(s.dims, s.code, s.metric, distance), key.scan_order)
                     when exact then format('(%s) + 0, %s', distance, key.scan_order)
                     else distance
                 end,
@@ -227,7 +229,7 @@ begin
     -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
     tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)\n',
-        key.carried, funnelvec._similarity(s.dims, s.code, f.metric, distance), greatest(1, stages - 1));
+        key.carried, funnelvec._similarity(s.dims, s.code, s.metric, distance), greatest(1, stages - 1));
     result := format(
         E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
         case when counted or returned.names is not null then key.carried else key.returned end,
@@ -413,12 +415,13 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := funnelvec._filter_sql(f.table_name, filter);
+    within record := funnelvec._window_for(f, filter);
+    exact boolean := not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
+        coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10), within.share)).narrow;
     statement record := funnelvec._statement(
-        f, not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
-            coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10))).narrow,
-        format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
+        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
 begin
-    return statement.head || coalesce(E'\n    and (' || predicate || ')', '') || statement.tail;
+    return concat(statement.head, E'\n    and (' || predicate || ')', case when not exact then within.predicate end, statement.tail);
 end
 $body$;
 

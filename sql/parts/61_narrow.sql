@@ -9,12 +9,15 @@
 -- Of conditions in JSON, and of two columns that go together, the planner knows next to nothing and believes in few rows. So before
 -- much work is done on its word, about a thousand rows are drawn, and their share counts if it is a good deal larger.
 
+-- With a window (63_window_search) the index has that share of the rows alone, and it goes through as many fewer.
+
 -- `filtered` is ' and (predicate)' or null, where row-level security alone filters. `matching` and `total` are what the planner
 -- believes of the table as this role sees it. Volatile, because EXPLAIN may not stand in a stable function.
 create or replace function funnelvec._narrow(
     table_name regclass,
     filtered text,
     keep integer,
+    share double precision default null,
     out narrow boolean,
     out matching double precision,
     out total double precision
@@ -57,7 +60,7 @@ begin
         total := substring(line, ' rows=([0-9]+) width=[0-9]+\)$');
     end if;
     total := greatest(total, matching);
-    visits := keep * total / matching;
+    visits := keep * greatest(matching, total * coalesce(share, 1)) / matching;
     narrow := coalesce(visits > limited or cost + comparison * matching < visit * visits, false);
     if narrow and filtered is not null and cost + comparison * matching > doubtful and total > drawn then
         -- The same rows each time, so that the next page is answered the same way.
@@ -66,7 +69,7 @@ begin
         into looked_at, sampled;
         if sampled >= 10 and sampled / looked_at * total > 3 * matching then
             matching := round(sampled / looked_at * total);
-            visits := keep * total / matching;
+            visits := keep * greatest(matching, total * coalesce(share, 1)) / matching;
             narrow := visits > limited or cost + comparison * matching < visit * visits;
         end if;
     end if;

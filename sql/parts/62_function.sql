@@ -6,7 +6,8 @@
 --      rows are wanted than hnsw.ef_search can give
 --   2  the index, iterating: dead rows of the table also take places in the list that the index returns
 --   3  no index: what it finds is all there is
--- Where the filter is narrow (61_narrow), the third comes first.
+-- Where the filter is narrow (61_narrow), the third comes first. Where a window holds all that the filter's ranges leave
+-- (63_window_search), the first two go by its index.
 -- Settings are saved, set for the call and put back: a SET clause on the function would fail for a role that is not superuser in
 -- a fresh session, at CREATE and at restore; hnsw.* exist only once pgvector is loaded, which the check of the query does first.
 
@@ -35,7 +36,7 @@ begin
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
             where k.version is not null),
-        'logging', f.logging);
+        'logging', f.logging) || funnelvec._window_definition(f);
 end
 $body$;
 
@@ -62,7 +63,7 @@ begin
                 case when funnelvec._levels(s.code) is not null then s.type else regexp_replace(s.type, '\(\d+\)$', '') end),
             '' order by s.stage) filter (where not s.is_base),
         string_agg(
-            format(E'    _fv_code_%s := %s;\n', s.stage, replace(s.encoded, '{query}', '_fv_query'))
+            funnelvec._body_code(f, s.stage, s.resolution, s.encoded)
                 || funnelvec._body_direction(s.stage, s.resolution, s.dims, s.norm),
             '' order by s.stage) filter (where not s.is_base),
         array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
@@ -88,7 +89,8 @@ begin
         case when indexed then
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
             '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n'
-            || case when funnelvec._joins(f) then E'    _fv_hashjoin text;\n    _fv_mergejoin text;\n' else '' end end,
+            || case when funnelvec._joins(f) then E'    _fv_hashjoin text;\n    _fv_mergejoin text;\n' else '' end
+            || case when funnelvec._body_window(f) <> '' then E'    _fv_within text;\n    _fv_share double precision;\n' else '' end end,
         declarations,
         funnelvec._log_declarations(f),
         E'begin\n',
@@ -342,6 +344,7 @@ declare
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
     joining boolean := funnelvec._joins(f);
+    windows text := funnelvec._body_window(f);
     consume text;
 begin
     consume := format(
@@ -352,7 +355,7 @@ begin
     _fv_seqscan := current_setting('enable_seqscan');
 %14$s    if _fv_where is not null or row_security_active(%2$L::regclass) then
         _fv_iterate := true;
-        _fv_narrow := (funnelvec._narrow(%2$L::regclass, _fv_where, %1$s)).narrow;
+%18$s        _fv_narrow := (funnelvec._narrow(%2$L::regclass, _fv_where, %1$s%19$s)).narrow;
     else
         _fv_iterate := %1$s > 1000;
     end if;
@@ -374,7 +377,7 @@ begin
 %10$s        else
             for %3$s, score, relevance, _fv_found in execute case
                 when _fv_try < 3 then
-%6$L || coalesce(_fv_where, '') || %7$L
+%6$L || coalesce(_fv_where, '') %20$s|| %7$L
                 else
 %8$L || coalesce(_fv_where, '') || %9$L
                 end
@@ -407,6 +410,9 @@ begin
             '            perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end,
         case when joining then
             E'    perform set_config(''enable_hashjoin'', _fv_hashjoin, true);\n'
-            '    perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end);
+            '    perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end,
+        windows,
+        case when windows <> '' then ', _fv_share' end,
+        case when windows <> '' then '|| coalesce(_fv_within, '''') ' end);
 end
 $body$;

@@ -260,10 +260,14 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select
-        array['query', 'k', 'min_relevance', 'filter', 'after'] || array_agg(k.name order by k.ordinal)
+        array['query', 'k', 'min_relevance', 'filter', 'after']
+            || case when funnelvec._maps_key(f) is not null then array['_fv_mapped', '_fv_maps'] end || array_agg(k.name order by k.ordinal)
             || array(select r.name from funnelvec._returned(f) as r order by r.ordinal) || array['score', 'relevance'],
         array[(funnelvec._base(f.table_name, f.column_name)).type::regtype::oid, 'int4'::regtype, 'float8'::regtype, 'jsonb'::regtype,
-                'jsonb'::regtype] || array_agg(a.atttypid order by k.ordinal)
+                'jsonb'::regtype]
+            || case when funnelvec._maps_key(f) is not null
+                then array[to_regtype(funnelvec._vector_schema() || '.vector[]')::oid, 'text'::regtype::oid] end
+            || array_agg(a.atttypid order by k.ordinal)
             || array(select r.type_id from funnelvec._returned(f) as r order by r.ordinal) || array['float8'::regtype::oid, 'float8'::regtype]
     from funnelvec._key(f.table_name) as k
     join pg_attribute as a on a.attrelid = f.table_name and a.attname = k.name
@@ -282,9 +286,13 @@ declare
     shape record := funnelvec._function_shape(f);
     definition text := format(
         E'create or replace function %s(query %s, k integer default 10, min_relevance double precision default null, '
-        'filter jsonb default null, after jsonb default null)\nreturns table (%s%s, score double precision, relevance double precision)\n'
+        'filter jsonb default null, after jsonb default null%s)\nreturns table (%s%s, score double precision, relevance double precision)\n'
         'language plpgsql %s\nset search_path = pg_catalog, pg_temp\nas %L',
-        funnelvec._function_name(f), base.type, key.columns, (funnelvec._returned_sql(f)).columns,
+        funnelvec._function_name(f), base.type,
+        -- Whoever has mapped the query says so; nobody has to.
+        case when funnelvec._maps_key(f) is not null
+            then format(', _fv_mapped %s.vector[] default null, _fv_maps text default null', funnelvec._vector_schema()) end,
+        key.columns, (funnelvec._returned_sql(f)).columns,
         -- A log is written to; that a stable function may not do.
         case when funnelvec._logs(f) then 'volatile parallel unsafe' else 'stable parallel restricted' end,
         funnelvec._function_body(f));

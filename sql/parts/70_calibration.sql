@@ -263,8 +263,9 @@ begin
             order by 4
         ) as s
         $text$,
-        funnelvec._similarity(last.dims, last.code, f.metric, format('%s %s %s',
-            case last.storage when 'side' then format('(%s)', replace(last.encoded, '{query}', format('t.%I', f.column_name)))
+        funnelvec._similarity(last.dims, last.code, last.metric, format('%s %s %s',
+            case last.storage when 'side' then format('(%s)',
+                (funnelvec._code_of(f.table_name, f.column_name, last.resolution, format('t.%I', f.column_name), f.metric)).expression)
                 else format('t.%I', last.code_column) end,
             last.operator, replace(last.encoded, '{query}', 'j.query'))),
         (select string_agg(format('j.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(f.table_name) as k),

@@ -129,7 +129,7 @@ declare
     s record;
 begin
     perform funnelvec._check_query(f, query, k);
-    run := funnelvec._run_explained(f, query, k, coalesce(cutoff, '-infinity'), predicate);
+    run := funnelvec._run_explained(f, query, k, coalesce(cutoff, '-infinity'), predicate, funnelvec._window_for(f, filter));
     rows_out := funnelvec._rows(f.table_name);
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
         stage := s.stage;
@@ -167,6 +167,7 @@ create or replace function funnelvec._run_explained(
     k integer,
     cutoff double precision,
     predicate text,
+    within record,
     out plan jsonb,
     out tried text,
     out try integer,
@@ -194,7 +195,7 @@ begin
         current_setting('enable_hashjoin'), current_setting('enable_mergejoin')];
     iterate := filtered or wanted > 1000;
     if filtered then
-        select n.narrow, n.matching, n.total into narrow, matching, total_rows from funnelvec._narrow(f.table_name, predicate, wanted) as n;
+        select n.narrow, n.matching, n.total into narrow, matching, total_rows from funnelvec._narrow(f.table_name, predicate, wanted, within.share) as n;
     end if;
     for i in case when narrow or not funnelvec._indexed(f) then 3 else 1 end .. 3 loop
         continue when i = 2 and iterate;
@@ -210,11 +211,12 @@ begin
             f, try = 3, format('%L::%s', query, (funnelvec._base(f.table_name, f.column_name)).type), null,
             k::text, format('%L::double precision', cutoff));
         execute 'explain (analyze, buffers, costs off, format json) '
-            || statement.head || coalesce(predicate, '') || statement.tail
+            || concat(statement.head, predicate, case when try < 3 then within.predicate end, statement.tail)
         into plan;
         node := funnelvec._plan_node(plan, 'stage_1');
         rows_found := (node ->> 'Actual Rows')::numeric;
         tried := funnelvec._access(node, iterate or try = 2)
+            || case when try < 3 then coalesce(', window ' || regexp_replace(substring(within.predicate, 6), '(^| and )t\.', '\1', 'g'), '') else '' end
             || case when filtered then format(', about %s of %s rows match', matching, total_rows) else '' end
             || case when try = 3 and rows_before < rows_found then format(' (the index found %s)', rows_before) else '' end;
         exit when rows_found >= wanted;

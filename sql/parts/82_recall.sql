@@ -172,6 +172,7 @@ declare
     stages integer := cardinality(string_to_array(f.funnel, '>'));
     by_index text[];
     by_scan text[];
+    within record := funnelvec._window_for(f, filter);
     exact_statement text := funnelvec._exact_sql(f, predicate);
     search_statement text;
     q record;
@@ -182,7 +183,7 @@ declare
 begin
     execute format('select %1$s.vector_dims(''[1]''::%1$s.vector)', funnelvec._vector_schema());
     select
-        array_agg(format('select array(select s.key from (%s) as s)', u.head || predicate || u.tail) order by i)
+        array_agg(format('select array(select s.key from (%s) as s)', concat(u.head, predicate, within.predicate, u.tail)) order by i)
             filter (where not exact and funnelvec._indexed(f)),
         array_agg(format('select array(select s.key from (%s) as s)', u.head || predicate || u.tail) order by i) filter (where exact)
     into by_index, by_scan
@@ -204,7 +205,7 @@ begin
         execute exact_statement into truth using q.vector, q.key, k;
         exact_ms := 1000 * extract(epoch from clock_timestamp() - started);
         wanted := least(k, cardinality(truth));
-        kept := funnelvec._kept(f, by_index, by_scan, q.vector, k + more, truth, predicate);
+        kept := funnelvec._kept(f, by_index, by_scan, q.vector, k + more, truth, predicate, within.share);
         started := clock_timestamp();
         execute search_statement into answer using q.vector, k + more, filter;
         funnel_ms := 1000 * extract(epoch from clock_timestamp() - started);
@@ -225,7 +226,8 @@ create or replace function funnelvec._kept(
     vector text,
     k integer,
     truth text[],
-    predicate text
+    predicate text,
+    share double precision
 )
 returns integer[]
 language plpgsql
@@ -238,7 +240,7 @@ declare
     keep integer := coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), k);
     filtered boolean := predicate <> '' or row_security_active(f.table_name);
     iterate boolean := filtered or keep > 1000;
-    narrow boolean := filtered and (funnelvec._narrow(f.table_name, nullif(predicate, ''), keep)).narrow;
+    narrow boolean := filtered and (funnelvec._narrow(f.table_name, nullif(predicate, ''), keep, share)).narrow;
     statements text[];
     answer text[];
     kept integer[] := '{}';

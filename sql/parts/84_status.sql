@@ -75,7 +75,7 @@ begin
         -- What holds the codes and the index over them.
         home := case r.storage when 'side' then r.side_table else r.table_name end;
         parsed := funnelvec._parse_resolution(r.resolution);
-        stored := funnelvec._code(parsed.dims, parsed.code, 'x', r.metric, 'f32');
+        stored := funnelvec._code(parsed.dims, parsed.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32');
         select c.rows, c.filled, c.balance into rows, filled, bit_balance from funnelvec._coverage(r) as c;
         select c.bytes, c.toasted into code_bytes, toasted from funnelvec._code_sizes(home, r.code_column, parsed.dims, parsed.code) as c;
         coverage := filled::double precision / nullif(rows, 0);
@@ -111,12 +111,61 @@ begin
         return next;
     end loop;
     return query
+    select w.table_name, w.column_name, w.resolution, s.code_column, s.rows, s.held, s.held::double precision / nullif(s.rows, 0),
+        null::double precision, s.index_name, s.index_bytes, s.advice, s.object, 'window', null::bigint, null::double precision,
+        null::double precision, null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
+    from funnelvec.windows as w
+    cross join lateral funnelvec._window_status(w) as s
+    where (status.table_name is null or w.table_name = status.table_name) and exists (select from pg_class as c where c.oid = w.table_name)
+    order by w.table_name::text, w.column_name, w.resolution, w.by_column, s.number;
+    return query
     select p."table", null::text, null::text, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
         null::regclass, null::bigint, p.advice, p.object, null::text, null::bigint, null::double precision, null::double precision,
         null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
     from funnelvec._problems() as p
     where status.table_name is null or p."table" = status.table_name
     order by p."table"::text, p.object;
+end
+$body$;
+
+-- Each window of a row of the registry, by the statistics of its index: what it holds, what to do. Nothing for one that has a fault.
+create or replace function funnelvec._window_status(w funnelvec.windows)
+returns table (
+    number bigint,
+    object text,
+    code_column text,
+    rows bigint,
+    held bigint,
+    index_name regclass,
+    index_bytes bigint,
+    advice text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    total bigint;
+    type text;
+    next_one text;
+begin
+    if funnelvec._window_fault(w) is not null then
+        return;
+    end if;
+    total := funnelvec._rows(w.table_name);
+    type := funnelvec._check_windows(w);
+    next_one := (select coalesce(n.step, n.waits) from funnelvec._window_next(w) as n);
+    return query
+    select row_number() over (order by s.level, s.first), format('window %s', funnelvec._window_sql(quote_ident(w.by_column), type, s.lo, s.hi)),
+        (funnelvec._stored(w.table_name, w.column_name, w.resolution)).code_column, total, s.rows::bigint, s.name, funnelvec._index_bytes(s.name),
+        coalesce(case
+            when next_one is not null then format('not in use yet; next: %s', next_one)
+            when s.valid is not true then format('its index is gone or not valid: select funnelvec.add_window(%L, %L, %L, %L);',
+                w.table_name::text, w.column_name, w.resolution, w.by_column)
+            when s.rows >= 10000 and s.rows > 2 * s.share * total then format(
+                'it has %s %% of the rows, and had %s %% when it was made: select funnelvec.drop_window(%L, %L, %L, %L); then add_window again',
+                round(100 * s.rows / total), round((100 * s.share)::numeric), w.table_name::text, w.column_name, w.resolution, w.by_column)
+        end, '')
+    from funnelvec._window_state(w, w.table_name) as s;
 end
 $body$;
 
@@ -184,7 +233,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     p record := funnelvec._parse_resolution(r.resolution);
-    norm text := (funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32')).norm;
+    norm text := (funnelvec._code(p.dims, p.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32')).norm;
     visible text := case
         when norm is null then format('t.%I is not null', r.code_column)
         else format('%s(t.%I) > 0', norm, r.code_column)
@@ -298,7 +347,7 @@ begin
     join pg_class as c on c.oid = i.indexrelid
     join pg_am as m on m.oid = c.relam
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-    where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column
+    where i.indrelid = home and m.amname = 'hnsw' and not i.indisvalid and a.attname = r.code_column and i.indpred is null
         -- What is being built, or comes next, stands in the first line.
         and r.index_options is null
     limit 1;

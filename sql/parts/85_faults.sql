@@ -192,6 +192,8 @@ as $body$
         select r.table_name from funnelvec.resolutions as r
         union all select f.table_name from funnelvec.funnels as f
         union all select c.table_name from funnelvec.calibrations as c
+        union all select w.table_name from funnelvec.windows as w
+        union all select o.table_name from funnelvec.rotations as o
     ) as g
     where funnelvec._gone(g.table_name)
     group by g.table_name
@@ -208,11 +210,25 @@ as $body$
         format('%s rows of the registry are left of a dropped table: select funnelvec.repair();', l.number)
     from funnelvec._left_rows() as l
     union all
-    select r.table_name, format('rotation %s of %s', concat_ws(' ', r.rotation, r.code), r.table_name),
-        case when r.rotator is null then 'its function is gone: select funnelvec.repair();'
+    select r.table_name, format('rotation %s of %s', r.resolution, r.table_name),
+        case when r.lost and r.rotator is null and not exists (
+                select from funnelvec._unknown_rotations() as u
+                where u.table_name = r.table_name and u.column_name = r.column_name and u.name = split_part(r.resolution, '~', 2))
+                then format('its map is gone: select funnelvec.drop_resolution(%L, %L, %L); fit it again under another name',
+                    r.table_name::text, r.column_name, r.resolution)
+            when r.rotator is null then 'its function, or its map, is gone: select funnelvec.repair();'
             else format('function %s is stale: select funnelvec.repair();', r.rotator) end
     from funnelvec._rotation_faults() as r
     where not funnelvec._gone(r.table_name)
+    union all
+    select w.table_name, format('windows of %s by %I', w.table_name, w.by_column), s.fault
+    from funnelvec.windows as w
+    cross join lateral funnelvec._window_fault(w) as s (fault)
+    where s.fault is not null and not funnelvec._gone(w.table_name)
+    union all
+    select u.table_name, format('rotation %s of %s', u.name, u.table_name),
+        'a fitted map that the registry does not know: select funnelvec.repair();'
+    from funnelvec._unknown_rotations() as u
     union all
     select f.table_name, format('function %s', funnelvec._function_name(f)), s.fault
     from funnelvec.funnels as f

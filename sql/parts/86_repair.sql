@@ -53,6 +53,8 @@ begin
         delete from funnelvec.funnels as d where d.table_name = g.table_name;
         delete from funnelvec.calibrations as d where d.table_name = g.table_name;
         delete from funnelvec.loads as d where d.table_name = g.table_name;
+        delete from funnelvec.windows as d where d.table_name = g.table_name;
+        delete from funnelvec.rotations as d where d.table_name = g.table_name;
         what := format('table %s', g.table_name::oid);
         action := 'remove the rows of the dropped table';
         return next;
@@ -73,9 +75,12 @@ begin
         action := format('follow the rename of what holds %s', g.resolution);
         return next;
     end loop;
+    for what, action in select a.what, a.action from funnelvec._adopt_rotations() as a loop
+        return next;
+    end loop;
     for g in select f.* from funnelvec._rotation_faults() as f where funnelvec._owns(f.table_name) loop
-        what := format('rotation %s of %s', concat_ws(' ', g.rotation, g.code), g.table_name);
-        action := funnelvec._repair_rotator(g.table_name, g.dims, g.rotation, g.code);
+        what := format('rotation %s of %s', g.resolution, g.table_name);
+        action := funnelvec._repair_rotator(g.table_name, g.column_name, g.resolution, g.asked);
         return next;
     end loop;
     for r in
@@ -92,6 +97,39 @@ begin
         delete from funnelvec.resolutions as d
         where d.table_name = r.table_name and d.column_name = r.column_name and d.resolution = r.resolution;
         what := format('resolution %s of %s.%I', left(r.resolution, 100), r.table_name, r.column_name);
+        action := format('remove the row: %s', split_part(fault, ': select', 1));
+        return next;
+    end loop;
+    return query select v.what, v.action from funnelvec._repair_windows() as v;
+end
+$body$;
+
+-- Windows: a column that was renamed is followed, and what searches can't use goes. Their indexes stay: they are of use without us.
+create or replace function funnelvec._repair_windows()
+returns table (what text, action text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    w funnelvec.windows;
+    moved record;
+    fault text;
+begin
+    for moved in select m.* from funnelvec._moved_windows() as m where funnelvec._owns(m.table_name) loop
+        update funnelvec.windows as u
+        set by_column = moved.new_name
+        where u.table_name = moved.table_name and u.column_name = moved.column_name and u.resolution = moved.resolution
+            and u.by_column = moved.by_column;
+        what := format('windows of %s by %I', moved.table_name, moved.new_name);
+        action := format('follow the rename of %I', moved.by_column);
+        return next;
+    end loop;
+    for w in select s.* from funnelvec.windows as s where funnelvec._owns(s.table_name) loop
+        fault := funnelvec._window_fault(w);
+        continue when fault is null;
+        delete from funnelvec.windows as d
+        where d.table_name = w.table_name and d.column_name = w.column_name and d.resolution = w.resolution and d.by_column = w.by_column;
+        what := format('windows of %s by %I', w.table_name, w.by_column);
         action := format('remove the row: %s', split_part(fault, ': select', 1));
         return next;
     end loop;
@@ -112,6 +150,8 @@ declare
     resolutions funnelvec.resolutions[];
     funnels funnelvec.funnels[];
     calibrations funnelvec.calibrations[];
+    windows funnelvec.windows[];
+    rotations funnelvec.rotations[];
 begin
     with gone as (
         delete from funnelvec.resolutions as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
@@ -130,6 +170,17 @@ begin
     select array_agg(jsonb_populate_record(d::funnelvec.calibrations, jsonb_build_object('column_name', n.name)))
     into calibrations from gone as d cross join lateral (select moved ->> (d.table_name::oid::text || ' ' || d.column_name)) as n (name);
     insert into funnelvec.calibrations select u.* from unnest(calibrations) as u on conflict do nothing;
+    with gone as (
+        delete from funnelvec.windows as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
+    select array_agg(jsonb_populate_record(d::funnelvec.windows, jsonb_build_object('column_name', n.name)))
+    into windows from gone as d cross join lateral (select moved ->> (d.table_name::oid::text || ' ' || d.column_name)) as n (name);
+    insert into funnelvec.windows select u.* from unnest(windows) as u on conflict do nothing;
+    with gone as (
+        delete from funnelvec.rotations as d where moved ? (d.table_name::oid::text || ' ' || d.column_name) returning d.*)
+    select array_agg(r) into rotations from gone as r;
+    insert into funnelvec.rotations
+    select (funnelvec._renamed_rotation(u, moved ->> (u.table_name::oid::text || ' ' || u.column_name))).* from unnest(rotations) as u
+    on conflict do nothing;
 end
 $body$;
 
@@ -172,6 +223,7 @@ begin
             if u.verdict = 'adopt' then
                 action := 'take over';
                 perform funnelvec._adopt_function(u.f, u.calibration);
+                perform funnelvec._adopt_windows(u.function, u.f);
             elsif home is not null then
                 action := format('move to schema %s, where its table is', home);
                 execute format('alter function %s set schema %s', u.function, home);
@@ -199,7 +251,7 @@ begin
         and c.oid = funnelvec._index_of(case r.storage when 'side' then r.side_table else r.table_name end, r.code_column, (
             select s.opclass
             from funnelvec._parse_resolution(r.resolution) as p
-            cross join lateral funnelvec._code(p.dims, p.code, 'x', r.metric, 'f32') as s));
+            cross join lateral funnelvec._code(p.dims, p.code, 'x', funnelvec._metric_at(r.table_name, r.column_name, r.resolution, r.metric), 'f32') as s));
 end
 $body$;
 

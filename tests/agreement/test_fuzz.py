@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEEDS = range(4 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
 CASES = 300
 DIMS = 8
+ROWS = 260  # a fit takes 249
 
 
 class Odd:
@@ -167,7 +168,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "progress": lambda _: False,
     },
     "add_resolution": {
-        "resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16", "16:f16"]),
+        "resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16", "16:f16", "2:f16~pca"]),
         "index": lambda rng: rng.random() < 0.5,
         "allow_rewrite": lambda _: False,
         "metric": lambda rng: rng.choice([None, "cosine"]),
@@ -176,6 +177,17 @@ ENTRIES: dict[str, dict[str, Make]] = {
     },
     "backfill": {"batch": lambda rng: rng.choice([None, 7]), "progress": lambda _: False},
     "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},
+    "add_window": {
+        "resolution": lambda rng: rng.choice(["4:f16", "8:f32"]),
+        "by": lambda rng: rng.choice(["price", "id", "name", "no"]),
+        "levels": lambda rng: rng.choice([None, 1, 2]),
+        "allow_rewrite": lambda _: False,
+        "concurrently": lambda rng: rng.random() < 0.3,
+    },
+    "drop_window": {
+        "resolution": lambda rng: rng.choice(["4:f16", "8:f32"]),
+        "by": lambda rng: rng.choice(["price", "id"]),
+    },
     "create_funnel": {
         "name": lambda rng: rng.choice(["g", "products_search"]),
         "funnel": lambda rng: rng.choice(["4:f16@20 > 8:f32", "8:f32", "2:bit@9 > 8:f32"]),
@@ -205,11 +217,25 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "seed": lambda rng: rng.randint(0, 9),
         "progress": lambda _: False,
     },
+    "fit_rotation": {
+        "name": lambda rng: rng.choice(["pca", "pca2", "sph"]),
+        "kind": lambda rng: rng.choice(["pca", "pca", "sphering"]),
+        "dims": lambda rng: rng.choice([None, 2, 8]),
+        "then": lambda rng: rng.choice([None, None, "random", "itq"]),
+        "queries": lambda rng: rng.choice([None, np.stack([good(rng) for _ in range(20)])]),
+        "metric": lambda rng: rng.choice([None, "cosine"]),
+        "sample": lambda rng: rng.choice([60, 10_000]),
+        "seed": lambda rng: rng.randint(0, 9),
+        "dry_run": lambda rng: rng.random() < 0.3,
+        "progress": lambda _: False,
+    },
+    "rotations": {},
+    "drop_rotation": {"name": lambda rng: rng.choice(["pca", "pca2", "sph"])},
     "status": {},
     "__len__": {},
 }
 #: Arguments that have to be given; a funnel is one of them where it is made.
-REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name")
+REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name", "by")
 
 
 def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]]:
@@ -273,6 +299,7 @@ STATE = """
         (select count(*) from products), (select string_agg(p::text, '|' order by id) from products as p),
         (select string_agg(r::text, '|' order by r::text) from funnelvec.resolutions as r),
         (select string_agg(f::text, '|' order by f::text) from funnelvec.funnels as f),
+        (select string_agg(o::text, '|' order by o::text) from funnelvec.rotations as o),
         (select string_agg(c.relname, '|' order by c.oid) from pg_class as c
          where c.relnamespace = 'public'::regnamespace or c.relname like 'funnelvec_j%'),
         (select string_agg(p.proname, '|' order by p.oid) from pg_proc as p
@@ -305,7 +332,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def state(engine: Any, table: Any) -> Any:
     if engine.capabilities.name == "memory":
-        return len(table), repr(table.status())
+        return len(table), repr(table.status()), repr(table.rotations())
     if engine.capabilities.name in ("qdrant-local", "edge"):
         deployment = table._collection.deployment
         kept = [deployment.read(name) for name in deployment.collections()]
@@ -320,8 +347,8 @@ def test_every_entry_point(engine: Any, seed: int) -> None:
     rng = random.Random(seed)
     table = engine.create("products", dims=DIMS, columns={"price": "number", "name": "text"})
     table.add(
-        list(range(60)), np.stack([good(rng) for _ in range(60)]),
-        columns={"price": [float(i) for i in range(60)], "name": [f"n{i}" for i in range(60)]},
+        list(range(ROWS)), np.stack([good(rng) for _ in range(ROWS)]),
+        columns={"price": [float(i) for i in range(ROWS)], "name": [f"n{i}" for i in range(ROWS)]},
     )  # fmt: skip
     table.add_resolution("4:f16", index=True)
     table.create_funnel("products_search", "4:f16@20 > 8:f32")

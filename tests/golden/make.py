@@ -22,6 +22,8 @@ scores.json: a list of cases
                     distance; 1 - 2 * hamming / dims for bit
 rotations.json: a list of {name, rotation, vector: [hex], rotated: [hex]}; what is stored may never
     change, so neither may these
+maps.json: a list of {name, numbers: [[integer]], step: hex, vector: [hex], mapped: [hex]}: a fitted
+    rotation, the sums exact and rounded to double precision once
 calibration.json: an object
     fits     list of {name, scores: [hex], labels: [0 or 1], slope: hex, offset: hex}
     maps     list of {slope, offset, score, relevance: hex}
@@ -131,6 +133,30 @@ def rotation_cases() -> list[dict[str, object]]:
         for vector in [[f32(bell(rng)) for _ in range(dims)]]
         for rotation in ("random", "random1", "random999999999")
     ]
+
+
+def map_cases() -> list[dict[str, object]]:
+    """Maps of whole numbers up to a million, of vectors of every length."""
+    rng = random.Random(11)
+    cases: list[dict[str, object]] = []
+    for dims, width in ((1, 1), (5, 3), (24, 8), (24, 24)):
+        numbers = [[int(bell(rng) * 200_000) for _ in range(dims)] for _ in range(width)]
+        numbers[0][0] = 1_000_000
+        step = abs(bell(rng)) * 1e-6 + 1e-7
+        for size in (1.0, 1e-30, 1e30, 0.0):
+            vector = [f32(bell(rng) * size) for _ in range(dims)]
+            sums = [
+                sum((n * Fraction(x) for n, x in zip(row, vector, strict=True)), Fraction(0))
+                for row in numbers
+            ]
+            cases.append({
+                "name": f"{dims} to {width}, length about {size:g}",
+                "numbers": numbers,
+                "step": step.hex(),
+                "vector": [x.hex() for x in vector],
+                "mapped": [float(each * Fraction(step)).hex() for each in sums],
+            })  # fmt: skip
+    return cases
 
 
 def hamming(a: str, b: str) -> int:
@@ -424,6 +450,7 @@ def files() -> dict[str, str]:
             "codes.json": lines_of(code_cases()) + "\n",
             "scores.json": lines_of(score_cases()) + "\n",
             "rotations.json": lines_of(rotation_cases()) + "\n",
+            "maps.json": lines_of(map_cases()) + "\n",
             "calibration.json": "{\n" + ",\n".join(sections) + "\n}\n",
         }
 

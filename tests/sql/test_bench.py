@@ -242,6 +242,40 @@ def test_the_command_prints_filters(owner_url: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("asked", [["--json"], []])
+def test_windows_are_measured_side_by_side(
+    owner_url: str, owner_conn: Connection, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    arguments = ["bench", "--windows", "--quick", "--url", owner_url, "--rows", "600"]
+    funnel = ["--dims", "16", "--funnel", "8:f16@60 > 16:f32", "--levels", "1"]
+    assert cli.main([*arguments, *funnel, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert traces(owner_conn) == 0
+    if not asked:
+        for word in (
+            "recall@10",
+            "to iterative",
+            "to without",
+            "windows of 8:f16",
+            "least recall of ours",
+        ):
+            assert word in printed
+        return
+    found = json.loads(printed)
+    assert len(found["measured"]) == 7
+    for each in found["measured"]:
+        assert each["windows_recall"] > 0.6
+        assert sum(each["ways"].values()) == each["cases"] == 10
+    costs = {each["name"]: each["count"] for each in found["built"]}
+    assert costs == {"first stage 8:f16": 1, "windows of 8:f16": 3, "full HNSW": 1, "B-tree": 1}
+
+
+def test_windows_want_all_files_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--windows", "--data", "x.npy", "--by", "day"])
+    assert "--queries, --values, --ranges" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [["--json"], []])
 def test_loading_is_measured_beside_a_bare_copy(
     owner_url: str, owner_conn: Connection, capsys: pytest.CaptureFixture[str], asked: list[str]
 ) -> None:

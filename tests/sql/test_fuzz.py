@@ -149,6 +149,23 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "column_name": lambda _: ["embedding", "half", "price", *WORDS],
         "resolution": lambda _: [*RESOLUTIONS, *WORDS],
     },
+    "funnelvec.add_window": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "embedding", "half", "price", *WORDS],
+        "resolution": lambda _: ["4:f16", *RESOLUTIONS, *WORDS],
+        "by": lambda _: ["price", "price", "id", "day", "name", "embedding", *WORDS],
+        "levels": lambda _: ["1", "1", *NUMBERS],
+        "m": lambda _: NUMBERS,
+        "ef_construction": lambda _: NUMBERS,
+        "allow_rewrite": lambda _: BOOLEANS,
+        "concurrently": lambda _: BOOLEANS,
+    },
+    "funnelvec.drop_window": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "half", "price", *WORDS],
+        "resolution": lambda _: ["4:f16", *RESOLUTIONS, *WORDS],
+        "by": lambda _: ["price", "day", "name", *WORDS],
+    },
     "funnelvec.create_funnel": {
         "name": lambda _: ["g", "f", *WORDS],
         "table_name": tables,
@@ -203,6 +220,12 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "relevance": lambda _: FLOATS,
         "query": vector_texts,
     },
+    "funnelvec.list_rotations": {"table_name": tables},
+    "funnelvec.drop_rotation": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "half", "price", *WORDS],
+        "name": lambda _: ["pca", "pca", "random", *WORDS],
+    },
     "funnelvec.status": {"table_name": tables},
     "funnelvec.repair": {"dry_run": lambda _: BOOLEANS},
     "funnelvec.version": {},
@@ -224,6 +247,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
 REQUIRED = {
     "funnelvec.next_step": 1, "funnelvec.recheck": 1, "funnelvec.activate": 3,
     "funnelvec.add_resolution": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
+    "funnelvec.add_window": 4, "funnelvec.drop_window": 4,
+    "funnelvec.drop_rotation": 3,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
     "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
 }  # fmt: skip
@@ -250,6 +275,8 @@ FURNITURE = f"""
     create table parts_1 partition of parts for values from (0) to (10);
     select funnelvec.add_resolution('products', 'embedding', '4:f16', index => true);
     select funnelvec.add_resolution('products', 'embedding', '8:bit');
+    select funnelvec._keep_rotation('products', 'embedding', 'pca', 'pca', null, 'cosine',
+        '{{{{0,0,0,1,0,0,0,0}},{{0,0,1,0,0,1,0,0}},{{1,0,0,0,0,0,0,-1}}}}', 1, null, null, repeat('0', 64), 1, 0, true, null);
     select funnelvec.create_funnel('f', 'products', 'embedding', '4:f16@20 > 8:f32');
     select funnelvec.create_funnel('scanned', 'products', 'embedding', '8:bit@20 > 8:f32');
     create table judgments as
@@ -267,6 +294,8 @@ STATE = """
         (select string_agg(r::text, '|' order by r::text) from funnelvec.resolutions as r),
         (select string_agg(f::text, '|' order by f::text) from funnelvec.funnels as f),
         (select string_agg(c::text, '|' order by c::text) from funnelvec.calibrations as c),
+        (select string_agg(w::text, '|' order by w::text) from funnelvec.windows as w),
+        (select string_agg(o::text, '|' order by o::text) from funnelvec.rotations as o),
         (select string_agg(concat(a.attrelid, a.attname, a.attgenerated), '|' order by a.attrelid, a.attnum)
          from pg_attribute as a join pg_class as c on c.oid = a.attrelid
          where c.relnamespace = 'public'::regnamespace),
@@ -307,6 +336,9 @@ def restore(connection: Connection) -> None:
     )
     for (name,) in funnels.fetchall():
         connection.execute("select funnelvec.drop_funnel(%s)", (name,))
+    connection.execute(
+        "select funnelvec.drop_window(table_name, column_name, resolution, by_column) from funnelvec.windows"
+    )
     connection.execute(
         "select funnelvec.create_funnel('f', 'products', 'embedding', '4:f16@20 > 8:f32', replace => true)"
     )

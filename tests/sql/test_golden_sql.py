@@ -59,6 +59,37 @@ def test_codes_equal_the_golden_ones(owner_conn: Connection) -> None:
             assert wide[0] == numbers(case["code"]), case["name"]
 
 
+def test_maps_equal_the_golden_ones(owner_conn: Connection) -> None:
+    cases = load("maps")
+    assert len(cases) > 10
+    for number, case in enumerate(cases):
+        table, dims = f"t{number}", len(case["vector"])
+        owner_conn.execute(f"create table {table} (id int primary key, v vector({dims}))".encode())
+        owner_conn.execute(
+            "select funnelvec._keep_rotation(%s::regclass, 'v', 'pca', 'pca', null, 'dot', %s::integer[], %s, null,"
+            " null, %s, 1, 0, true, null)",
+            (table, str(case["numbers"]).translate(str.maketrans("[]", "{}")),
+             float.fromhex(case["step"]), "0" * 64),
+        )  # fmt: skip
+        width = len(case["mapped"])
+        for code in ("f32", "bit"):
+            owner_conn.execute(
+                "select funnelvec.add_resolution(%s::regclass, 'v', %s, metric => 'dot')",
+                (table, f"{width}:{code}~pca"),
+            )
+        found = owner_conn.execute(
+            f"insert into {table} values (1, %s::real[]::vector) returning v_{width}_f32_pca::real[], v_{width}_bit_pca::text".encode(),
+            (numbers(case["vector"]),),
+        ).fetchone()
+        assert found is not None
+        expected = numbers(case["mapped"])
+        # pgvector sums in 32-bit floats.
+        near = 4e-6 * math.hypot(*numbers(case["vector"])) * float.fromhex(case["step"]) * 1e6
+        for got, sign, wanted in zip(*found, expected, strict=True):
+            assert abs(got - wanted) <= near, case["name"]
+            assert abs(wanted) <= near or sign == ("1" if wanted > 0 else "0"), case["name"]
+
+
 def lengths(case: Any) -> list[float]:
     dims = int(case["resolution"].split(":")[0])
     return [math.hypot(*numbers(case[side])[:dims]) for side in ("query", "vector")]

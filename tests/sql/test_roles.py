@@ -34,7 +34,7 @@ def refused(connection: Connection, call: str) -> str:
 
 
 def test_a_stranger_sees_and_changes_nothing(products: Connection, other: Connection) -> None:
-    for registry in ("resolutions", "funnels", "calibrations", "loads"):
+    for registry in ("resolutions", "funnels", "calibrations", "loads", "windows"):
         assert other.execute(f"select * from funnelvec.{registry}").fetchall() == []  # type: ignore[arg-type]
         other.execute(f"delete from funnelvec.{registry}")  # type: ignore[arg-type]
     other.execute("update funnelvec.funnels set funnel = 'x'")

@@ -133,7 +133,7 @@ def test_python_and_memory_say_the_same(docs: Connection, owner_url: str) -> Non
     ("resolution", "state", "message"),
     [
         (f"{DIMS // 2}:bit~random", "FV001", "cuts a random rotation"),
-        (f"{DIMS}:bit~pca", "FV009", "does not know"),
+        (f"{DIMS}:bit~pca", "FV005", "has no rotation pca"),
         (f"{DIMS}:bit~random0", "FV009", "does not know"),
         (f"{DIMS}:bit3", "FV001", "no rotation"),
         (f"{DIMS}:bit5~random", "FV001", "unknown code"),
@@ -189,7 +189,7 @@ def test_repair_writes_a_rotation_again(docs: Connection, code: str) -> None:
     name = f"docs_random_{DIMS}{'_bit4' if code == 'bit4' else ''}"
     docs.execute(f"drop function {name} cascade".encode())
     advice = one(docs, "select advice from funnelvec.status('docs') where object like 'rotation%%'")
-    assert advice == "its function is gone: select funnelvec.repair();"
+    assert advice == "its function, or its map, is gone: select funnelvec.repair();"
     docs.execute("select funnelvec.repair()")
     assert one(docs, "select count(*) from funnelvec.status() where resolution is null") == 0
     docs.execute("insert into docs (id, embedding) values (902, %s)", (text(QUERY),))

@@ -136,7 +136,8 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
     (lambda e, t: t.add_resolution("4:int8"), SpecError, "int8"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
-    (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.CapabilityError, "rotation"),
+    (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.NotFound, "rotation"),
+    (lambda e, t: t.add_resolution("8:f16~random0"), fv.errors.CapabilityError, "rotation"),
     (lambda e, t: t.add_resolution("4:f16", metric="l3"), InvalidInput, "'l3'; known are cosine"),  # type: ignore[arg-type]
     (lambda e, t: t.add_resolution("4:f16", metric="dot"), Conflict, "cosine, not dot"),
     (lambda e, t: t.create_funnel("f", "8:f32", metric="dot"), Conflict, "cosine, not dot"),
@@ -161,6 +162,15 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add([(1,)], np.ones((1, 8))), InvalidInput, r"\(1,\)"),
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),
+    (lambda e, t: t.add_window("4:f16", "year"), NotFound, "no resolution 4:f16"),
+    (lambda e, t: t.add_window("4:bit", "nothing"), NotFound, "no column 'nothing'"),
+    (lambda e, t: t.add_window("4:bit", "lang"), fv.errors.CapabilityError, "numbers, dates"),
+    (lambda e, t: t.add_window("4:bit", ""), InvalidInput, "column of the windows"),
+    (lambda e, t: t.add_window("4:bit", "year", levels=0), InvalidInput, "levels must be 1 to 6"),
+    (lambda e, t: t.add_window("4:bit", "year", levels=True), InvalidInput, "levels"),
+    (lambda e, t: t.add_window("4:bit", "year", levels="2"), InvalidInput, "levels"),  # type: ignore[arg-type]
+    (lambda e, t: t.add_window("4:bit", "year", concurrently="no"), InvalidInput, "concurrently"),  # type: ignore[arg-type]
+    (lambda e, t: t.drop_window("4:bit", "price"), NotFound, "has no windows by 'price'"),
     (lambda e, t: t.drop_resolution("4:bit"), Conflict, "used by docs_search"),
     (lambda e, t: t.create_funnel("f", "4:bit@5 > 4:f16@9 > 8:f32"), SpecError, "more rows"),
     (lambda e, t: t.create_funnel("f", "9:bit@5 > 8:f32"), SpecError, "wider"),

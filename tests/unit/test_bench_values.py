@@ -13,10 +13,61 @@ from funnelvec.bench.contestants import default_funnel, exact_scan, full_hnsw, o
 from funnelvec.bench.data import generate, load, read_vectors, spectrum
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.overhead import summarize
+from funnelvec.bench.ranges import SHARES, generate_ranges, load_ranges
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.stats import Ratio, percentile, ratio
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
+
+
+def test_generated_ranges_hold_what_they_say() -> None:
+    ranges = generate_ranges(500, dims=8, per_share=3, seed=2)
+    assert len(ranges.cases) == 3 * len(SHARES)
+    assert sorted(ranges.values) == list(range(500))
+    for case in ranges.cases:
+        assert len(ranges.matching(case)) == round(case.share * 500) >= 1
+    truth = ranges.truth(5)
+    units = ranges.data.rows / np.linalg.norm(ranges.data.rows, axis=1, keepdims=True)
+    for number in (0, 9, 20):
+        case = ranges.cases[number]
+        matching = ranges.matching(case)
+        best = matching[np.argsort(-(units[matching] @ ranges.data.queries[case.query]))][:5]
+        assert truth.recall(number, [int(i) for i in best]) == 1
+        assert truth.recall(number, [int(i) for i in best[1:]]) < 1
+        outside = next(i for i in range(500) if i not in set(matching.tolist()))
+        with pytest.raises(InvalidInput, match="not in"):
+            truth.recall(number, [outside])
+
+
+def test_ranges_are_read_beside_their_vectors(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "rows.npy", rng.standard_normal((60, 4)).astype(np.float32))
+    np.save(tmp_path / "queries.npy", rng.standard_normal((5, 4)).astype(np.float16))
+    pq.write_table(pa.table({"day": list(range(60)), "f": [0.5] * 60}), tmp_path / "docs.parquet")
+    asked = {"qid": [4, 0, 1], "lo": [0, 10, 50], "hi": [5, 39, 99], "target_selectivity": [0.1, 0.5, 0.1]}  # fmt: skip
+    pq.write_table(pa.table(asked), tmp_path / "ranges.parquet")
+    files = {
+        "path": tmp_path / "rows.npy", "queries": tmp_path / "queries.npy",
+        "values": tmp_path / "docs.parquet", "by": "day", "ranges": tmp_path / "ranges.parquet",
+    }  # fmt: skip
+    found = load_ranges(**files)
+    assert [(c.query, c.low, c.high, c.aim, c.share) for c in found.cases] == [
+        (4, 0, 5, 0.1, 0.1), (1, 50, 99, 0.1, 10 / 60), (0, 10, 39, 0.5, 0.5),
+    ]  # fmt: skip
+    fewer = load_ranges(**files, rows=30, per_share=1)
+    assert (len(fewer.data.rows), len(fewer.values), len(fewer.cases)) == (30, 30, 2)
+    for change, error in (
+        ({"by": "no"}, NotFound), ({"by": "f"}, InvalidInput), ({"values": "no.parquet"}, NotFound),
+        ({"values": tmp_path / "rows.npy"}, InvalidInput), ({"ranges": tmp_path / "docs.parquet"}, NotFound),
+        ({"path": tmp_path / "queries.npy"}, InvalidInput),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            load_ranges(**{**files, **change})
+    pq.write_table(pa.table({**asked, "qid": [4, 0, 5]}), tmp_path / "ranges.parquet")
+    with pytest.raises(InvalidInput, match="queries that"):
+        load_ranges(**files)
 
 
 def test_percentiles_interpolate() -> None:

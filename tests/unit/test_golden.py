@@ -13,6 +13,7 @@ import pytest
 from funnelvec import codes
 from funnelvec.calibration import PlattCalibration, fit_platt
 from funnelvec.codes import bits
+from funnelvec.codes.maps import LinearMap, Rotation
 from funnelvec.codes.rotations import rotate
 from funnelvec.resolution import Resolution
 from tests.golden import make
@@ -58,6 +59,28 @@ def test_rotations_are_exact(case: dict[str, Any]) -> None:
     vector = floats(case["vector"]).astype(np.float32)[np.newaxis, :]
     expected = floats(case["rotated"]).astype(np.float32)
     assert np.array_equal(rotate(case["rotation"], vector)[0], expected)
+
+
+def fitted(case: dict[str, Any]) -> Rotation:
+    """The map as a rotation that keeps lengths."""
+    numbers = np.array(case["numbers"], np.int32)
+    made = LinearMap(numbers, float.fromhex(case["step"]))
+    return Rotation("pca", "pca", None, "dot", made, None, "0" * 64, 0, 0)
+
+
+@pytest.mark.parametrize("case", read("maps.json"), ids=by_name)
+def test_maps_agree(case: dict[str, Any]) -> None:
+    vector, expected = floats(case["vector"]).astype(np.float32), floats(case["mapped"])
+    rotation = fitted(case)
+    found = rotation.apply(vector[np.newaxis, :])[0]
+    # Rounded to 32 bits twice: the direction before, the result after.
+    near = 1e-6 * np.linalg.norm(vector.astype(np.float64)) * rotation.row_map.step * 1e6
+    assert np.abs(found - expected).max() <= near
+    signs = codes.encode(
+        Resolution(len(found), "bit", "pca"), [vector], metric="dot", rotation=rotation
+    )
+    clear = np.abs(expected) > near
+    assert np.array_equal(np.unpackbits(signs[0])[: len(found)][clear], expected[clear] > 0)
 
 
 @pytest.mark.parametrize("case", read("scores.json"), ids=by_name)

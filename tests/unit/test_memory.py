@@ -282,6 +282,27 @@ def test_a_calibration_belongs_to_model_and_last_stage(table: MemoryTable) -> No
         assert table.search(query, k=1, funnel=funnel)[0].relevance is None
 
 
+def test_windows_are_noted_and_change_no_answer(engine: MemoryEngine) -> None:
+    table = engine.create("docs", dims=DIMS, columns={"price": "number"})
+    table.add(range(100), vectors(100), columns={"price": [float(i) for i in range(100)]})
+    table.add_resolution("8:f16", index=True)
+    table.create_funnel("docs_search", "8:f16@50 > 16:f32")
+    query, filter = vectors(1)[0], {"price": {"$gte": 20, "$lt": 60}}
+    before = table.search(query, filter=filter)
+    table.add_window("8:f16", "price", levels=2)
+    table.add_window("8:f16", "price")
+    assert table.search(query, filter=filter) == before
+    table.drop_window("8:f16", "price")
+    with pytest.raises(NotFound, match="has no windows"):
+        table.drop_window("8:f16", "price")
+    table.add_window("8:f16", "price")
+    table.drop_funnel("docs_search")
+    table.drop_resolution("8:f16")
+    table.add_resolution("8:f16")
+    with pytest.raises(NotFound, match="has no windows"):
+        table.drop_window("8:f16", "price")
+
+
 def test_dropping(table: MemoryTable) -> None:
     with pytest.raises(Conflict, match="docs_search"):
         table.drop_resolution("8:f16")

@@ -47,7 +47,8 @@ class Contestant:
     statement
         SQL with ``%(query)s`` and ``%(k)s``; the first column of its rows is the id.
     build, undo
-        SQL that makes its indexes (timed) and removes them again.
+        SQL that makes its indexes (timed) and removes them again. One that ends in ``\\gexec`` is
+        run until it gives nothing, and what it gives is run, as in psql.
     settings
         Settings of its connection.
     remark
@@ -58,6 +59,12 @@ class Contestant:
         Whether the others are compared with it.
     every
         It runs only every so many queries: for those that take long and whose recall is known.
+    indexes
+        Which indexes of its table are its own; empty: all but the primary key.
+    beside
+        Tables that it keeps beside its own.
+    ready
+        SQL that is run before it searches and takes no time worth counting.
     """
 
     name: str
@@ -71,6 +78,9 @@ class Contestant:
     index: bool = True
     ours: bool = False
     every: int = 1
+    indexes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
 
 
 def default_funnel(dims: int) -> Funnel:
@@ -131,6 +141,7 @@ def full_hnsw(schema: str, *, dims: int, ef_search: int, note: str = "") -> Cont
             f"with (m = {_M}, ef_construction = {_EF_CONSTRUCTION})",
         ),
         undo=(f"drop index {schema}.{PLAIN_TABLE}_hnsw",),
+        indexes=(f"{PLAIN_TABLE}_hnsw",),
         # As the funnel's function does for its own call: the planner may not prefer a scan.
         settings=(("hnsw.ef_search", str(ef_search)), ("enable_seqscan", "off")),
         remark=_HNSW,

@@ -30,7 +30,7 @@ from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
 
-__all__ = ["compare", "take_turns"]
+__all__ = ["compare", "standing", "take_turns"]
 
 # Exact search takes long, as long for any query, and its recall is known: it answers every
 # twentieth query of a round.
@@ -175,7 +175,7 @@ class _Run:
         recalls = [self._recall(lane, oracle) for lane in lanes]
         times = take_turns(lanes, self._queries, rounds=self._rounds, say=self._say)
         return tuple(
-            _standing(lane, schema, recall, each, seconds.get(lane.contestant.build, ()))
+            standing(lane, schema, recall, each, seconds.get(lane.contestant.build, ()))
             for lane, recall, each in zip(lanes, recalls, times, strict=True)
         )
 
@@ -283,13 +283,14 @@ def take_turns(
     return times
 
 
-def _standing(
+def standing(
     lane: stage.Lane,
     schema: str,
     recall: float,
     times: list[Times],
     build_seconds: tuple[float, ...],
 ) -> Standing:
+    """The figures of one lane; sizes are asked for here."""
     contestant = lane.contestant
     sizes = lane.sizes(schema)
     return Standing(

@@ -34,18 +34,20 @@ Say = Callable[[str], None]
 _MB = 1 << 20
 # What a vector of the base column, its index entry and its neighbours take, times its numbers.
 _CACHE_FACTOR, _BUILD_FACTOR = 6, 1.5
+_GEXEC = r" \gexec"
 _SERIAL = "shared memory is small here, so indexes are built without parallel workers"
 
 
 @contextlib.contextmanager
-def hosted(dataset: Dataset) -> Iterator[str]:
+def hosted(dataset: Dataset, *, tables: int = 2) -> Iterator[str]:
     """Run a server for this data in a temporary folder, with room to keep all of it in memory.
 
     It may lose data in a crash (``fsync`` is off): nothing here outlives the run, and it lets
     builds be timed without waiting for a disk.
     """
+    wanted = 256 * _MB + _CACHE_FACTOR // 2 * tables * dataset.rows.nbytes
     settings: dict[str, str | bool] = {
-        "shared_buffers": f"{_capped(256 * _MB + _CACHE_FACTOR * dataset.rows.nbytes, 0.4)}MB",
+        "shared_buffers": f"{_capped(wanted, 0.4)}MB",
         "fsync": False,
         "full_page_writes": False,
         "synchronous_commit": False,
@@ -98,7 +100,7 @@ def workspace(connection: Connection) -> Iterator[str]:
         )
         yield schema
     finally:
-        for registry in ("funnels", "resolutions", "calibrations", "loads"):
+        for registry in ("funnels", "resolutions", "calibrations", "loads", "rotations", "windows"):
             connection.execute(
                 f"delete from funnelvec.{registry} where table_name in ("
                 "select oid::regclass from pg_class where relnamespace = %s::regnamespace)",
@@ -108,21 +110,28 @@ def workspace(connection: Connection) -> Iterator[str]:
         connection.execute(f"drop schema {schema} cascade")
 
 
-def load(url: str, connection: Connection, schema: str, dataset: Dataset) -> None:
-    """Load both tables alike; ids are row numbers, and one column is there to filter by."""
+def load(
+    url: str,
+    connection: Connection,
+    schema: str,
+    dataset: Dataset,
+    *,
+    tables: Sequence[str] = (FUNNEL_TABLE,),
+) -> None:
+    """Load all tables alike; ids are row numbers, and one column is there to filter by."""
     columns = {FILTER_COLUMN: [row % 100 for row in range(len(dataset.rows))]}
     with entry.connect(url) as engine:
         table = engine.create(
             f"{schema}.{PLAIN_TABLE}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"}
         )
         table.add(range(len(dataset.rows)), dataset.rows, columns=columns)
-        engine.create(
-            f"{schema}.{FUNNEL_TABLE}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"}
+        for name in tables:
+            engine.create(f"{schema}.{name}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"})
+    for name in tables:
+        connection.execute(
+            f"insert into {schema}.{name} select * from {schema}.{PLAIN_TABLE} order by id"
         )
-    connection.execute(
-        f"insert into {schema}.{FUNNEL_TABLE} select * from {schema}.{PLAIN_TABLE} order by id"
-    )
-    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+    for name in (PLAIN_TABLE, *tables):
         connection.execute(f"vacuum analyze {schema}.{name}")
 
 
@@ -144,7 +153,8 @@ def build(
     connection.execute("select set_config('maintenance_work_mem', %s, false)", [f"{memory}MB"])
     notes: list[str] = []
     workers = _workers(connection, memory, notes)
-    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+    tables = {contestant.table for contestant in contestants}
+    for name in tables:
         connection.execute(f"alter table {schema}.{name} set (parallel_workers = {workers})")
 
     def noticed(diagnostic: Any) -> None:
@@ -168,7 +178,7 @@ def build(
     finally:
         connection.remove_notice_handler(noticed)
     # Workers were for the builds; how searches are planned is up to Postgres.
-    for name in (PLAIN_TABLE, FUNNEL_TABLE):
+    for name in tables:
         connection.execute(f"alter table {schema}.{name} reset (parallel_workers)")
     return seconds, list(dict.fromkeys(notes))
 
@@ -200,16 +210,30 @@ def _run(connection: Connection, statements: Sequence[str], notes: list[str]) ->
     for statement in statements:
         began = time.perf_counter()
         try:
-            connection.execute(statement)
+            _execute(connection, statement)
         except Exception as error:
             # disk_full: /dev/shm is too small, on a machine where we could not look.
             if getattr(error, "sqlstate", None) != "53100":
                 raise
             connection.execute("set max_parallel_maintenance_workers = 0")
             started += time.perf_counter() - began
-            connection.execute(statement)
+            _execute(connection, statement)
             notes.append(_SERIAL)
     return time.perf_counter() - started
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    """Run a statement; what ends in ``\\gexec`` as psql does, until it gives nothing."""
+    if not statement.endswith(_GEXEC):
+        connection.execute(statement)
+        return
+    connection.execute("set client_min_messages = warning")  # it tells its progress by notices
+    while True:
+        row = connection.execute(statement.removesuffix(_GEXEC)).fetchone()
+        if row is None or row[0] is None:
+            break
+        connection.execute(row[0])
+    connection.execute("reset client_min_messages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +265,25 @@ class Lane:
 
     def sizes(self, schema: str) -> Sizes:
         """Measure what it keeps on disk; another's indexes on the same table do not count."""
+        contestant = self.contestant
         row = self.connection.execute(
-            "select coalesce(sum(pg_relation_size(i.indexrelid)), 0)::bigint,"
-            "       pg_total_relation_size(%(table)s::regclass)"
-            "  from pg_index i where i.indrelid = %(table)s::regclass and not i.indisprimary",
-            {"table": f"{schema}.{self.contestant.table}"},
+            "select sum(pg_total_relation_size(t) - pg_indexes_size(t) +"
+            "           (select coalesce(sum(pg_relation_size(p.indexrelid)), 0)"
+            "              from pg_index p where p.indrelid = t and p.indisprimary))::bigint,"
+            "       sum((select coalesce(sum(pg_relation_size(c.oid)), 0)"
+            "              from pg_index i join pg_class c on c.oid = i.indexrelid"
+            "             where i.indrelid = t and not i.indisprimary"
+            "               and (%(own)s::text[] = '{}' or c.relname = any (%(own)s))))::bigint"
+            "  from unnest(%(tables)s::text[]::regclass[]) as t",
+            {
+                "tables": [f"{schema}.{name}" for name in (contestant.table, *contestant.beside)],
+                "own": list(contestant.indexes),
+            },
         ).fetchone()
         assert row is not None  # an aggregate
-        index, total = row
-        return Sizes(index, total) if self.contestant.index else Sizes(0, total - index)
+        tables, indexes = row
+        index = indexes if contestant.index else 0
+        return Sizes(index, tables + index)
 
 
 @contextlib.contextmanager

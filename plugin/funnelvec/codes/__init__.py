@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.codes import bits, floats, rotations
+from funnelvec.codes.maps import Rotation
 from funnelvec.errors import InvalidInput, SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, Metric
 
-__all__ = ["Codes", "encode", "is_bits", "prepare_query", "score"]
+__all__ = ["Codes", "Rotation", "compared_by", "encode", "is_bits", "prepare_query", "score"]
 
 #: (n, dims) float32 or float16; (n, ceil(dims / 8)) uint8 for ``bit``.
 Codes: TypeAlias = npt.NDArray[Any]
@@ -43,6 +44,8 @@ def encode(
     *,
     metric: Metric = "cosine",
     base: BaseCode = "f32",
+    rotation: Rotation | None = None,
+    asked: bool = False,
 ) -> Codes:
     """Encode vectors as the database stores them.
 
@@ -55,6 +58,10 @@ def encode(
         What the column is compared by.
     base
         The code of the column itself: ``f32`` or, for ``halfvec``, ``f16``.
+    rotation
+        What the resolution's rotation is, where it is a fitted one.
+    asked
+        Whether these are queries, for which a rotation may have a map of its own.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def encode(
     SpecError
         If the resolution holds more digits than the column.
     CapabilityError
-        If the resolution has a rotation that this version does not know.
+        If the resolution has a rotation that is neither random nor given.
     """
     if metric not in METRICS:
         raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
@@ -79,10 +86,11 @@ def encode(
             f"{resolution.dims}:f16"
         )
     if resolution.rotation is not None:
-        rotated = _rotated(resolution, x, base)
+        rotated = _rotated(resolution, x, base, rotation, asked)
         if resolution.code in bits.LEVELS:
             return bits.encode_levels(floats.directions(rotated), resolution.code)
-        return encode(Resolution(resolution.dims, resolution.code), rotated, metric=metric)
+        plain = Resolution(resolution.dims, resolution.code)
+        return encode(plain, rotated, metric=compared_by(metric, rotation))
     prefix = _numbers(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
@@ -105,6 +113,7 @@ def prepare_query(
     *,
     metric: Metric = "cosine",
     base: BaseCode = "f32",
+    rotation: Rotation | None = None,
 ) -> Codes:
     """Encode one query: (D,) numbers become one code, without the leading axis of `encode`.
 
@@ -116,8 +125,20 @@ def prepare_query(
     vector = np.asarray(query)
     if vector.ndim != 1:
         raise InvalidInput(f"a query must have the shape (d,), not {vector.shape}")
-    code: Codes = encode(resolution, vector[np.newaxis, :], metric=metric, base=base)[0]
+    code: Codes = encode(
+        resolution,
+        vector[np.newaxis, :],
+        metric=metric,
+        base=base,
+        rotation=rotation,
+        asked=True,
+    )[0]
     return code
+
+
+def compared_by(metric: Metric, rotation: Rotation | None) -> Metric:
+    """What codes are compared by in a column of that metric, behind that rotation."""
+    return metric if rotation is None else rotation.prefix_metric
 
 
 def score(
@@ -138,15 +159,31 @@ def score(
     return _SCORES[metric](query_code, codes)
 
 
-def _rotated(resolution: Resolution, x: npt.ArrayLike, base: BaseCode) -> npt.NDArray[np.float32]:
+def _rotated(
+    resolution: Resolution,
+    x: npt.ArrayLike,
+    base: BaseCode,
+    rotation: Rotation | None,
+    asked: bool,
+) -> npt.NDArray[np.float32]:
     given = _numbers(resolution, x, base)
+    if rotation is not None and rotation.name == resolution.rotation:
+        if given.shape[1] != rotation.dims:
+            raise InvalidInput(
+                f"the rotation {rotation.name} takes vectors of {rotation.dims} dimensions, not "
+                f"{given.shape[1]}"
+            )
+        return _finite(rotation.apply(given, dims=resolution.dims, asked=asked))
     if given.shape[1] > resolution.dims:
         raise SpecError(
             f"resolution {resolution} cuts a random rotation, whose prefixes say no more than any "
             f"other numbers of it; write {given.shape[1]}:{resolution.code}~{resolution.rotation}"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        rotated = rotations.rotate(str(resolution.rotation), given)
+        return _finite(rotations.rotate(str(resolution.rotation), given))
+
+
+def _finite(rotated: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if not np.isfinite(rotated).all():
         raise InvalidInput("vectors longer than a 32-bit float can say cannot be rotated")
     return rotated

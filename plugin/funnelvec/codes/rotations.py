@@ -16,12 +16,17 @@ import numpy.typing as npt
 
 from funnelvec.errors import CapabilityError
 
-__all__ = ["rotate", "seed_of"]
+__all__ = ["is_random", "rotate", "seed_of"]
 
 #: Rows at a time, so that what the rounds work on stays in the processor's cache.
 _BLOCK = 64
 
 _RANDOM = re.compile(r"random([1-9][0-9]{0,8})?")
+
+
+def is_random(rotation: str) -> bool:
+    """Whether a name is of a random rotation, or would be if its number were one that is known."""
+    return re.fullmatch("random[0-9]*", rotation) is not None
 
 
 def seed_of(rotation: str) -> int:
@@ -35,8 +40,8 @@ def seed_of(rotation: str) -> int:
     found = _RANDOM.fullmatch(rotation)
     if found is None:
         raise CapabilityError(
-            f"the rotation {rotation!r} is none that this version knows; write random, or random1, "
-            "random2, ... for others of its kind"
+            f"the rotation {rotation!r} is none that this version knows, and none that was fitted; "
+            "write random, or random1, random2, ... for others of its kind"
         )
     return int(found[1] or 0)
 

@@ -10,20 +10,21 @@ from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import Dataset
+    from funnelvec.bench import BenchReport, Dataset, PeersReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
+_WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 3
+_CODE_ROWS, _CODE_QUERIES = 20_000, 300
 _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = f"""\
+_EPILOG = f"""\
 examples:
   funnelvec bench --quick
+  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench --quick --data vectors.npy --queries queries.npy
@@ -35,26 +36,39 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
 {_FULL[2]} builds.
 
+`bench --windows` measures searches with a range in their filter: a funnel with windows beside
+filtering what full HNSW has found, and pgvector's iterative scan. Give --data, --queries,
+--values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
+{_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
+reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
+and under a random orthogonal matrix. --funnel names a template without keeps.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
 index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
-{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}."""
+{_WRITE_ROWS:,} rows, {_WRITE_FULL} rounds, with --quick {_WRITE_QUICK}.
+
+`bench codes` measures what codes keep of the exact top 10, per byte: prefixes, rotations, signs
+and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. --turn rotates the
+vectors at random before, as if no dimension were special."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("search", "load", "writes"),
+        choices=("search", "peers", "codes", "load", "writes"),
         default="search",
         help="default: search",
     )
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
-    parser.add_argument(
-        "--filters",
-        action="store_true",
-        help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
-    )
+    _add_filtered_arguments(parser)
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
     parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
@@ -63,16 +77,49 @@ table and without: time, WAL per row, share of HOT updates, and what fillfactor 
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
+    _add_peers(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--turn", action="store_true", help="for codes: rotate the vectors first")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+    )
+
+
+def _add_filtered_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--filters",
+        action="store_true",
+        help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
+    )
+    parser.add_argument(
+        "--windows",
+        action="store_true",
+        help="measure searches with a range in their filter instead, by windows and without",
+    )
+    parser.add_argument(
+        "--values", metavar="FILE", help="--windows: Parquet, a row for each vector of --data"
+    )
+    parser.add_argument("--by", metavar="NAME", help="--windows: column of --values, whole numbers")
+    parser.add_argument(
+        "--ranges", metavar="FILE", help="--windows: Parquet with the columns qid, lo and hi"
+    )
+    parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
+    )
+    parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
+    parser.add_argument(
+        "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     try:
-        from funnelvec import bench
+        import funnelvec.bench  # noqa: F401 (whether it can be, with what it needs)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("funnelvec"):
             raise
@@ -81,10 +128,19 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
-    if args.what == "load":
-        return _run_load(args)
-    if args.what == "writes":
-        return _run_writes(args)
+    other = {"load": _run_load, "writes": _run_writes}.get(args.what)
+    if other is not None:
+        return other(args)
+    if args.windows:
+        return _windows(args)
+    if args.what == "codes":
+        return _run_codes(args)
+    return _run_search(args)
+
+
+def _run_search(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.filters:
         queries = 20 if args.quick else 60
@@ -103,6 +159,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.filters:
         return _filters(args, dataset)
+    if args.what == "peers":
+        return _peers(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -112,6 +170,30 @@ def run(args: argparse.Namespace) -> int:
         builds=builds,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
+    from funnelvec import bench
+    from funnelvec.bench.peers import BASES
+
+    return _print(
+        args,
+        bench.compare_peers(
+            args.url,
+            dataset,
+            funnels=[args.funnel] if args.funnel else [],
+            target=args.recall,
+            k=args.k,
+            rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+            bases=BASES if args.basis is None else [args.basis],
+            grown_from=args.grown_from,
+            say=progress(),
+        ),
+    )
+
+
+def _print(args: argparse.Namespace, report: BenchReport | PeersReport | WriteBench) -> int:
     if args.json:
         print_json(report.as_json())
         return 0
@@ -140,6 +222,54 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
     section = report.section()
     print_table(section.head, section.rows, title=section.title)
     print()
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _windows(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    files = {"data": args.data, "queries": args.queries, "values": args.values,
+             "by": args.by, "ranges": args.ranges}  # fmt: skip
+    missing = [name for name, given in files.items() if given is None]
+    if missing and len(missing) < len(files):
+        usage_error(args, f"--windows also needs {', '.join(f'--{name}' for name in missing)}")
+    cases = _WINDOW_QUICK[0] if args.quick else None
+    if missing:
+        ranges = bench.generate_ranges(
+            _WINDOW_ROWS if args.rows is None else args.rows,
+            dims=_WINDOW_DIMS if args.dims is None else args.dims,
+            per_share=cases or 2 * _WINDOW_QUICK[0],
+            seed=args.seed,
+        )
+    else:
+        ranges = bench.load_ranges(
+            args.data,
+            queries=args.queries,
+            values=args.values,
+            by=args.by,
+            ranges=args.ranges,
+            rows=(_WINDOW_ROWS if args.quick else None) if args.rows is None else args.rows,
+            per_share=cases,
+            seed=args.seed,
+        )
+    rounds = _WINDOW_QUICK[1] if args.quick else _WINDOW_FULL
+    report = bench.measure_windows(
+        args.url,
+        ranges,
+        funnel=args.funnel,
+        k=args.k,
+        rounds=rounds if args.rounds is None else args.rounds,
+        levels=args.levels,
+        say=progress(),
+    )
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    for section in report.sections():
+        print_table(section.head, section.rows, title=section.title)
+        print()
     for line in report.lines():
         print(line)
     return 0
@@ -180,14 +310,27 @@ def _run_writes(args: argparse.Namespace) -> int:
         seed=args.seed,
         say=progress(),
     )
+    return _print(args, report)
+
+
+def _run_codes(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+
+    rows = _CODE_ROWS if args.rows is None else args.rows
+    if args.data is None:
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, _CODE_QUERIES, dims=dims, seed=args.seed)
+    else:
+        dataset = bench.load(
+            args.data, column=args.column, queries_path=args.queries, rows=rows,
+            queries=_CODE_QUERIES, seed=args.seed,
+        )  # fmt: skip
+    report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
     if args.json:
         print_json(report.as_json())
         return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
+    section = report.section()
+    print_table(section.head, section.rows, title=section.title)
     return 0
 
 

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"database {found['database']}: funnelvec {found['version']} ({found['mode']})")
     _print_resolutions(found["resolutions"])
+    _print_rotations(found["rotations"])
     _print_funnels(found["funnels"])
     for problem in found["problems"]:
         print(f"{problem['object']}: {problem['advice']}")
@@ -66,6 +67,14 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 connection,
                 "select s.object, s.advice"
                 "  from funnelvec.status(%s::regclass) as s where s.resolution is null",
+                regclass,
+            ),
+            "rotations": _rows(
+                connection,
+                'select r."table"::text as table, r.column_name as vector, r.rotation, r.kind,'
+                "       r.dims, r.width, r.metric, r.recommended, r.rows, r.queries, r.fitted_on,"
+                "       r.fitted_at, r.used_by"
+                "  from funnelvec.list_rotations(%s::regclass) as r",
                 regclass,
             ),
             "funnels": _rows(
@@ -122,8 +131,10 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
             _number(each["index_growth"], ".2f"),
         )
         for each in found
+        if each["storage"] != "window"
     ]
     print_table(head, rows, text=len(texts))
+    _print_windows([each for each in found if each["storage"] == "window"])
     _print_tables(found)
     said = set()
     for each in found:
@@ -132,6 +143,21 @@ def _print_resolutions(found: list[dict[str, Any]]) -> None:
             if (each["table"], line) not in said:
                 print(f"{each['table']}.{each['vector']} {each['resolution']}: {line}")
             said.add((each["table"], line))
+
+
+def _print_windows(found: list[dict[str, Any]]) -> None:
+    texts = ("table", "vector", "resolution")
+    rows = [
+        (
+            *(each[name] for name in texts),
+            each["object"].removeprefix("window "),
+            f"{each['filled']:,}",
+            _number(each["coverage"], ".1%"),
+            _number(each["index_bytes"], ".1f", unit=1e6),
+        )
+        for each in found
+    ]
+    print_table((*texts, "window", "rows", "of all", "index MB"), rows, text=4)
 
 
 def _print_tables(found: list[dict[str, Any]]) -> None:
@@ -162,6 +188,25 @@ def _number(value: float | None, form: str, *, unit: float = 1) -> str:
 
 def _when(moment: datetime.datetime | None) -> str:
     return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _print_rotations(found: list[dict[str, Any]]) -> None:
+    if not found:
+        return
+    texts = ("table", "vector", "rotation", "kind", "metric")
+    head = (*texts, "dims", "fitted on", "when", "recommended", "used by")
+    rows = [
+        (
+            *(each[name] for name in texts),
+            f"{each['dims']} > {each['width']}",
+            f"{each['rows']:,}",
+            _when(each["fitted_at"]),
+            "yes" if each["recommended"] else "no",
+            ", ".join(each["used_by"]) or "-",
+        )
+        for each in found
+    ]
+    print_table(head, rows, text=len(texts))
 
 
 def _print_funnels(found: list[dict[str, Any]]) -> None:

@@ -14,7 +14,14 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
-from funnelvec.engines.protocols import Examined, Loading, Observed, Progress
+from funnelvec.engines.protocols import (
+    Examined,
+    Loading,
+    Observed,
+    Progress,
+    Rotating,
+    Windowed,
+)
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -61,7 +68,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Loading, Observed, Examined, Protocol):
+class Table(Loading, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property

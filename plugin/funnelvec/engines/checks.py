@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from funnelvec import kinds as _kinds
 from funnelvec.codes.bits import LEVELS
-from funnelvec.codes.rotations import seed_of
+from funnelvec.codes.rotations import is_random, seed_of
 from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_mapping
 from funnelvec.errors import InvalidInput, SpecError
@@ -320,17 +320,18 @@ def check_resolution(
     SpecError
         If the text is malformed, or it is wider than the column or holds more digits.
     CapabilityError
-        If it has a rotation that this version does not know.
+        If it has a rotation that this version does not know. Names of fitted rotations are left
+        to the table, which knows its own.
     """
     parsed = resolution if isinstance(resolution, Resolution) else Resolution.parse(resolution)
-    if parsed.rotation is not None:
+    if parsed.rotation is not None and is_random(parsed.rotation):
         seed_of(parsed.rotation)
         if parsed.dims < dims:
             raise SpecError(
                 f"resolution {parsed} cuts a random rotation, whose prefixes say no more than any "
                 f"other numbers of it; write {dims}:{parsed.code}~{parsed.rotation}"
             )
-    elif parsed.code in LEVELS:
+    elif parsed.rotation is None and parsed.code in LEVELS:
         raise SpecError(
             f"resolution {parsed} has no rotation, and {parsed.code} compares numbers with levels "
             f"that fit all of them alike; write {parsed}~random"

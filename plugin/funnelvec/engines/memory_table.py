@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 
 from funnelvec.calibration import PlattCalibration
+from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
@@ -12,9 +14,11 @@ from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
+from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
-from funnelvec.errors import Conflict, NotFound
+from funnelvec.errors import CapabilityError, Conflict, NotFound
+from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
@@ -32,7 +36,7 @@ __all__ = ["MemoryTable"]
 _DEFAULT: Metric = "cosine"
 
 
-class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining):
+class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamining, MemoryRotating):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
@@ -56,8 +60,10 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         # What holds the column to its metric; a column made for another than the default is held.
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
         self._funnels: dict[str, NamedFunnel] = {}
+        self._windows: set[tuple[Resolution, str]] = set()
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
+        self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
 
     def __len__(self) -> int:
@@ -114,6 +120,9 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
         chosen = self._metric_for(metric)
+        rotation = self._store.rotation(resolution)
+        if rotation is not None:
+            check_fits(resolution, rotation, metric=chosen)
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
         if not stored and column in (self.vector, *self._store.kinds):
@@ -151,7 +160,44 @@ class MemoryTable(MemoryLoading, MemorySearching, MemoryObserving, MemoryExamini
                 "drop_funnel these first"
             )
         del self._store.codes[resolution]
+        self._windows = {window for window in self._windows if window[0] != resolution}
         self._release(resolution)
+
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Take note that there are windows: without indexes no search has any use for them."""
+        resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
+        by = checks.check_name(by, "the column of the windows")
+        options.check_levels(levels)
+        options.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(concurrently, "concurrently")
+        self._check_stored(resolution)
+        kind = self._store.kinds.get(by)
+        if kind is None:
+            known = ", ".join(self._store.kinds)
+            raise NotFound(
+                f"table {self.name!r} has no column {by!r} to filter by (it has {known})"
+            )
+        if kind not in ("integer", "number", "date", "timestamp"):
+            raise CapabilityError(
+                f"column {by!r} holds {kind}; windows are over numbers, dates and timestamps"
+            )
+        self._windows.add((resolution, by))
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Forget the windows of a resolution by a column."""
+        resolution = checks.check_resolution(resolution, dims=self.dims)
+        by = checks.check_name(by, "the column of the windows")
+        if (resolution, by) not in self._windows:
+            raise NotFound(f"{resolution} of {self.name!r} has no windows by {by!r}")
+        self._windows.discard((resolution, by))
 
     def _check_stored(self, resolution: Resolution) -> None:
         if resolution not in self._store.codes:

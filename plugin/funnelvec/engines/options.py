@@ -16,6 +16,7 @@ __all__ = [
     "check_batch",
     "check_columns",
     "check_flag",
+    "check_levels",
     "check_mapping",
     "check_progress",
     "check_storage",
@@ -33,6 +34,22 @@ def check_flag(value: bool, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidInput(f"{name} must be True or False, not {value!r}")
     return bool(value)
+
+
+def check_levels(levels: Any) -> int | None:
+    """Return how many levels of windows are wanted; None leaves it to the table.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a whole number from 1 to 6.
+    """
+    if levels is None:
+        return None
+    number = plain(levels)
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 6:
+        raise InvalidInput(f"levels must be 1 to 6, not {levels!r:.100}")
+    return number
 
 
 def check_progress(progress: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Parts of the `Table` protocol: writing rows, what a table says of itself, and of its vectors."""
+"""Parts of the `Table` protocol: writing, windows, what a table says of itself and its vectors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from funnelvec.reports import (
     Sample,
     Upserted,
 )
-from funnelvec.types import Key
+from funnelvec.resolution import Resolution
+from funnelvec.types import Key, Metric
 
 if TYPE_CHECKING:
     from funnelvec.doctor.diagnosis import Diagnosis
+    from funnelvec.fitting.report import RotationReport, RotationStatus
 
-__all__ = ["Examined", "Loading", "Observed", "Progress"]
+__all__ = ["Examined", "Loading", "Observed", "Progress", "Rotating", "Windowed"]
 
 #: True shows a progress bar; a callable is told (rows done, rows in all; 0 where nobody knows).
 Progress: TypeAlias = bool | Callable[[int, int], None]
@@ -130,6 +132,53 @@ class Loading(Protocol):
         MissingDependency
             If the source takes pyarrow, which is not installed.
         """
+
+
+class Windowed(Protocol):
+    """Indexes over ranges of a column."""
+
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Index ranges of a column apart, for searches with such a range in their filter.
+
+        Level by level windows hold half as many rows, and each begins in the middle of the one
+        before. A search goes by the smallest one that holds all that its filter's ranges leave
+        (`Engels et al., ICML 2024 <https://arxiv.org/abs/2402.00943>`_).
+
+        Parameters
+        ----------
+        resolution
+            A stored resolution with an index: what searches begin with.
+        by
+            A column of numbers, dates or timestamps.
+        levels
+            1 to 6; None takes up to three, of windows that are worth an index. Each level holds
+            nearly every row twice, and every new row enters all of those indexes.
+        allow_rewrite
+            Whether writers of a table of more than 100,000 rows may be stopped meanwhile.
+        concurrently
+            Leave the indexes to `backfill`.
+
+        Raises
+        ------
+        NotFound
+            If there is no such column or no index over the resolution.
+        CapabilityError
+            If there can be no windows: the column has another type or too few rows or values, or
+            the codes are in a side table.
+        Conflict
+            If there are windows of other levels, or the table is large.
+        """
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Remove the windows of a resolution by a column; `NotFound` where there are none."""
 
 
 class Observed(Protocol):
@@ -269,4 +318,81 @@ class Examined(Protocol):
         ------
         InvalidInput
             If an argument cannot be used, or fewer than two rows have a vector.
+        """
+
+
+class Rotating(Protocol):
+    """Linear maps that are fitted to the vectors of the column."""
+
+    def fit_rotation(
+        self,
+        name: str = "pca",
+        *,
+        kind: str = "pca",
+        dims: int | None = None,
+        then: str | None = None,
+        queries: npt.ArrayLike | None = None,
+        metric: Metric | None = None,
+        sample: int = 10_000,
+        seed: int = 0,
+        dry_run: bool = False,
+        progress: Progress = False,
+    ) -> RotationReport:
+        """Fit a rotation to a sample of the rows, measure it, and keep it under a name.
+
+        After ``fit_rotation("pca")`` resolutions such as ``128:f16~pca`` can be added; after
+        ``fit_rotation("pcar", then="itq", dims=512)`` there is ``512:bit~pcar``. The report
+        says whether it is worth it: it is measured beside the first dimensions as they are and
+        beside a random rotation of the same bytes, with queries that it was not fitted on.
+
+        Parameters
+        ----------
+        name
+            What resolutions call it; a lower-case letter, then up to 15 lower-case letters,
+            digits or underscores. A rotation never changes: a refit takes another name.
+        kind
+            ``pca``: the axes that hold most of the vectors. ``sphering``: two maps, for rows and
+            for queries, whose prefixes lose least of the inner products of both; for queries that
+            are distributed in another way than the rows (LeanVec-Sphering, arXiv 2410.22347).
+        dims
+            How many dimensions it keeps; None is 512, or the width of the column.
+        then
+            For codes of signs, which want dimensions that are alike: ``random`` adds a random
+            rotation of what is kept, ``itq`` one that is fitted so that numbers lie close to
+            their signs (Gong and Lazebnik 2011). Such a rotation is only used in its full width.
+        queries
+            (n, dims) float32 or what converts to it, such as ``logged_queries()``. Sphering needs
+            them, at least 20: half are fitted on. Else they are measured with; None holds out
+            rows for that.
+        metric
+            What the column is compared by; None is the metric that it has.
+        sample
+            How many rows to draw; at least twice `dims` and a fifth more.
+        seed
+            Of the sample, and of what is random.
+        dry_run
+            Fit and measure, and keep nothing.
+        progress
+            True shows a bar; a callable is told (steps done, steps in all).
+
+        Raises
+        ------
+        InvalidInput
+            If an argument cannot be used, or rows or queries are too few.
+        Conflict
+            If the name is taken, or the column has another metric.
+        """
+
+    def rotations(self) -> list[RotationStatus]:
+        """List the fitted rotations of this column."""
+
+    def drop_rotation(self, name: str) -> None:
+        """Forget a fitted rotation that no resolution uses.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that name.
+        Conflict
+            If a resolution uses it.
         """

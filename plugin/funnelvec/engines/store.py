@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import codes
-from funnelvec.codes import Codes
+from funnelvec.codes import Codes, Rotation
+from funnelvec.codes.rotations import is_random
 from funnelvec.engines import checks
 from funnelvec.engines.keys import KeyKind, KeyName, check_key, key_kind, key_names
 from funnelvec.engines.masks import mask
-from funnelvec.errors import CalibrationError, InvalidInput
+from funnelvec.errors import CalibrationError, InvalidInput, NotFound
 from funnelvec.filters import Filter
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
@@ -84,6 +85,7 @@ class Store:
         self.base, self.metric, self.key, self.kinds = base, metric, key, dict(kinds)
         nothing = np.empty((0, base.dims), np.float32 if base.code == "f32" else np.float16)
         self.codes: dict[Resolution, Codes] = {base: nothing}
+        self.rotations: dict[str, Rotation] = {}
         self.keys: Sequence[Key] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in kinds}
         self._row_of: dict[Any, int] = {}
@@ -164,8 +166,41 @@ class Store:
         """Encode every row at one more resolution."""
         self.codes[resolution] = self._encode(resolution, self.codes[self.base])
 
-    def _encode(self, resolution: Resolution, vectors: npt.NDArray[np.float32]) -> Codes:
-        return codes.encode(resolution, vectors, metric=self.metric, base=self.base_code)
+    def rotation(self, resolution: Resolution) -> Rotation | None:
+        """Return the fitted rotation of a resolution, None where it has none.
+
+        Raises
+        ------
+        NotFound
+            If it names one that was never fitted.
+        """
+        name = resolution.rotation
+        if name is None or is_random(name):
+            return None
+        if name not in self.rotations:
+            known = ", ".join(sorted(self.rotations)) or "none"
+            raise NotFound(
+                f"the column has no rotation {name!r} (it has: {known}); fit_rotation({name!r}) "
+                "fits it, and ~random needs no fitting"
+            )
+        return self.rotations[name]
+
+    def _encode(
+        self, resolution: Resolution, vectors: npt.NDArray[np.float32], *, asked: bool = False
+    ) -> Codes:
+        return codes.encode(
+            resolution,
+            vectors,
+            metric=self.metric,
+            base=self.base_code,
+            rotation=self.rotation(resolution),
+            asked=asked,
+        )
+
+    def _directed_at(self, resolution: Resolution) -> bool:
+        """Whether a zero code means nothing at a resolution."""
+        metric = codes.compared_by(self.metric, self.rotation(resolution))
+        return needs_direction(metric) and not codes.is_bits(resolution.code)
 
     def matching(self, filter: Filter | None) -> Rows:
         """Rows that match a filter bound by `funnelvec.filters.check`; all rows for None."""
@@ -177,7 +212,7 @@ class Store:
         """Rows that are not zero at any stage, nor in the column, where that has no score."""
         found = np.ones(len(self), np.bool_)
         for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
-            if self.directed and not codes.is_bits(resolution.code):
+            if self._directed_at(resolution):
                 found &= self.codes[resolution].any(axis=1)
         return np.flatnonzero(found)
 
@@ -185,8 +220,8 @@ class Store:
         """Which of the (n, dims) queries are not zero at any stage, nor at all."""
         found = np.ones(len(queries), np.bool_)
         for resolution in {self.base, *(stage.resolution for stage in funnel.stages)}:
-            if self.directed and not codes.is_bits(resolution.code):
-                found &= self._encode(resolution, queries).any(axis=1)
+            if self._directed_at(resolution):
+                found &= self._encode(resolution, queries, asked=True).any(axis=1)
         return np.flatnonzero(found)
 
     def scores(
@@ -199,13 +234,17 @@ class Store:
         InvalidInput
             If the query needs a direction there and is zero.
         """
-        wanted = codes.prepare_query(resolution, query, metric=self.metric, base=self.base_code)
-        if self.directed and not codes.is_bits(resolution.code) and not wanted.any():
+        rotation = self.rotation(resolution)
+        wanted = codes.prepare_query(
+            resolution, query, metric=self.metric, base=self.base_code, rotation=rotation
+        )
+        if self._directed_at(resolution) and not wanted.any():
             raise InvalidInput(
                 f"the first {resolution.dims} numbers of the query are zero at {resolution}, which "
                 "leaves no direction to compare; use a funnel without that stage"
             )
-        return codes.score(resolution, wanted, self.codes[resolution][rows], metric=self.metric)
+        metric = codes.compared_by(self.metric, rotation)
+        return codes.score(resolution, wanted, self.codes[resolution][rows], metric=metric)
 
     def descend(
         self, query: npt.NDArray[np.float32], funnel: Funnel, rows: Rows

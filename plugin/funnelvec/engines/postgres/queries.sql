@@ -87,7 +87,10 @@ where l.table_name = %(table)s::regclass and l.column_name = %(vector)s and l.lo
 
 -- name: funnels
 select f.name, f.funnel, f.model, f.metric, coalesce(f.returns, '{}') as returns, a.atttypid::bigint as vector_oid,
-    pg_catalog.format('%%s.%%I', funnelvec._vector_schema(), t.typname) as vector_type
+    pg_catalog.format('%%s.%%I', funnelvec._vector_schema(), t.typname) as vector_type,
+    array(select m.id::text from funnelvec._funnel_maps(f) as m order by m.ordinal) as maps,
+    array(select m.dims from funnelvec._funnel_maps(f) as m order by m.ordinal) as map_dims,
+    (funnelvec._vector_schema() || '.vector')::regtype::oid::bigint as map_oid, funnelvec._vector_schema() || '.vector' as map_type
 from funnelvec.funnels as f
 join pg_catalog.pg_attribute as a on a.attrelid = f.table_name and a.attname = f.column_name
 join pg_catalog.pg_type as t on t.oid = a.atttypid
@@ -110,15 +113,32 @@ select b.resolution, b.state, b.done, b.total, b.went_through
 from funnelvec._backfill_step(%(table)s::regclass, %(batch)s) as b
 
 -- name: unfinished
-select r.table_name::text
-from funnelvec.resolutions as r
-cross join lateral funnelvec._next_of(r) as n
-where funnelvec._owns(r.table_name) and coalesce(n.step, n.waits) is not null
-group by r.table_name
-order by r.table_name::text
+select u.table_name::text
+from (
+    select r.table_name, n.step, n.waits
+    from funnelvec.resolutions as r
+    cross join lateral funnelvec._next_of(r) as n
+    where funnelvec._owns(r.table_name)
+    union all
+    select w.table_name, n.step, n.waits
+    from funnelvec.windows as w
+    cross join lateral funnelvec._window_next(w) as n
+    where funnelvec._owns(w.table_name)
+) as u
+where coalesce(u.step, u.waits) is not null
+group by u.table_name
+order by u.table_name::text
 
 -- name: drop_resolution
 select funnelvec.drop_resolution(%(table)s::regclass, %(vector)s, %(resolution)s)
+
+-- name: add_window
+select funnelvec.add_window(
+    %(table)s::regclass, %(vector)s, %(resolution)s, %(by)s, levels => %(levels)s, allow_rewrite => %(allow_rewrite)s,
+    concurrently => %(concurrently)s)
+
+-- name: drop_window
+select funnelvec.drop_window(%(table)s::regclass, %(vector)s, %(resolution)s, %(by)s)
 
 -- name: create_funnel
 select funnelvec.create_funnel(
@@ -163,13 +183,41 @@ from pg_catalog.pg_class as c
 where c.oid = %(table)s::regclass and c.relkind = 'r'
     or c.oid in (select p.relid from pg_catalog.pg_partition_tree(%(table)s::regclass) as p where p.isleaf)
 
+-- name: check_rotation_metric
+select funnelvec._metric_of(%(table)s::regclass, %(vector)s, %(metric)s)
+
+-- name: check_rotation_name
+select funnelvec._check_rotation_name(%(table)s::regclass, %(vector)s, %(name)s)
+
+-- name: keep_rotation
+select funnelvec._keep_rotation(
+    %(table)s::regclass, %(vector)s, %(name)s, %(kind)s, %(chain)s, %(metric)s, %(row_map)s::integer[], %(row_step)s,
+    %(query_map)s::integer[], %(query_step)s, %(fitted_on)s, %(rows)s::integer, %(queries)s::integer, %(recommended)s, %(report)s::jsonb)
+
+-- name: read_rotation
+-- Maps as they are sent: their numbers, each behind its length, behind seven numbers of the head.
+select r.name, r.kind, r.chain, r.metric, r.width, r.dims, pg_catalog.array_send(r.row_map), r.row_step,
+    pg_catalog.array_send(r.query_map), r.query_step, r.fitted_on, r.rows, r.queries
+from funnelvec.rotations as r
+where r.id = %(id)s::uuid
+
+-- name: rotations
+select r.rotation, r.kind, r.dims, r.width, r.cuttable, r.metric, r.prefix_metric, r.recommended, r.rows, r.queries, r.fitted_on,
+    r.fitted_at, r.used_by
+from funnelvec.list_rotations(%(table)s::regclass) as r
+where r.column_name = %(vector)s
+
+-- name: drop_rotation
+select funnelvec.drop_rotation(%(table)s::regclass, %(vector)s, %(name)s)
+
 -- name: status
 -- The column itself is no resolution to report, unless an index was built on it; its row may be there for the metric alone.
 select s."table"::text as table, s.column_name as vector, s.resolution, s.code_column as column, s.rows, s.filled, s.coverage,
     s.bit_balance, s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.code_bytes, s.toasted, s.index_growth,
-    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor
+    s.dead_share, s.changed, s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,
+    case s.storage when 'window' then pg_catalog.substr(s.object, 8) end as window
 from funnelvec.status(%(table)s::regclass) as s
-where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null)
+where s.column_name = %(vector)s and (s.code_column <> s.column_name or s.index_name is not null or s.storage = 'window')
 
 -- name: problems
 select p.object, p.advice

@@ -29,12 +29,15 @@ __all__ = ["AsyncSearching"]
 
 # Columns by name: whoever replaces the funnel meanwhile may have given it more of them, and a
 # statement that the driver has prepared may not change its columns.
-_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s) as s")
+_ONE = sql.SQL("select {} from {}(%s, %s, %s, %s, %s{}) as s")
+
+# What has been mapped, and by which maps; the function does it itself where those are others.
+_GIVEN = sql.SQL(", _fv_mapped => {}, _fv_maps => %s")
 
 # The place of a hit in its answer is counted by the function's own order, so no text here knows it.
 _MANY = sql.SQL(
-    "select q.number, {} from unnest(%s::{}[]) with ordinality as q (query, number) "
-    "cross join lateral {}(q.query, %s, %s, %s) with ordinality as s "
+    "select q.number, {} from unnest(%s::{}[]{}) with ordinality as q (query{}, number) "
+    "cross join lateral {}(q.query, %s, %s, %s{}) with ordinality as s "
     "order by q.number, s.ordinality"
 )
 
@@ -50,6 +53,13 @@ class AsyncSearching:
         _key: KeyName
         _funnels: dict[str, StoredFunnel]
 
+        async def _mapped(
+            self,
+            connection: Connection,
+            ids: Sequence[str],
+            dims: Sequence[int],
+            queries: npt.NDArray[np.float32],
+        ) -> list[npt.NDArray[np.float32]]: ...
         async def _known_funnel(
             self, connection: Connection, name: str | None
         ) -> tuple[str, StoredFunnel]: ...
@@ -71,11 +81,20 @@ class AsyncSearching:
         place = check_after(after)
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
+            asked = vector.array[np.newaxis].astype(np.float32)
+            mapped = await self._mapped(connection, stored.maps, stored.map_dims, asked)
+            each = [sql.SQL("%s::{}").format(sql.SQL(stored.map_type)) for _ in mapped]
+            vectors = [VectorParameter(part[0]) for part in mapped]
             rows = await self._found(
                 connection,
-                _ONE.format(self._columns(stored), sql.Identifier(self._schema, name)),
-                (vector, *arguments, None if place is None else place.to_json()),
-            )
+                _ONE.format(
+                    self._columns(stored), sql.Identifier(self._schema, name), _given(each)
+                ),
+                (
+                    vector, *arguments, None if place is None else place.to_json(),
+                    *_with_key(vectors, stored),
+                ),
+            )  # fmt: skip
         return [self._hit(row, stored.returns) for row in rows]
 
     async def search_many(
@@ -93,12 +112,20 @@ class AsyncSearching:
         async with self._engine._calling() as connection:
             name, stored = await self._known_funnel(connection, funnel)
             vectors = VectorArray(matrix.astype(DTYPES[self._code], copy=False), stored.vector_oid)
+            mapped = await self._mapped(connection, stored.maps, stored.map_dims, vectors.array)
+            names = [f"mapped_{number}" for number in range(len(mapped))]
+            cast = sql.SQL(", %s::{}[]").format(sql.SQL(stored.map_type))
             command = _MANY.format(
                 self._columns(stored),
                 sql.SQL(stored.vector_type),
+                sql.SQL("").join([cast] * len(mapped)),
+                sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(each)) for each in names),
                 sql.Identifier(self._schema, name),
+                _given([sql.Identifier("q", each) for each in names]),
             )
-            rows = await self._found(connection, command, (vectors, *arguments))
+            arrays = [VectorArray(part, stored.map_oid) for part in mapped]
+            key = _with_key(arrays, stored)[len(arrays) :]
+            rows = await self._found(connection, command, (vectors, *arrays, *arguments, *key))
         found: list[list[Hit]] = [[] for _ in matrix]
         for number, group in groupby(rows, key=lambda row: int(row[0])):
             found[number - 1] = [self._hit(row[1:], stored.returns) for row in group]
@@ -136,3 +163,15 @@ class AsyncSearching:
         *values, score, relevance = row
         id = values[0] if isinstance(self._key, str) else tuple(values[:width])
         return Hit(id, score, relevance, dict(zip(returns, values[width:], strict=True)))
+
+
+def _given(mapped: Sequence[sql.Composable]) -> sql.Composable:
+    """SQL for what was mapped already; nothing where there is nothing."""
+    if not mapped:
+        return sql.SQL("")
+    return _GIVEN.format(sql.SQL("array[{}]").format(sql.SQL(", ").join(mapped)))
+
+
+def _with_key(mapped: Sequence[Any], stored: StoredFunnel) -> list[Any]:
+    """The same as parameters: the vectors, and by which maps."""
+    return [*mapped, " ".join(stored.maps)] if mapped else []

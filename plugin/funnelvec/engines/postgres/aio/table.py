@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
@@ -25,6 +26,7 @@ from funnelvec.engines.postgres.aio.connection import (
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
+from funnelvec.engines.postgres.aio.rotating import AsyncRotating
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -55,9 +57,15 @@ class StoredFunnel(NamedTuple):
     returns: tuple[str, ...]
     vector_oid: int
     vector_type: LiteralString
+    maps: tuple[str, ...]
+    map_dims: tuple[int, ...]
+    map_oid: int
+    map_type: LiteralString
 
 
-class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining):
+class AsyncPostgresTable(
+    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating
+):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -81,6 +89,7 @@ class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExam
         self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
+        self._maps: dict[str, Rotation] = {}
 
     @property
     def name(self) -> str:
@@ -170,6 +179,34 @@ class AsyncPostgresTable(AsyncLoading, AsyncSearching, AsyncObserving, AsyncExam
         """Remove the column and index of a resolution."""
         await self._call(
             "drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims))
+        )
+
+    async def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Build partial indexes over ranges of a column, or leave them to `backfill`."""
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
+        await self._call(
+            "add_window",
+            resolution=text,
+            by=checks.check_name(by, "the column of the windows"),
+            levels=options.check_levels(levels),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
+            concurrently=options.check_flag(concurrently, "concurrently"),
+        )
+
+    async def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Remove the windows of a resolution by a column, and their indexes."""
+        await self._call(
+            "drop_window",
+            resolution=str(checks.check_resolution(resolution, dims=self._dims)),
+            by=checks.check_name(by, "the column of the windows"),
         )
 
     async def create_funnel(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_returns
 from funnelvec.engines.base import Progress, default_funnel
@@ -27,6 +28,7 @@ from funnelvec.engines.postgres.sync.connection import (
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
+from funnelvec.engines.postgres.sync.rotating import Rotating
 from funnelvec.engines.postgres.sync.searching import Searching
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -57,9 +59,13 @@ class StoredFunnel(NamedTuple):
     returns: tuple[str, ...]
     vector_oid: int
     vector_type: LiteralString
+    maps: tuple[str, ...]
+    map_dims: tuple[int, ...]
+    map_oid: int
+    map_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing, Examining):
+class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -83,6 +89,7 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         self._metric: Metric = metric
         self._key = key
         self._funnels: dict[str, StoredFunnel] = {}
+        self._maps: dict[str, Rotation] = {}
 
     @property
     def name(self) -> str:
@@ -172,6 +179,34 @@ class PostgresTable(Loading, Searching, Observing, Examining):
         """Remove the column and index of a resolution."""
         self._call(
             "drop_resolution", resolution=str(checks.check_resolution(resolution, dims=self._dims))
+        )
+
+    def add_window(
+        self,
+        resolution: Resolution | str,
+        by: str,
+        *,
+        levels: int | None = None,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> None:
+        """Build partial indexes over ranges of a column, or leave them to `backfill`."""
+        text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
+        self._call(
+            "add_window",
+            resolution=text,
+            by=checks.check_name(by, "the column of the windows"),
+            levels=options.check_levels(levels),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
+            concurrently=options.check_flag(concurrently, "concurrently"),
+        )
+
+    def drop_window(self, resolution: Resolution | str, by: str) -> None:
+        """Remove the windows of a resolution by a column, and their indexes."""
+        self._call(
+            "drop_window",
+            resolution=str(checks.check_resolution(resolution, dims=self._dims)),
+            by=checks.check_name(by, "the column of the windows"),
         )
 
     def create_funnel(

@@ -1,0 +1,615 @@
+-- Windows: partial HNSW indexes over ranges of a number, a date or a time, so that a search with a range in its filter goes through
+-- about as many rows as the range has, and not through the whole table (Engels et al., ICML 2024, "super-postfiltering").
+--
+-- Level by level windows have half the rows, and each begins in the middle of the one before it: 3 windows of a half of the rows, 7 of
+-- a quarter, 15 of an eighth. A range of at most a quarter of the rows then lies in a window that has at most four times its rows, as
+-- far as there are levels. The first window of a level has no lower bound, and the last one no upper bound. Rows where the column is
+-- null are in none: no range holds them either.
+--
+-- Nothing depends on windows but time: a search keeps its filter, and 63_window_search names a window to the planner only where the
+-- filter implies it. So bounds may be old and shares wrong, and an index may be gone.
+
+-- What the levels of a plan end with, where nobody says how many: so few rows are compared as fast as they are looked for.
+create or replace function funnelvec._window_floor()
+returns bigint
+language sql immutable parallel safe
+return 8000;
+
+create or replace function funnelvec._most_window_levels()
+returns integer
+language sql immutable parallel safe
+return 6;
+
+-- The windows of so many levels over cells of equal numbers of rows: from the cell `first` on, before the cell `last`.
+create or replace function funnelvec._window_plan(levels integer)
+returns table (level integer, first integer, last integer)
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+    select l.level, i.number * s.half, (i.number + 2) * s.half
+    from generate_series(1, levels) as l (level)
+    cross join lateral (select 1 << (levels - l.level)) as s (half)
+    cross join lateral generate_series(0, (2 << l.level) - 2) as i (number)
+$body$;
+
+-- The windows of a row of the registry. Values that many rows have make bounds equal and windows the same: those are one. One that has
+-- most of the rows is no gain over the index of all.
+create or replace function funnelvec._windows_of(w funnelvec.windows)
+returns table (level integer, first integer, last integer, lo text, hi text, share double precision)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select min(p.level), min(p.first), max(p.last), p.lo, p.hi, max(p.share)
+    from (
+        select g.level, g.first, g.last, w.bounds[g.first] as lo, w.bounds[g.last] as hi,
+            (select round(sum(s)::numeric, 6)::double precision from unnest(w.shares[g.first + 1:g.last]) as s) as share
+        from funnelvec._window_plan(least(w.levels, funnelvec._most_window_levels())) as g
+    ) as p
+    where p.share > 0 and p.share <= 0.75 and (p.lo <> p.hi) is not false
+    group by p.lo, p.hi
+    order by 1, 2
+$body$;
+
+-- That a row lies in a window, as the planner has to find it in the index and in a search, to the letter.
+create or replace function funnelvec._window_sql(target text, type text, lo text, hi text)
+returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+    select concat_ws(' and ',
+        case when lo is not null then format('%s >= %L::%s', target, lo, type) end,
+        case when hi is not null then format('%s < %L::%s', target, hi, type) end)
+$body$;
+
+-- The column that windows run over: what its type is made of, and of which kind that is. Refused: what has no numeric order.
+create or replace function funnelvec._window_column(
+    table_name regclass,
+    by_column text,
+    out type_id oid,
+    out type text,
+    out kind text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    with recursive made_of (type, level) as (
+        select a.atttypid, 0
+        from pg_attribute as a
+        where a.attrelid = table_name and a.attname = by_column and a.attnum > 0 and not a.attisdropped
+        union all
+        select t.typbasetype, m.level + 1 from made_of as m join pg_type as t on t.oid = m.type and t.typtype = 'd'
+    )
+    select m.type into type_id from made_of as m order by m.level desc limit 1;
+    type := format_type(type_id, null);
+    kind := funnelvec._filter_kind(type_id);
+    if type_id is null then
+        raise exception using
+            errcode = 'FV005',
+            message = format('table %s has no column %s', table_name, coalesce(quote_literal(left(by_column, 100)), 'null')),
+            hint = 'Name the column whose ranges searches filter by.';
+    elsif kind is null or kind not in ('integer', 'number', 'date', 'timestamp') then
+        raise exception using
+            errcode = 'FV009',
+            message = format('column %L of %s has the type %s; windows are over numbers, dates and times', by_column, table_name, type),
+            hint = 'A filter on it runs as it did: iterating through the index, or comparing all rows that match.';
+    end if;
+end
+$body$;
+
+-- What a row of the registry says, checked: whoever owns the table may have written it by hand, and bounds that do not ascend would
+-- make a search leave rows out. Returns the type of the column.
+create or replace function funnelvec._check_windows(w funnelvec.windows)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set timezone = 'UTC'
+as $body$
+declare
+    found record := funnelvec._window_column(w.table_name, w.by_column);
+    ascending boolean;
+begin
+    perform funnelvec._parse_resolution(w.resolution);
+    begin
+        if w.levels not between 1 and funnelvec._most_window_levels() or array_position(w.bounds, null) is not null
+            or cardinality(w.bounds) is distinct from (2 << w.levels) - 1 or cardinality(w.shares) is distinct from 2 << w.levels
+            or array_position(w.shares, null) is not null
+        then
+            ascending := false;
+        else
+            execute format(
+                'select bool_and(b.value >= b.before) is not false from ('
+                'select u.value, lag(u.value) over (order by u.ordinality) from unnest($1::%s[]) with ordinality as u (value, ordinality)'
+                ') as b (value, before)', found.type)
+            into ascending using w.bounds;
+        end if;
+        perform funnelvec._check_index_options(w.m, w.ef_construction);
+    exception when data_exception or sqlstate 'FV004' then
+        ascending := false;
+    end;
+    if not ascending then
+        raise exception using
+            errcode = 'FV004',
+            message = format('the windows of %s by %s say nothing usable', w.table_name, w.by_column),
+            hint = format('select funnelvec.drop_window(%L, %L, %L, %L); then add them again.', w.table_name::text, w.column_name, w.resolution, w.by_column);
+    end if;
+    return found.type;
+end
+$body$;
+
+-- HNSW indexes over a code that hold one range of one column, whoever made them: `lo` and `hi` as the type prints its values. The
+-- settings are for that: the catalogue prints times in the session's zone, and dates in its style.
+create or replace function funnelvec._window_indexes(relation regclass, code_column text, opclass text)
+returns table (name regclass, valid boolean, attached boolean, by_column text, lo text, hi text, rows double precision)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set timezone = 'UTC'
+set extra_float_digits = 1
+as $body$
+    select i.indexrelid::regclass, i.indisvalid and i.indisready, c.relispartition, d.names[1], r.lo, r.hi,
+        case c.relkind when 'I' then (select sum(greatest(0, l.reltuples)) from pg_partition_tree(c.oid) as p join pg_class as l on l.oid = p.relid where p.isleaf)
+            else greatest(0, c.reltuples) end
+    from pg_index as i
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_am as m on m.oid = c.relam
+    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    join pg_opclass as o on o.oid = i.indclass[0]
+    join pg_namespace as n on n.oid = o.opcnamespace
+    cross join lateral (
+        select array_agg(b.attname::text)
+        from (select distinct d.refobjsubid from pg_depend as d
+              where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refclassid = 'pg_class'::regclass
+                  and d.refobjid = i.indrelid and d.refobjsubid <> a.attnum and d.refobjsubid > 0) as s
+        join pg_attribute as b on b.attrelid = i.indrelid and b.attnum = s.refobjsubid
+    ) as d (names)
+    cross join lateral (
+        select regexp_match(pg_get_expr(i.indpred, i.indrelid), format('^\((?:\(?%1$s >= (%2$s)\)?)?(?: AND )?(?:\(?%1$s < (%2$s)\)?)?\)$',
+            -- A column of a domain is read as what that is made of.
+            format('(?:%1$s|\(%1$s\)::[a-z ]+)', regexp_replace(quote_ident(d.names[1]), '([!-/:-@[-`{-~])', '\\\1', 'g')),
+            '''[^'']*''::[a-z ]+|[0-9.]+'))
+    ) as v (bounds)
+    cross join lateral (
+        select regexp_replace(v.bounds[1], '^''(.*)''::.*$', '\1'), regexp_replace(v.bounds[2], '^''(.*)''::.*$', '\1')
+    ) as r (lo, hi)
+    where i.indrelid = relation and m.amname = 'hnsw' and a.attname = code_column
+        and format('%I.%I', n.nspname, o.opcname) = opclass
+        -- Nothing but one range of one column: a bound, or both.
+        and cardinality(d.names) = 1 and coalesce(r.lo, r.hi) is not null
+    order by i.indexrelid
+$body$;
+
+-- The index of each window over a table or a leaf of it; `name` is null where there is none.
+create or replace function funnelvec._window_state(w funnelvec.windows, relation regclass)
+returns table (
+    level integer,
+    first integer,
+    last integer,
+    lo text,
+    hi text,
+    share double precision,
+    name regclass,
+    valid boolean,
+    attached boolean,
+    rows double precision
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select distinct on (p.level, p.first) p.level, p.first, p.last, p.lo, p.hi, p.share, i.name, i.valid, i.attached, i.rows
+    from funnelvec._windows_of(w) as p
+    cross join lateral funnelvec._stored(w.table_name, w.column_name, w.resolution) as s
+    left join funnelvec._window_indexes($2, s.code_column,
+        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null))) as i
+        on i.by_column = w.by_column and i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
+    order by p.level, p.first, i.valid desc, i.attached, i.name::oid
+$body$;
+
+-- Bounds and shares of the rows as they are now, or as a sample of a large table has them. Shares are of all rows.
+create or replace function funnelvec._measure_windows(w funnelvec.windows, type text)
+returns funnelvec.windows
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set timezone = 'UTC'
+set extra_float_digits = 1
+as $body$
+declare
+    believed bigint := funnelvec._rows(w.table_name);
+    sampled text := case when believed > 200000 then format('tablesample system (%s) repeatable (0)', 100 * 100000.0 / believed) else '' end;
+    known double precision;
+begin
+    if w.levels is null then
+        execute format('select count(t.%I) / greatest(1, count(*))::double precision from %s as t %s', w.by_column, w.table_name, sampled)
+        into known;
+        w.levels := least(3, floor(log(2, greatest(1, (known * believed / funnelvec._window_floor())::numeric))));
+        if w.levels < 1 then
+            raise exception using
+                errcode = 'FV009',
+                message = format('%s has about %s rows with a value in %I; searches among so few are as fast without windows',
+                    w.table_name, round(known * believed), w.by_column),
+                hint = format('From %s rows on they are worth it. Pass levels => 1 to have them all the same.', 2 * funnelvec._window_floor());
+        end if;
+    end if;
+    execute format(
+        'select percentile_disc(array(select i / %1$s::double precision from generate_series(1, %1$s - 1) as i)) within group (order by t.%2$I::%3$s)::text[] '
+        'from %4$s as t %5$s', 2 << w.levels, w.by_column, type, w.table_name, sampled)
+    into w.bounds;
+    execute format(
+        'select array(select round(coalesce(c.number, 0) / greatest(1, sum(c.number) over ()), 6)::double precision '
+        'from generate_series(0, %1$s) as i '
+        'full join (select width_bucket(t.%2$I::%3$s, $1::%3$s[]) as cell, count(*) as number from %4$s as t %5$s group by 1) as c on c.cell = i '
+        'order by i nulls last)', (2 << w.levels) - 1, w.by_column, type, w.table_name, sampled)
+    into w.shares using w.bounds;
+    -- The last one is of the rows without a value.
+    w.shares := w.shares[:2 << w.levels];
+    if w.bounds is null or array_position(w.bounds, null) is not null or not exists (select from funnelvec._windows_of(w)) then
+        raise exception using
+            errcode = 'FV009',
+            message = format('column %I of %s takes too few values to make windows of', w.by_column, w.table_name),
+            hint = case when believed = 0 then 'Load the rows first: windows begin and end where the rows say.'
+                else 'Ranges of it hold most of the rows, or none.' end;
+    end if;
+    return w;
+end
+$body$;
+
+-- Where windows can be: over codes in the table itself, where searches start from an index.
+create or replace function funnelvec._check_window(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    by_column text,
+    levels integer
+)
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    place record;
+begin
+    perform funnelvec._parse_resolution(resolution);
+    perform funnelvec._base(table_name, column_name);
+    perform funnelvec._check_owner(table_name);
+    if levels not between 1 and funnelvec._most_window_levels() then
+        raise exception using
+            errcode = 'FV004',
+            message = format('levels is %s', levels),
+            hint = format('Ask for 1 to %s; %s make %s windows.', funnelvec._most_window_levels(), 3, 25);
+    end if;
+    place := funnelvec._stored(table_name, column_name, resolution);
+    if place.storage = 'side' then
+        raise exception using
+            errcode = 'FV009',
+            message = format('%s of %s.%I is kept in a side table, which does not hold %I', resolution, table_name, column_name, by_column),
+            hint = format('Windows need the code and the column in one table: select funnelvec.add_resolution(%L, %L, %L, storage => ''column'');',
+                table_name::text, column_name, resolution);
+    elsif place.code_column is null or not funnelvec._starts_with_index(table_name, column_name, resolution) then
+        raise exception using
+            errcode = 'FV005',
+            message = format('%s.%I has no index over %s, and windows are parts of one', table_name, column_name, resolution),
+            hint = format('select funnelvec.add_resolution(%L, %L, %L, index => true);', table_name::text, column_name, resolution);
+    end if;
+    perform funnelvec._window_column(table_name, by_column);
+end
+$body$;
+
+-- Whether a resolution has an index, or is to get one by next_step.
+create or replace function funnelvec._starts_with_index(table_name regclass, column_name text, resolution text)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select exists (
+            select from funnelvec.resolutions as r
+            where r.table_name = $1 and r.column_name = $2 and r.resolution = $3 and r.index_options is not null)
+        or funnelvec._index_of(s.relation, s.code_column, funnelvec._opclass($3, funnelvec._metric_of($1, $2, null))) is not null
+    from funnelvec._stored($1, $2, $3) as s
+$body$;
+
+-- The statement that makes the index of a window; `name` is free, or Postgres would refuse it.
+create or replace function funnelvec._window_index_sql(
+    w funnelvec.windows,
+    relation regclass,
+    lo text,
+    hi text,
+    level integer,
+    "concurrently" boolean
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    place record := funnelvec._stored(w.table_name, w.column_name, w.resolution);
+    front text := format('%s_%s_%s', (select c.relname from pg_class as c where c.oid = relation), place.code_column, w.by_column);
+    name text;
+    number integer := 1;
+begin
+    loop
+        name := funnelvec._fit_name(front, format('_w%s_%s', level, number));
+        exit when not exists (
+            select from pg_class as c join pg_class as t on t.oid = relation where c.relnamespace = t.relnamespace and c.relname = name);
+        number := number + 1;
+    end loop;
+    return format('create index %s%I on %s using hnsw (%I %s) with (m = %s, ef_construction = %s) where %s;',
+        case when "concurrently" then 'concurrently if not exists ' end, name, relation, place.code_column,
+        funnelvec._opclass(w.resolution, funnelvec._metric_of(w.table_name, w.column_name, null)), w.m, w.ef_construction,
+        funnelvec._window_sql(format('%I', w.by_column), funnelvec._check_windows(w), lo, hi));
+end
+$body$;
+
+-- Make the windows of a column, for searches that start at a resolution of it. Returns how many there are. Called again it makes those
+-- that are missing.
+create or replace function funnelvec.add_window(
+    table_name regclass,
+    column_name text,
+    resolution text,
+    "by" text,
+    levels integer default null,
+    m integer default 16,
+    ef_construction integer default 64,
+    allow_rewrite boolean default false,
+    "concurrently" boolean default false
+)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    w funnelvec.windows;
+    later constant boolean := coalesce("concurrently", false);
+begin
+    perform funnelvec._check_window(table_name, column_name, resolution, "by", levels);
+    perform funnelvec._check_index_options(m, ef_construction);
+    select s.* into w
+    from funnelvec.windows as s
+    where s.table_name = $1 and s.column_name = $2 and s.resolution = $3 and s.by_column = $4;
+    if w.levels <> add_window.levels then
+        raise exception using
+            errcode = 'FV008',
+            message = format('%s of %s.%I has windows by %I of %s levels', resolution, table_name, column_name, "by", w.levels),
+            hint = format('select funnelvec.drop_window(%L, %L, %L, %L); first.', table_name::text, column_name, resolution, "by");
+    end if;
+    if not later and not coalesce(allow_rewrite, false) and funnelvec._rows(table_name) > funnelvec._rewrite_limit()
+        and (w.table_name is null or exists (select from funnelvec._window_state(w, table_name) as s where s.valid is not true))
+    then
+        raise exception using
+            errcode = 'FV008',
+            message = format('building windows over the %s rows of %s stops everybody from writing meanwhile', funnelvec._rows(table_name), table_name),
+            hint = 'Pass concurrently => true and run what funnelvec.next_step says; or allow_rewrite => true, if that is acceptable now.';
+    end if;
+    if w.table_name is null then
+        w.table_name := table_name;
+        w.column_name := column_name;
+        w.resolution := resolution;
+        w.by_column := "by";
+        w.levels := levels;
+        w.m := m;
+        w.ef_construction := ef_construction;
+        w.ready := false;
+        w.created_at := now();
+        w := funnelvec._measure_windows(w, (funnelvec._window_column(table_name, "by")).type);
+        insert into funnelvec.windows select w.*;
+    end if;
+    if later then
+        update funnelvec.windows as u set ready = false
+        where u.table_name = $1 and u.column_name = $2 and u.resolution = $3 and u.by_column = $4
+            and exists (select from funnelvec._window_state(w, $1) as s where s.valid is not true);
+        if funnelvec._next_said(table_name) is not null then
+            raise notice 'windows of % are not finished; next: %', table_name, funnelvec._next_said(table_name);
+        end if;
+    else
+        perform funnelvec._build_windows(w);
+        perform funnelvec._use_windows(table_name, column_name, resolution);
+    end if;
+    return (select count(*) from funnelvec._windows_of(w));
+end
+$body$;
+
+create or replace function funnelvec._build_windows(w funnelvec.windows)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    s record;
+begin
+    for s in select t.* from funnelvec._window_state(w, w.table_name) as t where t.valid is not true loop
+        if s.name is not null then
+            execute format('drop index %s', s.name);
+        end if;
+        execute funnelvec._window_index_sql(w, w.table_name, s.lo, s.hi, s.level, false);
+    end loop;
+end
+$body$;
+
+-- Let searches use the windows of a resolution that are built. Over a partitioned table the indexes are made here: where each partition
+-- has its own, Postgres takes those over and builds nothing.
+create or replace function funnelvec._use_windows(table_name regclass, column_name text, resolution text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    w funnelvec.windows;
+    n record;
+begin
+    for w in
+        select s.* from funnelvec.windows as s
+        where s.table_name = $1 and s.column_name = $2 and s.resolution = $3 and not s.ready
+        order by s.by_column
+    loop
+        if (select c.relkind = 'p' from pg_class as c where c.oid = $1) then
+            -- Nobody attaches a partition while this is held.
+            perform funnelvec._lock_briefly('share', $1);
+        end if;
+        n := funnelvec._window_leaf_step(w);
+        if coalesce(n.step, n.waits) is not null then
+            raise exception using
+                errcode = 'FV008',
+                message = format('the windows of %s by %s are not built', $1, w.by_column),
+                hint = 'Next: ' || coalesce(n.step, n.waits);
+        end if;
+        perform funnelvec._build_windows(w);
+        update funnelvec.windows as u set ready = true
+        where u.table_name = $1 and u.column_name = $2 and u.resolution = $3 and u.by_column = w.by_column;
+    end loop;
+    perform funnelvec._write_functions($1, $2);
+end
+$body$;
+
+-- The first statement that a window still needs before all of them are built, leaf by leaf; both null where none is.
+create or replace function funnelvec._window_leaf_step(w funnelvec.windows, out step text, out waits text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    leaf regclass;
+    s record;
+    found record;
+begin
+    for leaf in select l.relation from funnelvec._leaves(w.table_name) as l loop
+        for s in select t.* from funnelvec._window_state(w, leaf) as t where t.valid is not true loop
+            if s.name is null then
+                step := funnelvec._window_index_sql(w, leaf, s.lo, s.hi, s.level, true);
+                return;
+            end if;
+            found := funnelvec._broken_step(leaf, s.name);
+            step := found.step;
+            waits := coalesce(waits, found.waits);
+            if step is not null then
+                return;
+            end if;
+        end loop;
+    end loop;
+end
+$body$;
+
+-- The statement that takes windows a step on; both null where they are in use.
+create or replace function funnelvec._window_next(w funnelvec.windows, out step text, out waits text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    found record;
+begin
+    if w.ready or funnelvec._window_fault(w) is not null then
+        return;
+    end if;
+    found := funnelvec._window_leaf_step(w);
+    step := found.step;
+    waits := found.waits;
+    if step is null and waits is null then
+        step := format('select funnelvec.activate(%L, %L, %L);', w.table_name::text, w.column_name, w.resolution);
+    end if;
+end
+$body$;
+
+-- Why windows can't be used, with the way out; null where they can.
+create or replace function funnelvec._window_fault(w funnelvec.windows)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    moved text := (select m.new_name from funnelvec._moved_windows() as m
+        where m.table_name = w.table_name and m.column_name = w.column_name and m.resolution = w.resolution and m.by_column = w.by_column);
+    place record;
+begin
+    if moved is not null then
+        return format('column %I was renamed to %I: select funnelvec.repair();', w.by_column, moved);
+    end if;
+    perform funnelvec._check_windows(w);
+    place := funnelvec._stored(w.table_name, w.column_name, w.resolution);
+    if place.storage is null or place.storage = 'side' then
+        return format('%s.%I does not keep %s in the table: select funnelvec.repair();', w.table_name, w.column_name, w.resolution);
+    end if;
+    return null;
+exception when others then
+    -- Our own refusals say what is wrong with the row; anything else is no finding.
+    if sqlstate not like 'FV%' then
+        raise;
+    end if;
+    return format('%s: select funnelvec.repair();', sqlerrm);
+end
+$body$;
+
+-- Columns of windows that go by another name now: no window is over the old name, and those of one other column are as the row says.
+create or replace function funnelvec._moved_windows()
+returns table (table_name regclass, column_name text, resolution text, by_column text, new_name text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select w.table_name, w.column_name, w.resolution, w.by_column, min(i.by_column)
+    from funnelvec.windows as w
+    cross join lateral funnelvec._windows_of(w) as p
+    join funnelvec.resolutions as r
+        on r.table_name = w.table_name and r.column_name = w.column_name and r.resolution = w.resolution and r.storage = 'column'
+    cross join lateral funnelvec._window_indexes(w.table_name, r.code_column, funnelvec._opclass(w.resolution, r.metric)) as i
+    where i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
+    group by w.table_name, w.column_name, w.resolution, w.by_column
+    having count(distinct i.by_column) = 1 and min(i.by_column) <> w.by_column
+$body$;
+
+-- Remove windows and their indexes. Searches with a range in their filter go on by the index of all rows.
+create or replace function funnelvec.drop_window(table_name regclass, column_name text, resolution text, "by" text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    perform funnelvec._parse_resolution(resolution);
+    perform funnelvec._check_table(table_name);
+    perform funnelvec._check_owner(table_name);
+    if not exists (
+        select from funnelvec.windows as w
+        where w.table_name = $1 and w.column_name = $2 and w.resolution = $3 and w.by_column = $4)
+    then
+        raise exception using
+            errcode = 'FV005',
+            message = format('%s has no windows by %s over %s of the column %L', table_name, coalesce(quote_literal(left("by", 100)), 'null'),
+                resolution, left(column_name, 100)),
+            hint = format('It has: %s.', coalesce((
+                select string_agg(format('%s by %s', w.resolution, w.by_column), ', ' order by w.resolution, w.by_column)
+                from funnelvec.windows as w where w.table_name = $1 and w.column_name = $2), 'none'));
+    end if;
+    perform funnelvec._drop_windows(table_name, column_name, resolution, "by");
+    perform funnelvec._write_functions(table_name, column_name);
+end
+$body$;
+
+-- All windows of a resolution, or those by one column, with their indexes.
+create or replace function funnelvec._drop_windows(table_name regclass, column_name text, resolution text, by_column text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    made regclass[];
+    w funnelvec.windows;
+    leaf regclass;
+begin
+    for w in
+        delete from funnelvec.windows as d
+        where d.table_name = $1 and d.column_name = $2 and d.resolution = $3 and d.by_column = coalesce($4, d.by_column)
+        returning d.*
+    loop
+        -- Parts of an index of the whole table go with it.
+        for leaf in select l.relation from funnelvec._leaves($1) as l union select $1 loop
+            made := made || array(select s.name from funnelvec._window_state(w, leaf) as s where s.name is not null and not s.attached);
+        end loop;
+    end loop;
+    if cardinality(made) > 0 then
+        perform funnelvec._lock_briefly('access exclusive', $1);
+        execute format('drop index %s', (select string_agg(n::text, ', ') from unnest(made) as n));
+    end if;
+end
+$body$;
+
+comment on function funnelvec.add_window(regclass, text, text, text, integer, integer, integer, boolean, boolean)
+    is 'partial indexes over ranges of a number, date or time, which searches with such a range in their filter use; concurrently => true leaves them to next_step';
+comment on function funnelvec.drop_window(regclass, text, text, text)
+    is 'remove the windows of a resolution by a column, and their indexes';
