@@ -143,8 +143,17 @@ def test_funnels_and_resolutions_go_and_names_are_told(engine: QdrantEngine) -> 
         table.create_funnel("docs_search", "8:f16@5 > 16:f32")
     table.add_resolution("8:f16")  # and may come again
     assert table.status()[0].coverage == 1
-    with pytest.raises(CapabilityError, match="postgresql://"):
-        table.log_queries()
+    assert table.rotations() == []
+    for refused in (
+        lambda: table.log_queries(),
+        lambda: table.add_window("8:f16", "price"),
+        lambda: table.drop_window("8:f16", "price"),
+        lambda: table.fit_rotation(),
+        lambda: table.drop_rotation("pca"),
+        lambda: table.add_resolution("8:f16~pca"),
+    ):
+        with pytest.raises(CapabilityError, match="postgresql://"):
+            refused()
 
 
 def test_names_that_are_not_there_or_taken(engine: QdrantEngine) -> None:

@@ -78,8 +78,9 @@ class QdrantEngine:
     def table(self, name: str, *, vector: str | None = None) -> QdrantTable:
         """Open a collection by one of its vectors; ``""`` is the one without a name."""
         names.check_collection(checks.check_name(name, "the name of a table"))
-        if vector is not None and vector != "":
-            checks.check_name(vector, "the name of a column")
+        given: Any = vector
+        if given is not None and not (isinstance(given, str) and not given):  # "" is one too
+            checks.check_name(given, "the name of a column")
         collection = self._collections.get(name)
         if collection is None:
             collection = self._collections[name] = Collection(self._deployment, name)

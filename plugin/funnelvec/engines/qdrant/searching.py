@@ -13,7 +13,7 @@ from qdrant_client import models
 from funnelvec import filters
 from funnelvec.calibration import PlattCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
+from funnelvec.engines.asking import Place, check_after, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
@@ -22,8 +22,8 @@ from funnelvec.engines.qdrant.compile import Plan, compile_search
 from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Scored
-from funnelvec.engines.qdrant.lacking import lacking
 from funnelvec.engines.qdrant.payload import from_payload
+from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
 from funnelvec.types import Cutoff, Hit
@@ -110,7 +110,7 @@ class QdrantSearching:
     ) -> list[Hit]:
         """Find the `k` most similar rows."""
         named = self._funnel(funnel)
-        _check_certified(cutoff, min_relevance)
+        check_certified(cutoff, min_relevance)
         column = self._vector().column
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
@@ -130,7 +130,7 @@ class QdrantSearching:
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query, in one request."""
         named = self._funnel(funnel)
-        _check_certified(cutoff, min_relevance)
+        check_certified(cutoff, min_relevance)
         column = self._vector().column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
@@ -272,8 +272,3 @@ class QdrantSearching:
             )
             for (score, key, point), value in zip(rows, relevance, strict=True)
         ]
-
-
-def _check_certified(cutoff: Cutoff | None, min_relevance: float | None) -> None:
-    if check_cutoff(cutoff, min_relevance=min_relevance) is not None:
-        raise lacking("certified cutoffs", "min_relevance needs no certificate")

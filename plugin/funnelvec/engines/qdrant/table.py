@@ -20,9 +20,9 @@ from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
-from funnelvec.engines.qdrant.lacking import QdrantLacking
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
+from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_rotation
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
@@ -35,7 +35,7 @@ from funnelvec.types import BaseCode, Judgments, Metric, Storage
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantLacking):
+class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
@@ -95,6 +95,7 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
         vector = self._vector(fresh=True)
         column = vector.column
         resolution = checks.check_resolution(resolution, dims=column.base.dims, code=column.code)
+        check_rotation(resolution)
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
