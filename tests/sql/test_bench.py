@@ -227,7 +227,7 @@ def test_filters_are_measured_side_by_side(owner_url: str, owner_conn: Connectio
 def test_the_command_prints_filters(owner_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "bench",
-        "--filters",
+        "filters",
         "--quick",
         "--url",
         owner_url,
@@ -245,7 +245,7 @@ def test_the_command_prints_filters(owner_url: str, capsys: pytest.CaptureFixtur
 def test_windows_are_measured_side_by_side(
     owner_url: str, owner_conn: Connection, capsys: pytest.CaptureFixture[str], asked: list[str]
 ) -> None:
-    arguments = ["bench", "--windows", "--quick", "--url", owner_url, "--rows", "600"]
+    arguments = ["bench", "windows", "--quick", "--url", owner_url, "--rows", "600"]
     funnel = ["--dims", "16", "--funnel", "8:f16@60 > 16:f32", "--levels", "1"]
     assert cli.main([*arguments, *funnel, *asked]) == 0
     printed = capsys.readouterr().out
@@ -271,7 +271,7 @@ def test_windows_are_measured_side_by_side(
 
 def test_windows_want_all_files_or_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["bench", "--windows", "--data", "x.npy", "--by", "day"])
+        cli.main(["bench", "windows", "--data", "x.npy", "--by", "day"])
     assert "--queries, --values, --ranges" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""``funnelvec bench --relevance``: what calibration is worth, by a fixed protocol on open sets.
+"""``funnelvec bench relevance``: what calibration is worth, by a fixed protocol on open sets.
 
 Queries are halved 20 times (``default_rng(0..19).permutation``). Everything is chosen and fitted
 on the first half and measured on the second: the recipe, raw cosine, global Platt and, for the

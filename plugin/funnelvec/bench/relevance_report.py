@@ -1,4 +1,4 @@
-"""The tables of ``funnelvec bench --relevance``: figures beside their baselines and targets."""
+"""The tables of ``funnelvec bench relevance``: figures beside their baselines and targets."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ examples:
   funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
   funnelvec bench load --quick
   funnelvec bench writes --quick
-  funnelvec bench --relevance --quick --data DIR
+  funnelvec bench relevance --quick --data DIR
   funnelvec bench --quick --data vectors.npy --queries queries.npy
   funnelvec bench --data docs.parquet --column embedding --funnel '128:f16@200 > 768:f32' --json
 
@@ -37,10 +37,13 @@ are built with m 16 and ef_construction 64. --quick: {_QUICK[0]} queries in {_QU
 {_QUICK[2]} build, under two minutes on two cores; else {_FULL[0]} queries, {_FULL[1]} rounds,
 {_FULL[2]} builds.
 
-`bench --windows` measures searches with a range in their filter: a funnel with windows beside
+`bench filters` asks under filters that match 0.01 % to 100 % of the rows.
+
+`bench windows` measures searches with a range in their filter: a funnel with windows beside
 filtering what full HNSW has found, and pgvector's iterative scan. Give --data, --queries,
 --values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
 {_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
+
 `bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
 reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
 and under a random orthogonal matrix. --funnel names a template without keeps.
@@ -58,19 +61,14 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
+_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "load", "writes")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument(
-        "what",
-        nargs="?",
-        choices=("search", "peers", "codes", "load", "writes"),
-        default="search",
-        help="default: search",
-    )
+    parser.add_argument("what", nargs="?", choices=_KINDS, default="search", help="default: search")
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
-    add_relevance(parser)
-    _add_filtered_arguments(parser)
     parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
     parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
     parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
@@ -79,41 +77,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
-    _add_peers(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    parser.add_argument("--turn", action="store_true", help="for codes: rotate the vectors first")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
+    _add_peers(parser.add_argument_group("peers"))
+    _add_windows(parser.add_argument_group("windows"))
+    codes = parser.add_argument_group("codes")
+    codes.add_argument("--turn", action="store_true", help="rotate the vectors at random first")
+    add_relevance(parser.add_argument_group("relevance"))
 
 
-def _add_filtered_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--filters",
-        action="store_true",
-        help="measure filtered searches instead: filters that match 0.01 %% to 100 %% of the rows",
-    )
-    parser.add_argument(
-        "--windows",
-        action="store_true",
-        help="measure searches with a range in their filter instead, by windows and without",
-    )
-    parser.add_argument(
-        "--values", metavar="FILE", help="--windows: Parquet, a row for each vector of --data"
-    )
-    parser.add_argument("--by", metavar="NAME", help="--windows: column of --values, whole numbers")
-    parser.add_argument(
-        "--ranges", metavar="FILE", help="--windows: Parquet with the columns qid, lo and hi"
-    )
-    parser.add_argument("--levels", type=int, metavar="N", help="--windows: levels of windows")
+def _add_windows(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--values", metavar="FILE", help="Parquet, a row for each vector of --data")
+    group.add_argument("--by", metavar="NAME", help="column of --values, whole numbers")
+    group.add_argument("--ranges", metavar="FILE", help="Parquet with the columns qid, lo and hi")
+    group.add_argument("--levels", type=int, metavar="N", help="levels of windows")
 
 
-def _add_peers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recall", type=float, default=0.99, help="what `peers` has to reach (default 0.99)"
+def _add_peers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--recall", type=float, default=0.99, help="what everybody has to reach (default 0.99)"
     )
-    parser.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
-    parser.add_argument(
+    group.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
+    group.add_argument(
         "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
     )
 
@@ -130,25 +117,23 @@ def run(args: argparse.Namespace) -> int:
         usage_error(args, "--queries and --column go with --data")
     if args.data is not None and args.dims is not None:
         usage_error(args, "--dims is for generated vectors; the file has its own")
-    if args.relevance:
-        return run_relevance(args)
-    if args.set:
-        usage_error(args, "--set goes with --relevance")
-    other = {"load": _run_load, "writes": _run_writes}.get(args.what)
-    if other is not None:
-        return other(args)
-    if args.windows:
-        return _windows(args)
-    if args.what == "codes":
-        return _run_codes(args)
-    return _run_search(args)
+    if args.set and args.what != "relevance":
+        usage_error(args, "--set goes with relevance")
+    others = {
+        "load": _run_load,
+        "writes": _run_writes,
+        "windows": _windows,
+        "codes": _run_codes,
+        "relevance": run_relevance,
+    }
+    return others.get(args.what, _run_search)(args)
 
 
 def _run_search(args: argparse.Namespace) -> int:
     from funnelvec import bench
 
     queries, rounds, builds = _QUICK if args.quick else _FULL
-    if args.filters:
+    if args.what == "filters":
         queries = 20 if args.quick else 60
     if args.data is None:
         dims = 1_536 if args.dims is None else args.dims
@@ -163,7 +148,7 @@ def _run_search(args: argparse.Namespace) -> int:
             queries=queries,
             seed=args.seed,
         )
-    if args.filters:
+    if args.what == "filters":
         return _filters(args, dataset)
     if args.what == "peers":
         return _peers(args, dataset)
@@ -240,7 +225,7 @@ def _windows(args: argparse.Namespace) -> int:
              "by": args.by, "ranges": args.ranges}  # fmt: skip
     missing = [name for name, given in files.items() if given is None]
     if missing and len(missing) < len(files):
-        usage_error(args, f"--windows also needs {', '.join(f'--{name}' for name in missing)}")
+        usage_error(args, f"windows also needs {', '.join(f'--{name}' for name in missing)}")
     cases = _WINDOW_QUICK[0] if args.quick else None
     if missing:
         ranges = bench.generate_ranges(

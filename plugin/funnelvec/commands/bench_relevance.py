@@ -1,4 +1,4 @@
-"""``funnelvec bench --relevance``."""
+"""``funnelvec bench relevance``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from funnelvec.commands.target import usage_error
 __all__ = ["add_relevance", "run_relevance"]
 
 
-def add_relevance(parser: argparse.ArgumentParser) -> None:
+def add_relevance(parser: argparse._ArgumentGroup) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "--relevance",
-        action="store_true",
-        help="measure calibration on the open judged sets instead; --data is their folder",
-    )
-    parser.add_argument(
-        "--set", metavar="NAME", action="append", help="with --relevance: only this set (repeat)"
-    )
+    parser.add_argument("--set", metavar="NAME", action="append", help="only this set (repeat)")
 
 
 def run_relevance(args: argparse.Namespace) -> int:
@@ -30,7 +23,7 @@ def run_relevance(args: argparse.Namespace) -> int:
     from funnelvec.bench.relevance_data import SETS
 
     if args.data is None:
-        usage_error(args, "--relevance needs the folder of the judged sets: --data DIR")
+        usage_error(args, "relevance needs the folder of the judged sets: --data DIR")
     report = relevance.measure_relevance(
         Path(args.data),
         names=tuple(args.set or SETS),
