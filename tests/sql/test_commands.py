@@ -200,7 +200,7 @@ def test_a_table_that_is_not_there(owner_url: str, capsys: pytest.CaptureFixture
 def test_status_names_what_repair_would_mend(
     products_database: Database, products: Any, call: Callable[..., Any]
 ) -> None:
-    products.execute("drop function two_stages(vector, integer, double precision, jsonb, jsonb)")
+    products.execute("drop function two_stages")
     printed = call("status", products_database.owner_url)
     assert "two_stages" in printed and "repair" in printed
     (problem,) = call("status", products_database.owner_url, "--json")["problems"]
@@ -211,9 +211,7 @@ def test_status_names_what_repair_would_mend(
 def test_repair_from_python(products_database: Database, products: Any, how: str) -> None:
     with awaited.opened(products_database.owner_url, how) as engine:
         assert (engine.problems(), engine.repair()) == ([], [])
-        products.execute(
-            "drop function two_stages(vector, integer, double precision, jsonb, jsonb)"
-        )
+        products.execute("drop function two_stages")
         products.execute("alter table products rename embedding_16_f16 to short")
         named = {problem.object: problem.advice for problem in engine.problems()}
         assert "select funnelvec.repair();" in named["function public.two_stages"]
@@ -235,7 +233,7 @@ def test_repair_in_the_shell(
 ) -> None:
     url = products_database.owner_url
     assert call("repair", url) == "nothing to repair\n"
-    products.execute("drop function two_stages(vector, integer, double precision, jsonb, jsonb)")
+    products.execute("drop function two_stages")
     for _ in range(2):
         printed = call("repair", url, "--dry-run")
         assert printed == "function public.two_stages: write: it was missing\n"
@@ -250,7 +248,7 @@ def test_repair_in_the_shell(
 def test_what_cannot_be_repaired_is_said(
     products_database: Database, products: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    products.execute("drop function two_stages(vector, integer, double precision, jsonb, jsonb)")
+    products.execute("drop function two_stages")
     products.execute("create function two_stages(vector) returns int language sql as 'select 1'")
     products.execute("alter table products drop constraint products_pkey")
     assert cli.main(["repair", products_database.owner_url]) == 1
