@@ -29,7 +29,7 @@ from tests.databases import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SEEDS = range(4 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
+SEEDS = range(3 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
 CASES = 300
 DIMS = 8
 ROWS = 260  # a fit takes 249
