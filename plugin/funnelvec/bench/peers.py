@@ -27,6 +27,7 @@ from funnelvec.bench.recipes import Recipe, Setting, our_recipe, peers
 from funnelvec.bench.run import standing, take_turns
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
+from funnelvec.fitting.axes import random_orthogonal
 
 __all__ = ["BASES", "compare_peers", "templates"]
 
@@ -129,8 +130,7 @@ def compare_peers(
 
 
 def _rotated(dataset: Dataset) -> Dataset:
-    drawn = np.random.default_rng(0).standard_normal((dataset.dims, dataset.dims))
-    turn = np.linalg.qr(drawn)[0].astype(np.float32)
+    turn = random_orthogonal(dataset.dims, 0).astype(np.float32)
     return replace(dataset, rows=dataset.rows @ turn, queries=dataset.queries @ turn)
 
 
@@ -204,6 +204,12 @@ class _Run:
     ) -> dict[tuple[str, ...], tuple[float, ...]]:
         """Fit what has to be fitted and build every index; seconds of both together."""
         fitted = {each.at(each.dearest()).build: self._fit(schema, each) for each in recipes}
+        self.notes += [
+            f"{each.name}: fitting took {fitted[each.at(each.dearest()).build]:.1f} s, which "
+            "counts as building"
+            for each in recipes
+            if each.fitted
+        ]
         seconds, said = stage.build(
             connection,
             schema,
@@ -239,14 +245,8 @@ class _Run:
         started = time.perf_counter()
         with entry.connect(self._url) as engine:
             table = engine.table(f"{schema}.{recipe.at(recipe.dearest()).table}")
-            for name, dims in recipe.fitted:
-                began = time.perf_counter()
-                chain = "random" if name.endswith("r") else None
+            for name, dims, chain in recipe.fitted:
                 table.fit_rotation(name, dims=dims, then=chain)
-                self.notes.append(
-                    f"{recipe.name}: fitting {name} of {dims} dimensions took "
-                    f"{time.perf_counter() - began:.1f} s, which counts as building"
-                )
         return time.perf_counter() - started if recipe.fitted else 0.0
 
     def _finalists(self, best: list[_Best]) -> list[_Best]:
@@ -330,19 +330,16 @@ class _Run:
             f"insert into {schema}.{table} select id, embedding from {schema}.{PLAIN_TABLE} "
             f"where id < {rows} order by id"
         )
-        renamed = our_recipe(
-            schema,
-            found.recipe.name.partition(",")[0],
-            table=table,
-            dims=self._dataset.dims,
-            storage="side" if found.lane.contestant.beside else "column",
-        ).at(found.setting)
+        assert found.recipe.elsewhere is not None  # ours come first
+        smaller = found.recipe.elsewhere(table)
+        self._fit(schema, smaller)
+        lane = smaller.at(found.setting)
         stage.build(
-            connection, schema, [renamed], dataset=self._dataset, builds=1, say=lambda text: None
+            connection, schema, [lane], dataset=self._dataset, builds=1, say=lambda text: None
         )
-        for statement in renamed.ready:
+        for statement in lane.ready:
             connection.execute(statement)
-        return stack.enter_context(stage.open_lane(self._url, renamed, k=self._k))
+        return stack.enter_context(stage.open_lane(self._url, lane, k=self._k))
 
 
 def _shown(recipe: Recipe, setting: Setting) -> str:
