@@ -221,6 +221,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         *VALUES,
         "entry",
         "codes",
+        "doctor.lid",
         "doctor.neighbours",
         "fitting",
         "engines.checks",
