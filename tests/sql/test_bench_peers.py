@@ -24,17 +24,17 @@ FAMILIES = [
 
 
 def test_each_family_is_at_its_best_for_the_recall(owner_url: str, owner_conn: Connection) -> None:
-    dataset = generate(1500, 12, dims=160, seed=2)
+    dataset = generate(700, 8, dims=160, seed=2)
     report = compare_peers(
-        owner_url, dataset, target=0.9, k=5, rounds=2, builds=2, clients=2, bases=["own"],
-        grown_from=300,
+        owner_url, dataset, target=0.9, k=5, rounds=1, builds=2, clients=2, bases=["own"],
+        grown_from=200,
     )  # fmt: skip
     (own,) = report.bases
     # LangChain's stores are tested where they are installed.
     standings = [each for each in own.standings if "LangChain" not in each.family]
     assert [each.family for each in standings] == FAMILIES
     assert own.standings[0].ours and not any(each.ours for each in own.standings[1:])
-    # Keeps of many hundreds among 1,500 rows find everything, so nobody fails to reach 0.9.
+    # Keeps of many hundreds among 700 rows find everything, so nobody fails to reach 0.9.
     assert min(each.recall for each in own.standings) >= 0.9
     shown = {name: (setting, recall) for name, setting, recall, _ in own.tried}
     assert {"80:f16 > 160:f32", "160:bit~random > 160:f32", "subvector(64)"} <= shown.keys()
@@ -43,15 +43,15 @@ def test_each_family_is_at_its_best_for_the_recall(owner_url: str, owner_conn: C
     assert "adaptive retrieval(80)" in shown
     exact = standings.pop()
     assert (exact.index_bytes, exact.build_seconds, exact.recall) == (0, (), 1.0)
-    assert [sorted(times) for times in exact.times] == [[0]] * 4  # one query in twenty
+    assert [sorted(times) for times in exact.times] == [[0]] * 2  # one query in twenty
     for each in standings:
         assert 0 < each.index_bytes < each.total_bytes
         # Two builds, each with all rounds on it.
         assert len(each.build_seconds) == len(each.recalls) == 2
-        assert len(each.times) == len(each.together) == 4
+        assert len(each.times) == len(each.together) == 2
         # An index reads fewer pages than the table has; the scan reads that many at least.
-        assert each.pages is not None and 0 < each.pages
-        assert each.load_seconds > 0 and each.rows == 1500
+        assert each.pages is not None and each.pages > 0
+        assert each.load_seconds > 0 and each.rows == 700
     assert exact.pages is not None and exact.pages >= exact.total_bytes / 8192 / 2
     # On one table: what one of them weighs does not count for another.
     full, halves, subvector, signs, adaptive = standings[1:]
@@ -75,7 +75,7 @@ def test_each_family_is_at_its_best_for_the_recall(owner_url: str, owner_conn: C
     # What bounds a search: reading the codes of the winner's first stage, and a library.
     assert own.reading is not None
     widths = {"80:f16": 160, "160:bit~random": 20}
-    assert own.reading.bytes == 1500 * widths[own.reading.resolution]
+    assert own.reading.bytes == 700 * widths[own.reading.resolution]
     assert all(ms > 0 for ms in own.reading.milliseconds)
     for name, _, trace in own.traces:
         assert (name, max(each.recall for each in trace) >= shown[name][1] - 1e-9) == (name, True)

@@ -31,7 +31,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "filters": ("errors", "types", "kinds"),
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
-    "doctor": ("errors", "types", "resolution", "codes", "doctor"),
+    "pages": ("errors", "pages"),
+    "doctor": ("errors", "types", "resolution", "codes", "doctor", "pages"),
     "fitting.report": ("types",),
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
@@ -228,6 +229,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.options",
         "engines.postgres",
         "calibration",  # the figures of relevance are measured on vectors, without an engine
+        "pages",
         "bench",
     ),
     "entry": ("errors",),  # engines are imported when a URL asks for them

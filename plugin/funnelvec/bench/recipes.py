@@ -188,13 +188,7 @@ def our_recipe(schema: str, template: str, *, table: str, dims: int, storage: st
             table=table,
             statement=f"select * from {schema}.{function}(%(query)s, %(k)s)",
             build=_storing(schema, table, (first, *others), storage=storage),
-            undo=(
-                f"select funnelvec.drop_funnel('{schema}.{function}')",
-                *(
-                    f"select funnelvec.drop_resolution('{schema}.{table}', 'embedding', '{each}')"
-                    for each in (first, *others)
-                ),
-            ),
+            undo=_dropping(schema, table, (first, *others)),
             beside=beside,
             ready=(
                 f"select funnelvec.create_funnel('{function}', '{schema}.{table}', 'embedding', "
@@ -226,6 +220,15 @@ def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int, str | None], 
         if name is not None and not is_random(name):
             widths[name] = max(widths.get(name, 0), resolution.dims)
     return tuple((name, width, _CHAINS.get(name)) for name, width in widths.items())
+
+
+def _dropping(schema: str, table: str, resolutions: tuple[str, ...]) -> tuple[str, ...]:
+    """Take everything away that `_storing` and the funnel have made."""
+    drop = f"select funnelvec.drop_resolution('{schema}.{table}', 'embedding', '{{}}')"
+    return (
+        f"select funnelvec.drop_funnel('{schema}.{table}_search')",
+        *map(drop.format, resolutions),
+    )
 
 
 def _storing(

@@ -10,12 +10,13 @@ from funnelvec.commands.bench_data import add_data, check_data, dataset_of, turn
 from funnelvec.commands.bench_papers import add_papers, run_papers
 from funnelvec.commands.bench_peers import add_peers, run_peers
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
+from funnelvec.commands.bench_report import check_report, print_and_write
 from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import BenchReport, Dataset, WindowReport, WriteBench
+    from funnelvec.bench import Dataset, WindowReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -80,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="search, peers and papers: also a page (.html), or the plots (.png)",
+    )
     add_peers(parser.add_argument_group("peers"))
     _add_windows(parser.add_argument_group("windows"))
     codes = parser.add_argument_group("codes")
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     check_data(args)
     if args.set and args.what != "relevance":
         usage_error(args, "--set goes with relevance")
+    check_report(args)
     if args.paper and args.what != "papers":
         usage_error(args, "--paper goes with papers")
     others = {
@@ -138,10 +145,10 @@ def _run_search(args: argparse.Namespace) -> int:
         builds=builds if args.builds is None else args.builds,
         say=progress(),
     )
-    return _print(args, report)
+    return print_and_write(args, report)
 
 
-def _print(args: argparse.Namespace, report: BenchReport | WindowReport | WriteBench) -> int:
+def _print(args: argparse.Namespace, report: WindowReport | WriteBench) -> int:
     return print_report(args, report.as_json(), report.sections(), report.lines())
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from funnelvec.commands.output import print_report, progress
+from funnelvec.commands.bench_report import print_and_write
+from funnelvec.commands.output import progress
 
 __all__ = ["add_papers", "run_papers"]
 
@@ -27,4 +28,4 @@ def run_papers(args: argparse.Namespace) -> int:
         quick=args.quick,
         say=progress(),
     )
-    return print_report(args, report.as_json(), report.sections(), report.lines())
+    return print_and_write(args, report)

@@ -66,7 +66,7 @@ def measure(
         ),
     ]
     if folder is None:
-        makers[1] = lambda: _speed(sets.generated(rows=10_000, queries=50, dims=1_536))
+        makers[1] = lambda: _speed(sets.generated(rows=4_000, queries=50, dims=768))
     for what, make in zip(("agreement", "speed"), makers, strict=True):
         say(f"{_PAPER}: {what}")
         try:
