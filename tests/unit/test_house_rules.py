@@ -73,6 +73,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.masks",
     ),
     "engines.recall": (*VALUES, "engines.checks", "engines.options", "engines.keys"),
+    "engines.judged": (*VALUES, "calibration", "engines.recall"),
     "engines.memory_searching": (
         *VALUES,
         "calibration",
@@ -89,7 +90,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.asking",
         "engines.checks",
         "engines.keys",
-        "engines.recall",
+        "engines.judged",
         "engines.store",
     ),
     "engines.memory_observing": (
@@ -195,13 +196,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.options",
+        "engines.judged",
         "engines.keys",
         "engines.loads",
         "engines.progress",
         "engines.recall",
+        "engines.rotating",
         "engines.sources",
         "engines.store",
         "engines.qdrant",
+        "fitting",
     ),
     "engines": (
         *VALUES,

@@ -21,7 +21,16 @@ from funnelvec.errors import InvalidInput, SpecError
 from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, Metric
 
-__all__ = ["Codes", "Rotation", "compared_by", "encode", "is_bits", "prepare_query", "score"]
+__all__ = [
+    "Codes",
+    "Rotation",
+    "compared_by",
+    "encode",
+    "encode_rotated",
+    "is_bits",
+    "prepare_query",
+    "score",
+]
 
 #: (n, dims) float32 or float16; (n, ceil(dims / 8)) uint8 for ``bit``.
 Codes: TypeAlias = npt.NDArray[Any]
@@ -87,10 +96,7 @@ def encode(
         )
     if resolution.rotation is not None:
         rotated = _rotated(resolution, x, base, rotation, asked)
-        if resolution.code in bits.LEVELS:
-            return bits.encode_levels(floats.directions(rotated), resolution.code)
-        plain = Resolution(resolution.dims, resolution.code)
-        return encode(plain, rotated, metric=compared_by(metric, rotation))
+        return encode_rotated(resolution, rotated, metric=compared_by(metric, rotation))
     prefix = _numbers(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
@@ -105,6 +111,24 @@ def encode(
     if metric == "cosine" and not is_column:
         return floats.encode_direction(prefix)
     return prefix.astype(np.float16) if base == "f16" else floats.encode_saturated(prefix)
+
+
+def encode_rotated(
+    resolution: Resolution, rotated: npt.NDArray[np.float32], *, metric: Metric
+) -> Codes:
+    """Encode vectors that are rotated already, (n, dims) float32, as `encode` does.
+
+    `metric` is what codes behind the rotation are compared by, see `compared_by`.
+
+    Raises
+    ------
+    InvalidInput
+        If they hold a number that is not finite.
+    """
+    _finite(rotated)
+    if resolution.code in bits.LEVELS:
+        return bits.encode_levels(floats.directions(rotated), resolution.code)
+    return encode(Resolution(resolution.dims, resolution.code), rotated, metric=metric)
 
 
 def prepare_query(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -15,7 +16,7 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from funnelvec.engines.qdrant.compile import Limits
 from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
 from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
-from funnelvec.engines.qdrant.names import DEFINITION, PointId
+from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
@@ -41,6 +42,8 @@ _KINDS: dict[models.PayloadSchemaType, ColumnKind] = {
     models.PayloadSchemaType.DATETIME: "timestamp",
     models.PayloadSchemaType.UUID: "uuid",
 }
+#: Payload key of a part of a fitted rotation, and bytes in it: servers take requests of 32 MB.
+_PART, _PART_BYTES = "_fv_part", 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
 #: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
@@ -249,6 +252,32 @@ class ClientDeployment:
             self._client.set_payload(
                 collection, {load: text}, points=[DEFINITION], key=_LOADS, wait=True
             )
+
+    def parts(self, size: int) -> int:
+        """How many reserved points so many bytes take."""
+        return -(-size // _PART_BYTES)
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes in the payload of reserved points."""
+        for number in range(self.parts(len(content))):
+            some = content[number * _PART_BYTES : (number + 1) * _PART_BYTES]
+            payload = {_PART: base64.b64encode(some).decode()}
+            point = models.PointStruct(id=chunk_id(token, number), vector={}, payload=payload)
+            with errors():
+                self._client.upsert(collection, [point], wait=True)
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept."""
+        wanted: list[PointId] = [chunk_id(token, number) for number in range(parts)]
+        found = self.retrieve(collection, wanted, payload=True, vectors=())
+        there = {record.id: record.payload.get(_PART) for record in found}
+        if any(there.get(id) is None for id in wanted):
+            return None
+        return b"".join(base64.b64decode(str(there[id])) for id in wanted)
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept."""
+        self.delete(collection, [chunk_id(token, number) for number in range(parts)])
 
     def _reserved(self, collection: str) -> dict[str, Any]:
         found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())

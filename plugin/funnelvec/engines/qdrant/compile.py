@@ -201,14 +201,14 @@ def scan_request(
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
-    encoded = stored.encode(query[np.newaxis, :])
-    if not stored.has_code(encoded)[0]:
+    encoded = stored.encode_one(query)
+    if not stored.has_code(encoded[np.newaxis, :])[0]:
         raise InvalidInput(
             f"the first {stored.resolution.dims} numbers of the query are zero at "
             f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
             "that stage"
         )
-    found: list[float] = encoded[0].tolist()
+    found: list[float] = encoded.tolist()
     return found
 
 

@@ -158,6 +158,18 @@ class Deployment(Protocol):
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come."""
 
+    def parts(self, size: int) -> int:
+        """How many reserved points so many bytes take."""
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes with a collection."""
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept; None where some of it is missing."""
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept, if it is there."""
+
     def settle(self, collection: str) -> None:
         """Wait until indexes are built, or build them."""
 

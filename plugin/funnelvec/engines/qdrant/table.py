@@ -7,35 +7,43 @@ from dataclasses import replace
 
 import numpy as np
 
-from funnelvec import codes
-from funnelvec.calibration import PlattCalibration
+from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
-from funnelvec.engines.keys import KeyName, check_key, key_names
+from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.progress import filling_reporting
-from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
+from funnelvec.engines.qdrant.judging import QdrantJudging
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
-from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_rotation
+from funnelvec.engines.qdrant.refusing import QdrantRefusing
+from funnelvec.engines.qdrant.rotating import QdrantRotating
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
+from funnelvec.errors import Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, Judgments, Metric, Storage
+from funnelvec.types import BaseCode, Metric, Storage
 
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing):
+class QdrantTable(
+    QdrantLoading,
+    QdrantSearching,
+    QdrantObserving,
+    QdrantExamining,
+    QdrantRotating,
+    QdrantJudging,
+    QdrantRefusing,
+):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
@@ -95,7 +103,7 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
         vector = self._vector(fresh=True)
         column = vector.column
         resolution = checks.check_resolution(resolution, dims=column.base.dims, code=column.code)
-        check_rotation(resolution)
+        self._check_rotation(vector, resolution)
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
@@ -112,10 +120,20 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
         wanted = Kept(index or (kept is not None and kept.index), ready=stored.is_base)
         if kept is not None and kept.ready and kept.index == wanted.index:
             return
-        self._change(lambda v: _with_resolution(v, resolution, wanted))
+
+        def add(vector: Vector) -> Vector:
+            self._check_rotation(vector, resolution)  # somebody may have dropped it meanwhile
+            return _with_resolution(vector, resolution, wanted)
+
+        self._change(add)
         self._provide(resolution)
         if not concurrently:
             self._backfill(BATCH, lambda step: None, provided=(resolution,))
+
+    def _check_rotation(self, vector: Vector, resolution: Resolution) -> None:
+        rotation = self._collection.rotation(vector, resolution)
+        if rotation is not None:
+            check_fits(resolution, rotation, metric=vector.column.metric)
 
     def _check_metric(self, wanted: Metric | None) -> None:
         if checks.check_metric(wanted) not in (None, self.metric):
@@ -315,48 +333,6 @@ class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamini
                 raise NotFound(f"table {self.name!r} has no column {name!r} (it has: {others})")
         return wanted
 
-    # -- calibrating -----------------------------------------------------------------------------
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
-        named, column = self._funnel(funnel), self._vector().column
-        queries = checks.check_judgments(
-            judgments, dims=column.base.dims, code=column.code, directed=column.directed
-        )
-        kind = self._collection.definition().key_kind
-        ids = [names.point_id(check_key(key, kind=kind), kind) for key in judgments.ids]
-        stored = column.stored(named.funnel.last.resolution)
-        read = self._read_vectors(list(dict.fromkeys(ids)), stored.name)
-        kept = [pair for pair, id in enumerate(ids) if id in read]
-        if not kept:
-            raise CalibrationError(
-                f"none of the {len(judgments)} judged rows is in the table; judge rows that it has"
-            )
-        present = Judgments(
-            queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
-        )
-        scores = np.empty(len(kept))
-        for place, pair in enumerate(kept):
-            wanted = codes.prepare_query(
-                stored.resolution, queries[pair], metric=column.metric, base=column.code
-            )
-            row = stored.unpack(read[ids[pair]][np.newaxis, :])
-            scores[place] = codes.score(stored.resolution, wanted, row, metric=column.metric)[0]
-            if np.isnan(scores[place]):
-                raise CalibrationError(
-                    f"judgments: pair {pair} is zero at {stored.resolution}: no score"
-                )
-        fitted = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=column.metric,
-            last_stage=str(stored.resolution),
-        )
-        self._change(lambda vector: vector.calibrated(fitted))
-        return fitted
-
 
 def _text(model: str) -> str:
     try:
@@ -378,4 +354,5 @@ def _filled(vector: Vector, resolution: Resolution) -> Vector:
 
 def _with_funnel(vector: Vector, name: str, named: NamedFunnel | None) -> Vector:
     funnels = {each: f for each, f in vector.funnels.items() if each != name}
+    vector = vector.certified(name, None)
     return replace(vector, funnels=funnels if named is None else {**funnels, name: named})

@@ -14,7 +14,8 @@ Under cosine a prefix of zeros has no direction, so a point does not get that ve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import codes
-from funnelvec.codes import bits, floats
+from funnelvec.codes import Rotation, bits, floats
 from funnelvec.engines.qdrant.names import vector_name
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
@@ -45,11 +46,12 @@ _GRAPH = models.HnswConfigDiff(m=16, ef_construct=100)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A vector that an application has: its name, its width and code, and its metric."""
+    """A vector that an application has: its name, its width and code, its metric, its rotations."""
 
     name: str
     base: Resolution
     metric: Metric
+    rotations: Mapping[str, Rotation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def code(self) -> BaseCode:
@@ -63,15 +65,21 @@ class Column:
 
     def stored(self, resolution: Resolution) -> Stored:
         """How a resolution of the column is stored."""
-        return Stored(self, resolution)
+        return Stored(self, resolution, self.rotations.get(resolution.rotation or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One resolution of a column as Qdrant stores it."""
+    """One resolution of a column as Qdrant stores it; `rotation` where it has a fitted one."""
 
     column: Column
     resolution: Resolution
+    rotation: Rotation | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What its codes are compared by."""
+        return codes.compared_by(self.column.metric, self.rotation)
 
     @property
     def is_base(self) -> bool:
@@ -109,9 +117,9 @@ class Stored:
     def distance(self) -> models.Distance:
         """What Qdrant compares the vectors by."""
         halves = self.resolution.code == "f16" and not self.is_base
-        if self.is_bits or (halves and self.column.metric == "cosine"):
+        if self.is_bits or (halves and self.metric == "cosine"):
             return models.Distance.DOT
-        return DISTANCES[self.column.metric]
+        return DISTANCES[self.metric]
 
     @property
     def falls(self) -> bool:
@@ -151,9 +159,28 @@ class Stored:
 
     def encode(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return what is stored for (n, dims) vectors of the column, (n, size) float32."""
-        found = codes.encode(
-            self.resolution, vectors, metric=self.column.metric, base=self.column.code
+        return self._written(
+            codes.encode(
+                self.resolution,
+                vectors,
+                metric=self.column.metric,
+                base=self.column.code,
+                rotation=self.rotation,
+            )
         )
+
+    def encode_one(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what a (dims,) query is asked with, (size,) float32."""
+        if self.rotation is None:
+            asked: npt.NDArray[np.float32] = self.encode(query[np.newaxis, :])[0]
+            return asked
+        mapped = self.rotation.map_query(query, self.resolution.dims)[np.newaxis, :]
+        found = codes.encode_rotated(self.resolution, mapped, metric=self.metric)
+        written: npt.NDArray[np.float32] = self._written(found)[0]
+        return written
+
+    def _written(self, found: codes.Codes) -> npt.NDArray[np.float32]:
+        """Codes as the numbers of a vector in Qdrant."""
         if self.distance == models.Distance.COSINE:
             # Qdrant divides by the length, but not where it is below 0.0003: it takes such for 0.
             return floats.directions(found.astype(np.float32, copy=False))
@@ -164,7 +191,7 @@ class Stored:
 
     def has_code(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which of (n, size) codes can be compared at all."""
-        if self.column.directed:
+        if needs_direction(self.metric):
             return np.asarray(encoded.any(axis=1))
         return np.ones(len(encoded), np.bool_)
 
