@@ -28,7 +28,7 @@ from funnelvec.types import BaseCode, ColumnKind, Hit, Judgments, Key, Metric, S
 Vectors = npt.NDArray[np.float32]
 
 #: Largest difference of two engines' scores, relative to max(1, |score|), by the last code.
-SCORE_TOLERANCE = {"f32": 1e-6, "f16": 2e-6, "bit": 1e-12}
+SCORE_TOLERANCE = {"f32": 1e-6, "f16": 2e-6, "bit": 1e-12, "int8": 1e-9}
 #: Both fits see scores that differ by SCORE_TOLERANCE, so slope and offset differ a little too.
 RELEVANCE_TOLERANCE = 1e-4
 
@@ -489,6 +489,36 @@ def of_halves(metric: Metric) -> tuple[Scenario, ...]:
     )
 
 
+def of_bytes() -> tuple[Scenario, ...]:
+    """Scenarios of codes of one byte a number, which Postgres does not have."""
+    pca = {"name": "pca", "dims": 16}
+    return (
+        Scenario("bytes", 48, "24:int8@30 > 48:f32", plain(300), fresh),
+        Scenario("bytes_of_all", 80, "80:int8@20 > 80:f32", plain(100), beside(3)),
+        Scenario("bytes_of_halves", 48, "24:int8@30 > 48:f16", plain(300), fresh, dtype="f16"),
+        Scenario(
+            "bytes_last",
+            96,
+            "96:bit@50 > 96:int8",
+            flocks(50, 100),
+            beside(0),
+            approximate=True,
+            judgments=noisy_copies,
+            min_relevance=0.735,
+            k=50,
+        ),
+        Scenario("bytes_of_twins", 24, "24:int8", twins, own(2), approximate=True),
+        Scenario(
+            "bytes_rotated",
+            64,
+            "16:int8~pca@100 > 64:int8~random@30 > 64:f32",
+            plain(300),
+            beside(9),
+            fits=(pca,),
+        ),
+    )
+
+
 def of_fitted_rotations() -> tuple[Scenario, ...]:
     """Scenarios whose first stages are behind rotations that each engine fits itself.
 
@@ -733,6 +763,7 @@ IN_COLUMNS: tuple[Scenario, ...] = (
     *of_halves("dot"),
     *of_halves("euclidean"),
     *of_fitted_rotations(),
+    *of_bytes(),
     Scenario(
         "keys_of_text_and_numbers",
         16,

@@ -108,6 +108,17 @@ def slow_f16(x: list[float], scenario: Scenario, metric: str) -> list[float]:
     return [float(np.float16(v)) for v in x]
 
 
+def slow_steps(dims: int) -> float:
+    return 127 / min(1.0, 8 / math.sqrt(dims))
+
+
+def slow_bytes(x: list[float]) -> list[int]:
+    """The code of one byte a number of a vector."""
+    length = slow_length(x)
+    steps = [float(np.float32(v / length)) * slow_steps(len(x)) for v in x]
+    return [max(-127, min(127, round(step))) for step in steps]
+
+
 def slow_length(x: list[float]) -> float:
     return math.sqrt(math.fsum(v * v for v in x))
 
@@ -145,6 +156,11 @@ def slow_score(resolution: Any, a: Any, b: Any, scenario: Scenario, rotations: A
     if resolution.code == "bit" or (fitted and resolution.code in LEVELS):
         above = zip(*(slow_above(z, resolution.code) for z in (x, y)), strict=True)
         return 1 - 2 * sum(p != q for p, q in above) / (len(x) * levels(resolution.code))
+    if resolution.code == "int8":
+        p, q = (slow_bytes(z) for z in (x, y))
+        return (
+            1 - sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) / 2 / slow_steps(len(x)) ** 2
+        )
     if resolution.code == "f16" and resolution != scenario.base:
         x, y = (slow_f16(z, scenario, metric) for z in (x, y))
     if metric == "dot":
@@ -186,7 +202,7 @@ def slow_tie(a: Any, b: Any, scenario: Scenario) -> bool:
     They do if it is one vector; under cosine also if it is scaled by 2 or 4, and under dot if the
     query has no length.
     """
-    if Funnel.parse(scenario.funnel).last.resolution.code == "bit":
+    if Funnel.parse(scenario.funnel).last.resolution.code in ("bit", "int8"):
         return True  # whole numbers do not round
     if scenario.metric == "dot" and not scenario.build()[1].any():
         return True

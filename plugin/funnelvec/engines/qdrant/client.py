@@ -65,7 +65,7 @@ class ClientDeployment:
         self.name = "qdrant-local" if self._local else "qdrant"
         self.slack = _BITS if self._local else 0.0
         with errors():
-            self._version = check_version(client.info().version)
+            self.version = check_version(client.info().version)
 
     def collections(self) -> list[str]:
         """Names of all collections."""
@@ -117,7 +117,7 @@ class ClientDeployment:
 
     def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Add a vector in place, which servers can from 1.18 on."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"adding the vector {name!r} to a collection",
             "upgrade the server, or create the collection anew",
@@ -143,7 +143,7 @@ class ClientDeployment:
 
     def drop_vector(self, collection: str, name: str) -> None:
         """Remove a vector of all points."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"removing the vector {name!r} from a collection",
             "upgrade the server, or create the collection anew",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
+from funnelvec.engines.qdrant.features import Version
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.types import ColumnKind
 
@@ -86,6 +87,10 @@ class Deployment(Protocol):
     persistent: bool
     #: How far scores of one row may lie apart from call to call, over the larger of 1 and it.
     slack: float
+
+    @property
+    def version(self) -> Version | None:
+        """Of the server; None where there is none, but every feature."""
 
     def collections(self) -> list[str]:
         """Names of all collections."""

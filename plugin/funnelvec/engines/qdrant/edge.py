@@ -36,6 +36,7 @@ class EdgeDeployment:
     """Collections in a folder; see `Deployment`."""
 
     name, persistent, slack = "edge", True, 0.0
+    version: None = None
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)

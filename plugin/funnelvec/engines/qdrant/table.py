@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from funnelvec import codes
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
@@ -18,6 +19,7 @@ from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
+from funnelvec.engines.qdrant.features import check_code, codes_of
 from funnelvec.engines.qdrant.judging import QdrantJudging
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
@@ -25,11 +27,11 @@ from funnelvec.engines.qdrant.refusing import QdrantRefusing
 from funnelvec.engines.qdrant.rotating import QdrantRotating
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import Conflict, InvalidInput, NotFound
+from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
-from funnelvec.resolution import Resolution
+from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, Storage
 
 __all__ = ["QdrantTable"]
@@ -102,7 +104,10 @@ class QdrantTable(
         options.check_storage(storage)
         vector = self._vector(fresh=True)
         column = vector.column
-        resolution = checks.check_resolution(resolution, dims=column.base.dims, code=column.code)
+        resolution = checks.check_resolution(
+            resolution, dims=column.base.dims, code=column.code, known=codes_of(None)
+        )
+        check_code(resolution, self._collection.deployment.version)
         self._check_rotation(vector, resolution)
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
@@ -132,8 +137,10 @@ class QdrantTable(
 
     def _check_rotation(self, vector: Vector, resolution: Resolution) -> None:
         rotation = self._collection.rotation(vector, resolution)
+        metric = vector.column.metric
         if rotation is not None:
-            check_fits(resolution, rotation, metric=vector.column.metric)
+            check_fits(resolution, rotation, metric=metric)
+        codes.check_compared(resolution, codes.compared_by(metric, rotation))
 
     def _check_metric(self, wanted: Metric | None) -> None:
         if checks.check_metric(wanted) not in (None, self.metric):
@@ -213,9 +220,9 @@ class QdrantTable(
             if some:
                 matrix = np.asarray([record.vectors[base] for record in some], np.float32)
                 encoded = stored.encode(matrix)
-                codes_of = {stored.name: (encoded, stored.has_code(encoded))}
+                written = {stored.name: (encoded, stored.has_code(encoded))}
                 ids = [record.id for record in some]
-                deployment.fill(self.name, Points(ids, codes_of, [{}] * len(ids)))
+                deployment.fill(self.name, Points(ids, written, [{}] * len(ids)))
             done += len(page)
             report(FillingStep(None, str(resolution), "filling", done, max(total, done)))
             if offset is None:
@@ -226,7 +233,9 @@ class QdrantTable(
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove a resolution that no funnel uses."""
         vector = self._vector(fresh=True)
-        resolution = checks.check_resolution(resolution, dims=vector.column.base.dims)
+        resolution = checks.check_resolution(
+            resolution, dims=vector.column.base.dims, known=codes_of(None)
+        )
         self._check_stored(vector, resolution)
         if resolution == vector.column.base:
             raise Conflict(f"{resolution} is the column {self.vector!r} itself and stays")
@@ -284,6 +293,7 @@ class QdrantTable(
         vector = self._vector(fresh=True)
         funnel.check(dims=vector.column.base.dims, code=vector.column.code, approximate=approximate)
         self._check_metric(metric)
+        _check_last(funnel)
         if model is not None:
             model = _text(model)
         named = NamedFunnel(name, funnel, model, self._returned(returns))
@@ -332,6 +342,16 @@ class QdrantTable(
                 others = ", ".join(sorted(known)) or "none"
                 raise NotFound(f"table {self.name!r} has no column {name!r} (it has: {others})")
         return wanted
+
+
+def _check_last(funnel: Funnel) -> None:
+    """Refuse scores that mean nothing outside Qdrant, or change with what else is stored."""
+    last = funnel.last.resolution
+    if last.code in OWN_CODES and last.code != "int8":
+        raise CapabilityError(
+            f"funnel '{funnel}' ends in {last.code}, whose scores are estimates of Qdrant's that "
+            f"no calibration can use; end in {last.dims}:int8, {last.dims}:f16 or the column itself"
+        )
 
 
 def _text(model: str) -> str:
