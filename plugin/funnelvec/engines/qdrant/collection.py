@@ -111,8 +111,25 @@ class Collection:
             )
         return self.map_of(kept)
 
-    def change(self, how: Callable[[Definition], Definition]) -> Definition:
-        """Change the definition, from what is kept now.
+    def check_free(self, what: str) -> None:
+        """Refuse to change a collection that is being copied.
+
+        Raises
+        ------
+        Conflict
+            If it is.
+        """
+        target = self.definition().copying
+        if target is not None:
+            raise Conflict(
+                f"{self.name!r} is being copied into {target!r} for one more resolution, and takes "
+                f"no {what} meanwhile; backfill() finishes the copy, drop_resolution gives it up"
+            )
+
+    def change(
+        self, how: Callable[[Definition], Definition], *, copier: bool = False
+    ) -> Definition:
+        """Change the definition, from what is kept now; `copier`: also while it is being copied.
 
         Raises
         ------
@@ -120,6 +137,8 @@ class Collection:
             If another client has changed it at the same time; nothing of `how` is kept then.
         """
         before = self.definition(fresh=True)
+        if not copier:
+            self.check_free("changes")
         changed = how(before)
         if changed is before:
             return before

@@ -126,6 +126,8 @@ class Definition:
     foreign
         Whether another program made the collection: keys are then the ids of points, and do not
         stand in the payload.
+    copying
+        The collection that this one is being copied into; nobody else may change anything then.
     version
         0 where nothing has been kept yet.
     token
@@ -138,6 +140,7 @@ class Definition:
     foreign: bool = False
     version: int = 0
     token: str = ""
+    copying: str | None = None
 
     @property
     def key_kind(self) -> KeyKind:
@@ -175,6 +178,7 @@ class Definition:
             "version": self.version,
             "token": self.token,
             "foreign": self.foreign,
+            "copying": self.copying,
             "key": list(key_names(self.key)),
             "kinds": dict(self.kinds),
             "vectors": {name: _written(vector) for name, vector in self.vectors.items()},
@@ -206,6 +210,7 @@ class Definition:
                 foreign=content["foreign"],
                 version=content["version"],
                 token=content["token"],
+                copying=content["copying"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(

@@ -9,7 +9,15 @@ from funnelvec.errors import CapabilityError
 from funnelvec.resolution import CODES, OWN_CODES, Resolution
 from funnelvec.types import Code
 
-__all__ = ["ADD_VECTOR", "FLOOR", "Version", "check_code", "check_version", "codes_of"]
+__all__ = [
+    "ADD_VECTOR",
+    "CONDITIONAL",
+    "FLOOR",
+    "Version",
+    "check_code",
+    "check_version",
+    "codes_of",
+]
 
 
 class Version(NamedTuple):
@@ -49,8 +57,10 @@ class Version(NamedTuple):
             )
 
 
-#: Conditional upserts, which keep two clients from overwriting each other's definition.
-FLOOR = Version(1, 16)
+#: What filters and codes need.
+FLOOR = Version(1, 15)
+#: Conditional upserts: two clients cannot both write the first definition of a collection.
+CONDITIONAL = Version(1, 16)
 #: Named vectors added to a collection in use.
 ADD_VECTOR = Version(1, 18)
 #: Codes that not every server has.

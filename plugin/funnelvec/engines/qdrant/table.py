@@ -22,6 +22,7 @@ from funnelvec.engines.qdrant.examining import QdrantExamining
 from funnelvec.engines.qdrant.features import check_code, codes_of
 from funnelvec.engines.qdrant.judging import QdrantJudging
 from funnelvec.engines.qdrant.loading import QdrantLoading
+from funnelvec.engines.qdrant.moving import QdrantMoving
 from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.refusing import QdrantRefusing
 from funnelvec.engines.qdrant.rotating import QdrantRotating
@@ -44,6 +45,7 @@ class QdrantTable(
     QdrantExamining,
     QdrantRotating,
     QdrantJudging,
+    QdrantMoving,
     QdrantRefusing,
 ):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
@@ -122,6 +124,8 @@ class QdrantTable(
                     f"resolution {resolution} needs the name {stored.name!r}, which is taken"
                 )
         _ = stored.size  # refused here if it is too wide
+        if kept is None and not stored.is_base:
+            self._check_addable(resolution, allow_rewrite=allow_rewrite)
         wanted = Kept(index or (kept is not None and kept.index), ready=stored.is_base)
         if kept is not None and kept.ready and kept.index == wanted.index:
             return
@@ -131,7 +135,8 @@ class QdrantTable(
             return _with_resolution(vector, resolution, wanted)
 
         self._change(add)
-        self._provide(resolution)
+        if self._adds_in_place or stored.is_base:
+            self._provide(resolution)
         if not concurrently:
             self._backfill(BATCH, lambda step: None, provided=(resolution,))
 
@@ -193,7 +198,7 @@ class QdrantTable(
         *,
         provided: Sequence[Resolution] = (),
     ) -> int:
-        done, collection = 0, self._collection
+        done, collection = self._copied(report), self._collection
         for name, kept in collection.definition(fresh=True).vectors.items():
             table = QdrantTable(collection, name)
             for resolution in kept.filling:
@@ -236,9 +241,13 @@ class QdrantTable(
         resolution = checks.check_resolution(
             resolution, dims=vector.column.base.dims, known=codes_of(None)
         )
+        if self._abandon(resolution):
+            return
         self._check_stored(vector, resolution)
         if resolution == vector.column.base:
             raise Conflict(f"{resolution} is the column {self.vector!r} itself and stays")
+
+        self._check_droppable(resolution)
 
         def drop(vector: Vector) -> Vector:
             users = [
