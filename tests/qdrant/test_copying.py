@@ -109,6 +109,15 @@ def test_who_is_stopped_goes_on_and_nobody_writes_meanwhile(server: Server) -> N
         table.add([5_000], VECTORS[[9]])
 
 
+def test_all_that_a_funnel_needs_is_copied_once(server: Server) -> None:
+    with fv.connect(server.url) as engine:
+        table = filled(engine)
+        table.add_resolutions("2:int8@350 > 4:f16@300 > 8:f32", allow_rewrite=True)
+        assert list(server.collections) == ["docs__fv1"]
+        table.create_funnel("more", "2:int8@350 > 4:f16@300 > 8:f32")
+        check(table)
+
+
 def test_a_copy_is_given_up(server: Server) -> None:
     with fv.connect(server.url) as engine:
         table = filled(engine)

@@ -6,20 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from funnelvec.engines import options
 from funnelvec.engines.qdrant.client import ClientDeployment, errors
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.copying import Copy, target_of
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.features import ADD_VECTOR
 from funnelvec.engines.qdrant.vectors import Stored
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict
+from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
+from funnelvec.types import Metric, Storage
 
 __all__ = ["QdrantMoving"]
 
 
-class QdrantMoving:
+class QdrantMoving(OneByOne):
     """What `add_resolution`, `backfill` and `drop_resolution` do on servers before 1.18."""
 
     name: str
@@ -28,6 +32,30 @@ class QdrantMoving:
     if TYPE_CHECKING:
 
         def _vector(self, *, fresh: bool = False) -> Vector: ...
+        def backfill(self) -> int: ...
+
+    def add_resolutions(
+        self,
+        funnel: Funnel | str,
+        *,
+        index: bool = True,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
+        storage: Storage | None = None,
+        concurrently: bool = False,
+    ) -> None:
+        """Store every resolution that a funnel needs; a copy is made once for all of them."""
+        options.check_flag(concurrently, "concurrently")
+        super().add_resolutions(
+            funnel,
+            index=index,
+            allow_rewrite=allow_rewrite,
+            metric=metric,
+            storage=storage,
+            concurrently=concurrently or not self._adds_in_place,
+        )
+        if not concurrently and not self._adds_in_place:
+            self.backfill()
 
     @property
     def _adds_in_place(self) -> bool:

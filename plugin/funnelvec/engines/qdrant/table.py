@@ -54,6 +54,8 @@ class QdrantTable(
     collection in place and filled while others search and write.
     """
 
+    known = codes_of(None)
+
     def __init__(self, collection: Collection, vector: str) -> None:
         self._collection = collection
         self.name, self.vector = collection.name, vector
