@@ -172,19 +172,18 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
 
 def _why(found: Outcome, chosen: Option) -> str:
     wanted = found.wanted
-    what = f"reach recall {wanted.recall:g}"
+    looked = f"{len(found.forecasts)} funnels were simulated"
+    if found.winner is not None:
+        looked += f" and {len(found.measured)} settings measured"
     if wanted.max_miss is not None:
-        what = f"lose at most {wanted.max_miss:g} of what is relevant"
+        best = f"the fastest whose stages and cutoff lose at most {wanted.max_miss:g} together"
     elif wanted.budget.latency is not None:
-        what = f"take at most {wanted.budget.latency:g} ms, it finds most"
-    how = "measured" if found.winner is not None else "simulated"
-    count = sum(1 for each in found.forecasts)
-    return (
-        f"'{chosen.funnel}' because of {count} forecast and {len(found.measured)} measured funnels "
-        f"that {what}, it is the fastest ({chosen.milliseconds:.2f} ms, {how})."
-        if wanted.budget.latency is None
-        else f"'{chosen.funnel}' because of the funnels that {what} ({chosen.recall:.4f}, {how})."
-    )
+        best = f"what finds most within {wanted.budget.latency:g} ms"
+    elif chosen.recall >= wanted.recall:
+        best = f"the fastest that reaches recall {wanted.recall:g}"
+    else:
+        best = f"what comes nearest to recall {wanted.recall:g}"
+    return f"{looked}; '{chosen.funnel}' is {best} ({chosen.milliseconds:.2f} ms)."
 
 
 def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:

@@ -69,7 +69,7 @@ def render_page(report: TuningReport) -> str:
 def _drawn(report: TuningReport, *, colour: str) -> Any:
     """Time across, share lost upwards and falling: the lower left corner is the best."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     from funnelvec.doctor.report.plots import BLUE, GREY, ORANGE
 
@@ -98,8 +98,9 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1 - value:.4g}"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend(loc="lower right", fontsize=9, markerscale=0.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, markerscale=0.6)
     return figure
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from funnelvec.errors import InvalidInput
+from funnelvec.errors import EngineError, FunnelvecError, InvalidInput
 from funnelvec.reports import Sample
 from funnelvec.tuning import search
 from funnelvec.tuning.asking import Drawn, draw
 from funnelvec.tuning.build import clean, drop_losers, provide
 from funnelvec.tuning.calls import Call, Compute, Say, Steps
 from funnelvec.tuning.candidates import Template
-from funnelvec.tuning.certifying import certify
+from funnelvec.tuning.certifying import certify, check_promise
 from funnelvec.tuning.cost import Prices, usual
 from funnelvec.tuning.explaining import report
 from funnelvec.tuning.forecast import Forecast, forecast
@@ -145,9 +145,12 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
         if not wanted.dry_run:
             yield from _measured(found, sample, whole=whole, indexed=indexed)
         return found
-    except BaseException:
-        # What was built stays, with its marks: another run goes on from there.
+    except BaseException as error:
         yield from clean(ground, marks=False)
+        if isinstance(error, FunnelvecError) and not isinstance(error, EngineError):
+            # Refused for good; else what was built stays, with its marks: another run goes on.
+            yield from drop_losers(ground, None)
+            yield from clean(ground, marks=True)
         raise
 
 
@@ -168,6 +171,8 @@ def _world(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn, part: s
 def _measured(found: Outcome, sample: Sample, *, whole: bool, indexed: bool) -> Steps[None]:
     ground, wanted = found.ground, found.wanted
     choosing, checking = yield from _asked(found, sample, whole=whole)
+    if wanted.max_miss is not None:
+        yield from check_promise(found)
     survivors = search.survivors(found.forecasts, found.wanted)
     found.built_seconds = yield from provide(
         ground, wanted, [each.template for each in survivors], indexed=indexed
