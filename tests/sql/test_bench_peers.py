@@ -89,6 +89,8 @@ def test_the_smaller_table_gets_rotations_of_its_own(owner_url: str) -> None:
     (rotated,) = report.bases
     assert rotated.growth is not None and rotated.growth.recall >= 0.9
     assert [note for note in report.notes if "fitting took" in note]
+    assert rotated.standings[0].mapping_ms > 0 and "_fv_mapped" in rotated.standings[0].statement
+    assert [each.mapping_ms for each in rotated.standings[1:]] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from funnelvec import entry
 from funnelvec.bench import stage
 from funnelvec.bench.contestants import PLAIN_TABLE
 from funnelvec.bench.data import Dataset
+from funnelvec.bench.mapping import Mapper
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.peers_report import BasisReport, PeersReport
 from funnelvec.bench.recipes import Recipe, Setting, our_recipe, peers
@@ -156,6 +157,8 @@ class _Run:
         self._queries = stage.parameters(dataset.queries)
         self._oracle = Oracle.of(dataset.rows, dataset.queries, k=k)
         self.notes: list[str] = []
+        self._schema = ""
+        self._mappers: dict[str, Mapper | None] = {}
 
     def report(self, basis: str, funnels: Sequence[str], *, grown_from: int | None) -> BasisReport:
         """Load, build, turn the knobs, measure."""
@@ -164,7 +167,7 @@ class _Run:
         tables = [f"ours_{i}" for i in range(len(chosen))]
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(stage.connected(self._url))
-            schema = stack.enter_context(stage.workspace(connection))
+            schema = self._schema = stack.enter_context(stage.workspace(connection))
             ours = [
                 our_recipe(schema, text, table=table, dims=dataset.dims, storage=storage)
                 for table, (text, storage) in zip(tables, chosen, strict=True)
@@ -180,7 +183,10 @@ class _Run:
                 lanes.append(self._smaller(stack, connection, schema, finalists[0], grown_from))
             times = take_turns(lanes, self._queries, rounds=self._rounds, say=say)
             standings = [
-                standing(lane, schema, found.recall, each, seconds[lane.contestant.build])
+                replace(
+                    standing(lane, schema, found.recall, each, seconds[lane.contestant.build]),
+                    mapping_ms=self._mapping_ms(lane),
+                )
                 for lane, found, each in zip(lanes, finalists, times, strict=False)
             ]
             growth = None
@@ -223,6 +229,17 @@ class _Run:
         return {
             build: tuple(fitted[build] + each for each in times) for build, times in seconds.items()
         }
+
+    def _mapping_ms(self, lane: stage.Lane) -> float:
+        """Median milliseconds of mapping one query in Python; 0 where nothing is mapped."""
+        if lane.mapper is None:
+            return 0.0
+        found = []
+        for query in self._queries:
+            started = time.perf_counter_ns()
+            lane.mapper.parameters(query)
+            found.append((time.perf_counter_ns() - started) / 1e6)
+        return median(found)
 
     def _time_maps(self, connection: Any, schema: str) -> None:
         """Note what mapping one query costs; the functions for it stand in the schema."""
@@ -302,7 +319,19 @@ class _Run:
             lane.connection.execute(statement)
         for name, value in turned.contestant.settings:
             lane.change(name, value)
-        return turned
+        return self._mapping(turned) if recipe.fitted else turned
+
+    def _mapping(self, lane: stage.Lane) -> stage.Lane:
+        """Let the client map its queries, as ours does."""
+        table, statement = lane.contestant.table, lane.contestant.statement
+        if table not in self._mappers:
+            self._mappers[table] = Mapper.of(
+                lane.connection, schema=self._schema, table=table, funnel=f"{table}_search"
+            )
+        mapper = self._mappers[table]
+        assert mapper is not None  # the funnel was made of fitted resolutions
+        given = statement.replace("%(k)s", f"%(k)s{mapper.arguments}")
+        return replace(lane, contestant=replace(lane.contestant, statement=given), mapper=mapper)
 
     def _recalls(self, lane: stage.Lane, oracle: Oracle) -> tuple[list[float], list[float]]:
         recalls, milliseconds = [], []
@@ -333,13 +362,12 @@ class _Run:
         assert found.recipe.elsewhere is not None  # ours come first
         smaller = found.recipe.elsewhere(table)
         self._fit(schema, smaller)
-        lane = smaller.at(found.setting)
+        built = smaller.at(found.setting)
         stage.build(
-            connection, schema, [lane], dataset=self._dataset, builds=1, say=lambda text: None
+            connection, schema, [built], dataset=self._dataset, builds=1, say=lambda text: None
         )
-        for statement in lane.ready:
-            connection.execute(statement)
-        return stack.enter_context(stage.open_lane(self._url, lane, k=self._k))
+        lane = stack.enter_context(stage.open_lane(self._url, built, k=self._k))
+        return self._set(lane, smaller, found.setting)
 
 
 def _shown(recipe: Recipe, setting: Setting) -> str:

@@ -14,7 +14,7 @@ from funnelvec.codes.maps import Rotation
 from funnelvec.engines.base import Progress
 from funnelvec.engines.postgres.adapt import statement
 from funnelvec.engines.postgres.aio.connection import atomic, cursor, fetch_all, fetch_one
-from funnelvec.engines.postgres.aio.rotating import read_map
+from funnelvec.engines.postgres.aio.rotating import rotation_of
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.engines.tuned import prepare, telling
 from funnelvec.errors import NotFound
@@ -123,7 +123,7 @@ class AsyncTuning:
             for name, id in ids:
                 row = await fetch_one(connection, statement("read_rotation"), {"id": id})
                 if row is not None:
-                    found[name] = read_map(row)
+                    found[name] = rotation_of(row)
         return found
 
     async def _scratch(self, name: str) -> AsyncPostgresTable | None:

@@ -16,7 +16,7 @@ from funnelvec.codes.maps import Rotation
 from funnelvec.engines.base import Progress
 from funnelvec.engines.postgres.adapt import statement
 from funnelvec.engines.postgres.sync.connection import atomic, cursor, fetch_all, fetch_one
-from funnelvec.engines.postgres.sync.rotating import read_map
+from funnelvec.engines.postgres.sync.rotating import rotation_of
 from funnelvec.engines.postgres.twins import in_place
 from funnelvec.engines.tuned import prepare, telling
 from funnelvec.errors import NotFound
@@ -125,7 +125,7 @@ class Tuning:
             for name, id in ids:
                 row = fetch_one(connection, statement("read_rotation"), {"id": id})
                 if row is not None:
-                    found[name] = read_map(row)
+                    found[name] = rotation_of(row)
         return found
 
     def _scratch(self, name: str) -> PostgresTable | None:
