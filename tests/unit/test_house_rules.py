@@ -257,6 +257,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.postgres",
+        "tuning",  # the tuner's own candidates are what the grid is made of
         "calibration",  # the figures of relevance are measured on vectors, without an engine
         "bench",
     ),

@@ -11,11 +11,19 @@ from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import BenchReport, Dataset, PeersReport, WindowReport, WriteBench
+    from funnelvec.bench import (
+        BenchReport,
+        Dataset,
+        PeersReport,
+        TuneBench,
+        WindowReport,
+        WriteBench,
+    )
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
 _ROWS = 20_000
+_TUNE_ROWS = 5_000
 _LOAD_ROWS, _LOAD_QUICK, _LOAD_FULL = 10_000, 3, 9
 _WINDOW_ROWS, _WINDOW_DIMS, _WINDOW_QUICK, _WINDOW_FULL = 20_000, 256, (10, 1), 3
 _CODE_ROWS, _CODE_QUERIES = 20_000, 300
@@ -48,6 +56,10 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
 and under a random orthogonal matrix. --funnel names a template without keeps.
 
+`bench tune` measures the tuner beside an exhaustive grid of what it could have chosen: its search
+time over that of the grid's best at --recall, the time that both took, and how often a recall that
+was stated holds for fresh queries; with --quick {_TUNE_ROWS:,} rows and 300 queries, else 900.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
 index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
@@ -61,7 +73,7 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
-_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "load", "writes")
+_KINDS = ("search", "peers", "tune", "filters", "windows", "codes", "relevance", "load", "writes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         "windows": _windows,
         "codes": _run_codes,
         "relevance": run_relevance,
+        "tune": _run_tune,
     }
     return others.get(args.what, _run_search)(args)
 
@@ -185,7 +198,8 @@ def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
 
 
 def _print(
-    args: argparse.Namespace, report: BenchReport | PeersReport | WindowReport | WriteBench
+    args: argparse.Namespace,
+    report: BenchReport | PeersReport | TuneBench | WindowReport | WriteBench,
 ) -> int:
     return print_report(args, report.as_json(), report.sections(), report.lines())
 
@@ -289,6 +303,33 @@ def _run_codes(args: argparse.Namespace) -> int:
         )  # fmt: skip
     report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
     return print_report(args, report.as_json(), [report.section()])
+
+
+def _run_tune(args: argparse.Namespace) -> int:
+    from funnelvec import bench
+    from funnelvec.bench.peers import BASES
+
+    queries = 300 if args.quick else 900
+    if args.data is None:
+        rows = (_TUNE_ROWS if args.quick else _ROWS) if args.rows is None else args.rows
+        dims = 1_536 if args.dims is None else args.dims
+        dataset = bench.generate(rows, queries, dims=dims, seed=args.seed)
+    else:
+        rows = (_TUNE_ROWS if args.quick else None) if args.rows is None else args.rows
+        dataset = bench.load(
+            args.data, column=args.column, queries_path=args.queries, rows=rows, queries=queries,
+            seed=args.seed,
+        )  # fmt: skip
+    report = bench.compare_tuning(
+        args.url,
+        dataset,
+        target=args.recall,
+        k=args.k,
+        rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+        bases=BASES if args.basis is None else [args.basis],
+        say=progress(),
+    )
+    return _print(args, report)
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:

@@ -12,7 +12,7 @@ from funnelvec.tuning.candidates import Template
 from funnelvec.tuning.cost import Prices
 from funnelvec.tuning.world import World
 
-__all__ = ["Losses", "Simulated", "best", "ladder", "simulate"]
+__all__ = ["Losses", "Simulated", "best", "ladder", "shares", "simulate"]
 
 _KEEPS = (
     10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 100, 120, 140, 160, 180, 200, 250, 300, 350,
@@ -62,22 +62,35 @@ def simulate(world: World, template: Template, *, stretch: float = 1.0) -> Simul
         How many times longer lists have to be in the table than in the sample.
     """
     keeps = ladder(world.k)
+    kept, first = shares(world, template, stretch=stretch)
+    return Simulated(template, keeps, kept.mean(axis=0), first.mean(axis=0))
+
+
+def shares(
+    world: World, template: Template, *, stretch: float = 1.0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """For every query and keeps the share of the true answers: of the funnel, and of its start.
+
+    Returns
+    -------
+    (m, keeps) or, with a stage between, (m, keeps, keeps); and (m, keeps).
+    """
+    keeps = ladder(world.k)
     lengths = np.minimum(np.floor(np.array(keeps) / stretch), world.longest).astype(np.int64)
     ranks = world.ranks(template.first)
     inside = ranks[:, np.newaxis, :] < lengths[:, np.newaxis]  # (m, lists, k)
-    first = inside.mean(axis=(0, 2))
+    first = inside.mean(axis=2, dtype=np.float32)
     if template.middle is None:
-        return Simulated(template, keeps, first, first)
+        return first, first
     order, scores = world.order(template.first), world.scores(template.middle)
     wanted = np.take_along_axis(scores, world.truth, axis=1)
-    found = np.zeros((len(keeps), len(keeps)))
+    found = np.empty((len(order), len(keeps), len(keeps)), np.float32)
     for i, some in enumerate(order):
         before = np.cumsum(scores[i, some][:, np.newaxis] > wanted[i], axis=0)
         places = before[np.maximum(lengths, 1) - 1]  # (lists, k): rank within each first list
         kept = places[:, np.newaxis, :] < lengths[np.newaxis, :, np.newaxis]
-        found += (kept & inside[i][:, np.newaxis, :]).mean(axis=2)
-    found /= len(order)
-    return Simulated(template, keeps, found, first)
+        found[i] = (kept & inside[i][:, np.newaxis, :]).mean(axis=2)
+    return found, first
 
 
 class Losses:
