@@ -234,15 +234,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
     ),
-    "tuning": (
-        *VALUES,
-        "codes",
-        "calibration",
-        "doctor.report",
-        "fitting",
-        "engines.base",
-        "tuning",
-    ),
+    "tuning": (*VALUES, "codes", "calibration", "doctor", "fitting", "engines.base", "tuning"),
     "install": ("errors", "types", "install"),
     # Programs that use what users use: the package's own names and the plain values, no engine.
     "demo": ("", *VALUES, "entry", "demo", "bench"),

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
 from funnelvec.tuning.cost import Design, fitted, usual
+from funnelvec.tuning.drift import outgrown
 from funnelvec.tuning.ground import Names
 from funnelvec.tuning.simulate import Losses, best, simulate
 from funnelvec.tuning.sure import interval, queries_needed, ratio_interval
@@ -346,6 +348,18 @@ def test_stages_and_cutoff_are_chosen_together(table: Any) -> None:
     hits = table.search(QUERIES[0], k=10, cutoff="certified")
     assert len(hits) <= 10 and hits[0].relevance is not None
     assert "Certified" in str(report) and json.dumps(report.as_json())
+
+
+def test_the_doctor_points_to_a_funnel_that_was_outgrown(table: Any) -> None:
+    table.add_resolution("16:f16")
+    table.create_funnel("docs_search", "16:f16@400 > 64:f32")
+    table.create_funnel("short", "16:f16@12 > 64:f32")
+    found = table.doctor(queries=60)
+    (said,) = outgrown(found, table._funnels_now(), table.status())
+    assert said.startswith("short: keeps 12 rows of 16:f16") and "tune again" in said
+    half = [replace(each, coverage=0.5) for each in table.status()]
+    missing = [e for e in outgrown(found, table._funnels_now(), half) if "50.0% of the rows" in e]
+    assert len(missing) == 2
 
 
 @pytest.mark.parametrize(

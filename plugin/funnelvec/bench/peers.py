@@ -131,6 +131,7 @@ def compare_peers(
 
 
 def rotated(dataset: Dataset) -> Dataset:
+    """The same vectors under a random orthogonal matrix."""
     turn = random_orthogonal(dataset.dims, 0).astype(np.float32)
     return replace(dataset, rows=dataset.rows @ turn, queries=dataset.queries @ turn)
 
