@@ -48,7 +48,7 @@ def outgrown(
         if first.keep < _SHORT * needed:
             said.append(
                 f"{name}: keeps {first.keep:,} rows of {first.resolution}, and for {TARGET:g} of "
-                f"the top 10 of {found.rows:,} rows this sample asks for {needed:,}; measure_recall(), "
-                "and tune again"
+                f"the top 10 of {found.rows:,} rows this sample asks for {needed:,}; "
+                "measure_recall(), and tune again"
             )
     return said

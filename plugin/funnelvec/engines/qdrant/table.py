@@ -26,6 +26,7 @@ from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_rotation
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.qdrant.tuning import QdrantTuning
 from funnelvec.engines.store import NamedFunnel
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
@@ -37,7 +38,13 @@ __all__ = ["QdrantTable"]
 
 
 class QdrantTable(
-    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantTuning, QdrantRefusing
+    QdrantLoading,
+    QdrantSearching,
+    QdrantObserving,
+    QdrantExamining,
+    QdrantTuning,
+    QdrantRefusing,
+    OneByOne,
 ):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
