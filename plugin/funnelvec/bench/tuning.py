@@ -43,8 +43,10 @@ _TABLE = "tuned"
 _FINALISTS = 4
 #: Queries that the grid is measured with, as many as the tuner chooses with.
 _GRID_QUERIES = 100
-#: Rows that are given back to the repeats for the fresh recall.
 _REPEATS = 20
+#: Keeps of the grid, and the longest of a stage between.
+_KEEPS = (12, 15, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400, 600, 1000)
+_SECOND = 140
 
 
 def compare_tuning(
@@ -194,7 +196,7 @@ class _Run:
         self, table: Any, asked: Asked, templates: list[Template], recall: float
     ) -> Iterator[Cell]:
         """Ask every funnel at every keep, up to the first that finds as much as is needed."""
-        keeps = ladder(self._k)
+        keeps = [keep for keep in _KEEPS if keep > self._k]
         for template in templates:
             self._say(f"measuring {template}")
             if template.first == template.stages[-1]:
@@ -202,7 +204,7 @@ class _Run:
                 continue
             seconds: list[tuple[int, ...]] = [()]
             if template.middle is not None:
-                seconds = [(keep,) for keep in keeps]
+                seconds = [(keep,) for keep in keeps if keep <= _SECOND]
             for second in seconds:
                 for first in keeps:
                     if second and first <= second[0]:

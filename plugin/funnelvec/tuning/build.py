@@ -35,13 +35,14 @@ def provide(
     spent = 0.0
     for rotation in dict.fromkeys(filter(None, map(ground.rotation_of, needed))):
         spent += yield from _fit(ground, rotation, needed)
-    # Codes before indexes: storing one more code writes the table anew with all of its indexes.
-    for resolution in needed:
-        if not ground.ready(resolution, first=False, indexed=indexed):
-            spent += yield from _add(ground, wanted, resolution, index=False)
+    missing = [each for each in needed if not ground.ready(each, first=False, indexed=indexed)]
+    if missing:
+        spent += yield from _store(ground, wanted, missing)
     for resolution in firsts:
         if indexed and not ground.ready(resolution, first=True, indexed=True):
-            spent += yield from _add(ground, wanted, resolution, index=True)
+            yield Say(f"indexing {resolution}", 50)
+            options = _options(wanted) | {"index": True}
+            spent += yield from _spent(ground, wanted, "add_resolution", resolution, options)
     status = yield Call("status", on=ground.on)
     ground.stored = {
         Resolution.parse(each.resolution): each
@@ -66,19 +67,32 @@ def _fit(ground: Ground, rotation: str, needed: list[Resolution]) -> Steps[float
     return float(spent)
 
 
-def _add(ground: Ground, wanted: Wanted, resolution: Resolution, *, index: bool) -> Steps[float]:
-    yield Say(f"{'indexing' if index else 'storing'} {resolution}", 50 if index else 47)
-    if resolution not in ground.stored and resolution not in ground.ours:
-        yield from create(ground, ground.names.mark(resolution), _marker(ground))
-        ground.ours.append(resolution)
-    options: dict[str, Any] = {
-        "index": index, "allow_rewrite": wanted.allow_rewrite, "storage": wanted.storage,
-    }  # fmt: skip
-    _, spent = yield Call("add_resolution", (resolution,), options, on=ground.on, timed=True)
+def _store(ground: Ground, wanted: Wanted, missing: list[Resolution]) -> Steps[float]:
+    """Store codes, all at once: one more at a time would write the table anew for each."""
+    yield Say(f"storing {', '.join(map(str, missing))}", 47)
+    for resolution in missing:
+        if resolution not in ground.ours:
+            yield from create(ground, ground.names.mark(resolution), _marker(ground))
+            ground.ours.append(resolution)
+    stages = [*(Stage(each, 1) for each in missing), Stage(ground.about.base)]
+    options = _options(wanted) | {"index": False}
+    spent = yield from _spent(ground, wanted, "add_resolutions", Funnel(tuple(stages)), options)
+    return spent
+
+
+def _spent(
+    ground: Ground, wanted: Wanted, method: str, what: Any, options: dict[str, Any]
+) -> Steps[float]:
+    """Call something that builds, and finish what it leaves; milliseconds."""
+    _, spent = yield Call(method, (what,), options, on=ground.on, timed=True)
     if wanted.storage == "side":
         _, filled = yield Call("backfill", on=ground.on, timed=True)
         spent += filled
     return float(spent)
+
+
+def _options(wanted: Wanted) -> dict[str, Any]:
+    return {"allow_rewrite": wanted.allow_rewrite, "storage": wanted.storage}
 
 
 def drop_losers(ground: Ground, winner: Template | None) -> Steps[tuple[list[str], list[str]]]:

@@ -30,7 +30,7 @@ _CLOSE = 1.3
 _SHOWN = (0.9, 0.95, 0.98, 0.99, 0.995)
 _STEPS_UP = 3
 #: Others that are timed beside the winner, with so many queries.
-_ALIGNED, _FEW = 14, 40
+_ALIGNED, _FEW = 10, 40
 
 
 def survivors(forecasts: list[Forecast], wanted: Wanted) -> list[Forecast]:
