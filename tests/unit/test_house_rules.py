@@ -31,7 +31,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "filters": ("errors", "types", "kinds"),
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
-    "doctor": ("errors", "types", "resolution", "codes", "doctor"),
+    "pages": ("errors", "pages"),
+    "doctor": ("errors", "types", "resolution", "codes", "doctor", "pages"),
     "fitting.report": ("types",),
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
@@ -94,6 +95,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.masks",
     ),
     "engines.recall": (*VALUES, "engines.checks", "engines.options", "engines.keys"),
+    "engines.judged": (*VALUES, "calibration", "engines.recall"),
     "engines.memory_searching": (
         *VALUES,
         "calibration",
@@ -110,7 +112,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.asking",
         "engines.checks",
         "engines.keys",
-        "engines.recall",
+        "engines.judged",
         "engines.store",
     ),
     "engines.memory_observing": (
@@ -221,16 +223,19 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.options",
+        "engines.judged",
         "engines.keys",
         "engines.loads",
         "engines.progress",
         "engines.recall",
+        "engines.rotating",
         "engines.sources",
         "engines.store",
         "engines.tuned",
         "engines.together",
         "engines.qdrant",
         "tuning.ground",
+        "fitting",
     ),
     "engines": (
         *VALUES,
@@ -250,6 +255,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         *VALUES,
         "entry",
         "codes",
+        "doctor.lid",
         "doctor.neighbours",
         "fitting",
         "engines.checks",
@@ -257,6 +263,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.postgres",
         "tuning",  # the tuner's own candidates are what the grid is made of
         "calibration",  # the figures of relevance are measured on vectors, without an engine
+        "pages",
         "bench",
     ),
     "entry": ("errors",),  # engines are imported when a URL asks for them

@@ -20,8 +20,8 @@ import numpy as np
 
 from funnelvec import entry
 from funnelvec.bench import stage
-from funnelvec.bench.data import Dataset
-from funnelvec.bench.peers import BASES, rotated
+from funnelvec.bench.data import Dataset, rotated
+from funnelvec.bench.peers import BASES
 from funnelvec.bench.stats import ratio
 from funnelvec.bench.tuning_report import Cell, Repeats, TuneBasis, TuneBench
 from funnelvec.engines import checks

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from funnelvec.codes import is_bits
 from funnelvec.codes.bits import levels
 from funnelvec.funnel import Funnel, Stage
-from funnelvec.resolution import Resolution
+from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import Metric
 
 __all__ = ["PCA", "Template", "bytes_of", "first_stages", "middle_stages"]
@@ -75,7 +75,8 @@ def first_stages(
     wide = min(512, dims // 2)
     if wide >= 128 and wide <= fitted:
         found.append(Resolution(wide, "bit", CHAIN))
-    stored = [each for each in there if each != base]
+    # Codes of an engine's own have no twin in numpy to simulate them with.
+    stored = [each for each in there if each != base and each.code not in OWN_CODES]
     return [each for each in dict.fromkeys([*stored, *found]) if each != base]
 
 
@@ -93,5 +94,8 @@ def middle_stages(
     return [
         each
         for each in dict.fromkeys([*there, *found])
-        if each.dims < base.dims and least <= bytes_of(each) <= most and each != first
+        if each.code not in OWN_CODES
+        and each.dims < base.dims
+        and least <= bytes_of(each) <= most
+        and each != first
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from funnelvec.codes import Rotation
 from funnelvec.engines.tuned import Tuning
 from funnelvec.tuning.ground import KeptFunnel
 
@@ -32,8 +33,9 @@ class QdrantTuning(Tuning):
             for name, each in self._vector(fresh=True).funnels.items()
         }
 
-    def _rotations_now(self) -> None:
-        """None: this version keeps no fitted rotations in Qdrant."""
+    def _rotations_now(self) -> dict[str, Rotation]:
+        kept = self._vector(fresh=True).rotations
+        return {name: self._collection.map_of(each) for name, each in kept.items() if each.ready}
 
     def _scratch(self, name: str) -> None:
         """None: a collection beside the user's is not ours to make."""
