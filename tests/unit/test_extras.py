@@ -24,7 +24,8 @@ BRINGS = {
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
-    "bench": set(),
+    "bench": {"usearch"},
+    "peers": {"langchain_postgres"},
     "demo": {"wordllama"},
 }
 CONTAINS = {
@@ -32,6 +33,7 @@ CONTAINS = {
     "edge": {"qdrant"},
     "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
+    "peers": {"bench"},
     "demo": {"cli", "embedded"},
 }
 
