@@ -11,6 +11,7 @@ from funnelvec.commands.bench_papers import add_papers, run_papers
 from funnelvec.commands.bench_peers import add_peers, run_peers
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
 from funnelvec.commands.bench_report import check_report, print_and_write
+from funnelvec.commands.bench_tune import run_tune
 from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
@@ -61,6 +62,10 @@ without keeps. --quick takes 2,000 rows, also of a file, unless --rows says othe
 leanvec, lid-order. --data is the folder of the open evaluation sets; what needs one is skipped
 without.
 
+`bench tune` measures the tuner beside an exhaustive grid of what it could have chosen: its search
+time over that of the grid's best at --recall, the time that both took, and how often a recall that
+was stated holds for fresh queries.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
 index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
@@ -74,7 +79,10 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
-_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "papers", "load", "writes")
+_KINDS = (
+    "search", "peers", "tune", "filters", "windows", "codes", "relevance", "papers", "load",
+    "writes",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         "load": _run_load,
         "papers": run_papers,
         "peers": run_peers,
+        "tune": run_tune,
         "writes": _run_writes,
         "windows": _windows,
         "codes": _run_codes,
