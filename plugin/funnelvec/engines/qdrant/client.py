@@ -19,10 +19,18 @@ from funnelvec.engines.qdrant.names import DEFINITION, PointId
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
-__all__ = ["ClientDeployment", "index_schema", "levelled"]
+__all__ = [
+    "DEFINITION_KEY",
+    "ClientDeployment",
+    "definition_change",
+    "definition_point",
+    "index_schema",
+    "info_of",
+    "levelled",
+]
 
 #: Payload keys of the reserved point.
-_TEXT, _VERSION, _LOADS = "_fv_definition", "_fv_version", "_fv_loads"
+DEFINITION_KEY, _VERSION, _LOADS = "_fv_definition", "_fv_version", "_fv_loads"
 
 _SCHEMAS: dict[str, models.PayloadSchemaType] = {
     "integer": models.PayloadSchemaType.INTEGER,
@@ -74,22 +82,7 @@ class ClientDeployment:
         with errors():
             if not self._client.collection_exists(collection):
                 return None
-            found = self._client.get_collection(collection)
-        params = found.config.params
-        given = params.vectors or {}
-        vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
-        many = [name for name, each in vectors.items() if each.multivector_config is not None]
-        return Info(
-            vectors={name: each for name, each in vectors.items() if name not in many},
-            others=(*many, *(params.sparse_vectors or {})),
-            kinds={
-                path: _KINDS[schema.data_type]
-                for path, schema in found.payload_schema.items()
-                if schema.data_type in _KINDS
-            },
-            limits=Limits.of(cast("Any", found.config.strict_mode_config)),
-            shards=params.shard_number or 1,
-        )
+            return info_of(self._client.get_collection(collection))
 
     def create(
         self,
@@ -223,20 +216,17 @@ class ClientDeployment:
 
     def read(self, collection: str) -> str | None:
         """The definition, from the reserved point."""
-        return cast("str | None", self._reserved(collection).get(_TEXT))
+        return cast("str | None", self._reserved(collection).get(DEFINITION_KEY))
 
     def write(self, collection: str, text: str, *, version: int) -> None:
         """Keep a definition on the condition that the version before stands."""
-        payload = {_TEXT: text, _VERSION: version}
-        before = models.FieldCondition(key=_VERSION, match=models.MatchValue(value=version - 1))
         with errors():
             if version > 1:
-                own = models.HasIdCondition(has_id=[DEFINITION])
-                standing = models.Filter(must=[own, before])
+                payload, standing = definition_change(text, version)
                 self._client.set_payload(collection, payload, points=standing, wait=True)
             else:  # nothing has version 0, so this inserts, and changes no point that is there
-                point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
-                never = models.Filter(must=[before])
+                never = models.Filter(must=[_standing(0)])
+                point = definition_point(text)
                 self._client.upsert(collection, [point], wait=True, update_filter=never)
 
     def read_load(self, collection: str, load: str) -> str | None:
@@ -267,6 +257,42 @@ class ClientDeployment:
         """Close the client if it was opened here."""
         if self._owned:
             self._client.close()
+
+
+def info_of(found: models.CollectionInfo) -> Info:
+    """Read what a collection is off what the client says of it."""
+    params = found.config.params
+    given = params.vectors or {}
+    vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
+    many = [name for name, each in vectors.items() if each.multivector_config is not None]
+    return Info(
+        vectors={name: each for name, each in vectors.items() if name not in many},
+        others=(*many, *(params.sparse_vectors or {})),
+        kinds={
+            path: _KINDS[schema.data_type]
+            for path, schema in found.payload_schema.items()
+            if schema.data_type in _KINDS
+        },
+        limits=Limits.of(cast("Any", found.config.strict_mode_config)),
+        shards=params.shard_number or 1,
+    )
+
+
+def definition_point(text: str) -> models.PointStruct:
+    """Return the reserved point of a first definition; it has no vector."""
+    payload = {DEFINITION_KEY: text, _VERSION: 1}
+    return models.PointStruct(id=DEFINITION, vector={}, payload=payload)
+
+
+def definition_change(text: str, version: int) -> tuple[dict[str, Any], models.Filter]:
+    """Return what to set, and of which point: none but the reserved one at the version before."""
+    own = models.HasIdCondition(has_id=[DEFINITION])
+    standing = models.Filter(must=[own, _standing(version - 1)])
+    return {DEFINITION_KEY: text, _VERSION: version}, standing
+
+
+def _standing(version: int) -> models.FieldCondition:
+    return models.FieldCondition(key=_VERSION, match=models.MatchValue(value=version))
 
 
 @contextlib.contextmanager

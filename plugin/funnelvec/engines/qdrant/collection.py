@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
 from funnelvec.engines.qdrant.names import DEFINITION
@@ -13,7 +15,7 @@ from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
-__all__ = ["Collection"]
+__all__ = ["FRESH_SECONDS", "Collection"]
 
 #: Seconds after which a search looks whether another client has changed the definition.
 FRESH_SECONDS = 5.0
@@ -33,6 +35,8 @@ class Collection:
         self.info = self._info()
         self._definition: Definition | None = None
         self._read_at = 0.0
+        #: Whether there was no row to tell by what keys hold.
+        self._guessed = False
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -52,7 +56,8 @@ class Collection:
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            self._definition = self._derived() if text is None else Definition.from_text(text)
+            kept = self._derived() if text is None else Definition.from_text(text)
+            self._definition = self._completed(kept)
             self._read_at = time.monotonic()
         return self._definition
 
@@ -68,6 +73,9 @@ class Collection:
         changed = how(before)
         if changed is before:
             return before
+        if self._guessed:  # whoever reads it next may know more
+            kinds = {name: kind for name, kind in changed.kinds.items() if name != "id"}
+            changed = replace(changed, kinds=kinds)
         changed = changed.next()
         self.deployment.write(self.name, changed.to_text(), version=changed.version)
         kept = self.definition(fresh=True)
@@ -80,11 +88,24 @@ class Collection:
 
     def _derived(self) -> Definition:
         """What can be said of a collection that another program has made."""
-        kinds: dict[str, ColumnKind] = dict(self.info.kinds)
-        first, _ = self.deployment.scroll(self.name, filter=None, limit=1, offset=None, vectors=())
-        texts = bool(first) and isinstance(first[0].id, str)
-        kinds["id"] = "uuid" if texts else "integer"
-        return Definition(key="id", kinds=kinds, vectors={}, foreign=True)
+        return Definition(key="id", kinds={}, vectors={}, foreign=True)
+
+    def _completed(self, kept: Definition) -> Definition:
+        """Add the columns that are payload fields with an index, and what keys hold.
+
+        Nobody could say when the hook made the collection, which had no row and no index then.
+        """
+        self._guessed = False
+        if not kept.foreign:
+            return kept
+        kinds: dict[str, ColumnKind] = {**self.info.kinds, **kept.kinds}
+        if "id" not in kept.kinds:
+            first, _ = self.deployment.scroll(
+                self.name, filter=without_ids(self.reserved), limit=1, offset=None, vectors=()
+            )
+            self._guessed = not first
+            kinds["id"] = "uuid" if first and isinstance(first[0].id, str) else "integer"
+        return replace(kept, kinds=kinds)
 
     def vector(self, wanted: str | None) -> Vector:
         """Find a vector of the application's; None where there is only one.
