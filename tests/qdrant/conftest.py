@@ -51,6 +51,6 @@ def plain(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
         client = QdrantClient(":memory:")
     else:
         server: Server = request.getfixturevalue("facade")
-        client = QdrantClient(url=server.url, check_compatibility=False)
+        client = QdrantClient(url=server.url, check_compatibility=False, timeout=60)
     yield client
     client.close()

@@ -45,6 +45,10 @@ class Collection:
         self.shard.update(operation)
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # many tasks may connect at once
+
+
 class Server:
     """Collections in a folder behind HTTP; `log` holds (method, path, body) of every call."""
 
@@ -56,7 +60,7 @@ class Server:
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
         self._guard = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )

@@ -163,7 +163,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             clients.append(QdrantClient(":memory:"))
         else:
             servers.append(Server(tmp_path_factory.mktemp(f"place{number}")))
-            clients.append(QdrantClient(url=servers[-1].url, check_compatibility=False))
+            clients.append(QdrantClient(url=servers[-1].url, check_compatibility=False, timeout=60))
     both = {}
     for name in (None, "body"):
         collection = "docs" if name is None else "body"
@@ -220,7 +220,7 @@ def test_a_search_by_a_point_is_a_funnel_too(plain: QdrantClient) -> None:
 
 
 def test_a_search_is_sent_as_a_funnel(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = filled(plain, funnel="16:bit@60 > 8:f16@40 > 16:f32")
     params = models.SearchParams(
         hnsw_ef=99, quantization=models.QuantizationSearchParams(rescore=False)
@@ -250,7 +250,7 @@ def test_a_search_is_sent_as_a_funnel(facade: Server) -> None:
 
 
 def test_strict_mode_is_not_overstepped(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = filled(plain)
     facade.collections["docs"].strict = {
         "enabled": True, "max_query_limit": 50, "search_max_hnsw_ef": 45,
@@ -266,7 +266,7 @@ def test_strict_mode_is_not_overstepped(facade: Server) -> None:
 def test_definitions_are_read_now_and_then_for_searches_and_always_for_writes(
     facade: Server,
 ) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = filled(plain)
     facade.log.clear()
     for _ in range(3):
@@ -423,7 +423,9 @@ def test_what_cannot_be_found_again_is_refused_and_the_rest_is_for_qdrant_to_say
 
 
 def test_a_document_that_a_server_is_to_embed_is_refused(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False, cloud_inference=True)
+    plain = QdrantClient(
+        url=facade.url, check_compatibility=False, timeout=60, cloud_inference=True
+    )
     hooked = filled(plain)
     document = models.Document(text="a", model="m")
     with pytest.raises(CapabilityError, match="embed before writing"):
@@ -522,7 +524,7 @@ def test_funnels_that_do_not_fit_are_refused_or_said(plain: QdrantClient) -> Non
 
 
 def test_a_vector_goes_with_all_that_was_made_of_it(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = fv.hook(plain, funnel={"docs": {"body": FUNNEL}})
     title = models.VectorParams(size=4, distance=models.Distance.DOT)
     hooked.create_collection("docs", {"body": COSINE, "title": title})
@@ -537,7 +539,7 @@ def test_a_vector_goes_with_all_that_was_made_of_it(facade: Server) -> None:
 
 
 def test_shards_with_keys_have_no_place_for_a_definition(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     with pytest.warns(UserWarning, match="its shards have keys"):
         fv.hook(plain, funnel=FUNNEL).create_collection(
             "docs", COSINE, sharding_method=models.ShardingMethod.CUSTOM
@@ -549,7 +551,7 @@ def test_shards_with_keys_have_no_place_for_a_definition(facade: Server) -> None
 def test_an_old_server_and_a_definition_that_cannot_be_kept(
     facade: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = fv.hook(plain, funnel=FUNNEL)
     facade.fail_after = 0
     with pytest.raises(Exception, match="the disk is full"):
@@ -680,7 +682,7 @@ def test_relevance_is_told_where_it_is_asked_for(plain: QdrantClient) -> None:
 
 
 def test_a_hooked_client_is_a_client_and_its_transport_its_own(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = fv.hook(plain)
     assert isinstance(hooked, QdrantClient) and hooked.init_options == plain.init_options
     assert hooked.http is plain.http
@@ -694,7 +696,7 @@ def test_a_hooked_client_is_a_client_and_its_transport_its_own(facade: Server) -
 
 
 def test_the_original_stays_open_and_lives_as_long_as_the_hook(facade: Server) -> None:
-    plain = QdrantClient(url=facade.url, check_compatibility=False)
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
     hooked = fv.hook(plain)
     del hooked
     gc.collect()

@@ -26,7 +26,7 @@ def running(request: pytest.FixtureRequest) -> Callable[[Body], None]:
     where: dict[str, Any] = {"location": ":memory:"}
     if request.param == "server":
         server: Server = request.getfixturevalue("facade")
-        where = {"url": server.url, "check_compatibility": False}
+        where = {"url": server.url, "check_compatibility": False, "timeout": 60}
 
     async def run(body: Body) -> None:
         plain = AsyncQdrantClient(**where)
@@ -130,7 +130,7 @@ def test_a_collection_whose_making_is_cancelled_is_not_left_without_its_definiti
     facade: Server,
 ) -> None:
     async def body() -> None:
-        plain = AsyncQdrantClient(url=facade.url, check_compatibility=False)
+        plain = AsyncQdrantClient(url=facade.url, check_compatibility=False, timeout=60)
         hooked = fv.hook(plain, funnel="8:f16@80 > 16:f32")
         written = plain._client.upsert
 

@@ -48,7 +48,7 @@ def twin(request: pytest.FixtureRequest, plain: QdrantClient) -> Iterator[Qdrant
 
         Path(folder).mkdir()
         server = Server(Path(folder))
-        client = QdrantClient(url=server.url, check_compatibility=False)
+        client = QdrantClient(url=server.url, check_compatibility=False, timeout=60)
         yield client
         client.close()
         server.close()
@@ -99,7 +99,7 @@ def test_the_asynchronous_example_of_the_readme(
     facade: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (example,) = [block for block in readme() if "asyncio.run(main())" in block]
-    here = f'AsyncQdrantClient(url="{facade.url}", check_compatibility=False)'
+    here = f'AsyncQdrantClient(url="{facade.url}", check_compatibility=False, timeout=60)'
     unchanged = example.replace('AsyncQdrantClient(url="http://localhost:6333")', here)
     hooked = unchanged.replace(here, f'fv.hook({here}, funnel="4:f16@200 > 10:f32")')
     assert example != unchanged != hooked
@@ -107,7 +107,7 @@ def test_the_asynchronous_example_of_the_readme(
     exec(unchanged, {})
     expected = capsys.readouterr().out
     asyncio.run(
-        AsyncQdrantClient(url=facade.url, check_compatibility=False).delete_collection(
+        AsyncQdrantClient(url=facade.url, check_compatibility=False, timeout=60).delete_collection(
             "my_collection"
         )
     )
@@ -279,7 +279,7 @@ def test_llamaindexs_store_awaited(facade: Server) -> None:
     store = imported("llama_index.vector_stores.qdrant").QdrantVectorStore
 
     async def use() -> list[Any]:
-        plain = AsyncQdrantClient(url=facade.url, check_compatibility=False)
+        plain = AsyncQdrantClient(url=facade.url, check_compatibility=False, timeout=60)
         hooked = fv.hook(plain, funnel=FUNNEL.format(dims=32))
         found = []
         for collection, client in (("plain", plain), ("docs", hooked)):

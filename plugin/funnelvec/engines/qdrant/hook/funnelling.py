@@ -18,13 +18,16 @@ from funnelvec.engines.qdrant.compile import Limits, Plan, compile_search
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.hook.known import Hook, Known
 from funnelvec.engines.qdrant.hook.steps import Given
-from funnelvec.errors import CapabilityError, InvalidInput
+from funnelvec.engines.qdrant.vectors import Stored
+from funnelvec.errors import CapabilityError
 from funnelvec.funnel import Funnel, Stage
 
 __all__ = ["Asked", "Way", "funnelled", "query_of", "within"]
 
 #: What Qdrant brings where nothing is said.
 _LIMIT = 10
+#: How many forms of requests are kept; applications use few.
+_TEMPLATES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +76,75 @@ def query_of(vector: Vector, given: Any) -> npt.NDArray[np.float32] | None:
     return found if found.ndim == 1 and np.isfinite(found).all() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A funnel as a request, but for the query and the filter: models take long to make.
+
+    Attributes
+    ----------
+    stages
+        What is searched before the vector itself, coarse first, none of it inside another yet.
+    params
+        Those of the last stage.
+    """
+
+    stages: tuple[tuple[Stored, models.Prefetch], ...]
+    params: models.SearchParams | None
+
+
 def funnelled(hook: Hook, known: Known, asked: Asked, way: Way) -> Asked:
     """Put the stages of a funnel before a search, where it leaves them room."""
-    given, vector = asked.params, way.vector
+    given = asked.params
+    if asked.prefetch or (given is not None and given.exact):
+        return asked
+    template = _template(hook, known, way, asked.rows)
+    if template is None:
+        return asked
+    inner: Any = None
+    for stored, stage in template.stages:
+        encoded = stored.encode(way.query[np.newaxis, :])
+        if not stored.has_code(encoded)[0]:  # only the vector itself can tell rows apart then
+            return asked
+        update: dict[str, Any] = {"query": encoded[0].tolist(), "prefetch": inner}
+        if inner is None:
+            update["filter"] = asked.filter
+            if given is not None and not hook.local:
+                update["params"] = _as_asked(stage.params, given)
+        inner = stage.model_copy(update=update)
+    return replace(asked, prefetch=inner, filter=None, params=template.params)
+
+
+def _template(hook: Hook, known: Known, way: Way, rows: int) -> Template | None:
+    """Return how a funnel is sent for so many rows; None where the collection has no way for it."""
     limits = Limits() if known.info is None else known.info.limits
-    ready = {r for r, kept in vector.resolutions.items() if kept.ready}
+    key = (known.text, way.vector.column.name, way.funnel, rows, limits)
+    if key not in hook.templates:
+        if len(hook.templates) >= _TEMPLATES:
+            hook.templates.clear()
+        hook.templates[key] = _compiled(hook, way, rows, limits)
+    found: Template | None = hook.templates[key]
+    return found
+
+
+def _compiled(hook: Hook, way: Way, rows: int, limits: Limits) -> Template | None:
+    vector = way.vector
+    ready = {resolution for resolution, kept in vector.resolutions.items() if kept.ready}
     needed = {stage.resolution for stage in way.funnel.stages[:-1]}
-    if asked.prefetch or (given is not None and given.exact) or not needed or needed - ready:
-        return asked
-    plan = Plan(vector.column, _widened(way.funnel, asked.rows, limits), vector.indexed, limits)
+    if not needed or needed - ready:
+        return None
+    plan = Plan(vector.column, _widened(way.funnel, rows, limits), vector.indexed, limits)
+    some = np.ones(vector.column.base.dims, np.float32)
     try:
-        request = compile_search(
-            plan, way.query, limit=min(asked.rows, limits.rows), filter=asked.filter
-        )
-    except (InvalidInput, CapabilityError):  # zero at some stage: only the vector itself can tell
-        return asked
-    prefetch: Any = request.prefetch
-    params = request.params
-    if hook.local:
-        prefetch, params = _without_params(prefetch), None
-    elif given is not None:
-        _first(prefetch).params = _as_asked(_first(prefetch).params, given)
-    return replace(asked, prefetch=prefetch, filter=None, params=params)
+        request = compile_search(plan, some, limit=min(rows, limits.rows))
+    except CapabilityError:
+        return None
+    stages: list[tuple[Stored, models.Prefetch]] = []
+    level: Any = request
+    for stage in reversed(plan.funnel.stages[:-1]):
+        level = level.prefetch
+        update = {"params": None} if hook.local else {}
+        stages.insert(0, (vector.column.stored(stage.resolution), level.model_copy(update=update)))
+    return Template(tuple(stages), None if hook.local else request.params)
 
 
 def within(hook: Hook, known: Known, asked: Asked) -> Any:
@@ -152,16 +202,3 @@ def _as_asked(ours: models.SearchParams | None, given: models.SearchParams) -> m
         if (value := getattr(given, name)) is not None
     }
     return (ours or models.SearchParams()).model_copy(update=asked)
-
-
-def _first(prefetch: Any) -> Any:
-    while prefetch.prefetch is not None:
-        prefetch = prefetch.prefetch
-    return prefetch
-
-
-def _without_params(prefetch: Any) -> Any:
-    if prefetch is None:
-        return None
-    inner = _without_params(prefetch.prefetch)
-    return prefetch.model_copy(update={"params": None, "prefetch": inner})

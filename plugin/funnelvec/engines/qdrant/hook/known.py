@@ -85,12 +85,15 @@ class Hook:
         Whether the client is in local mode, which warns of parameters of searches.
     relevance
         Key of the payload under which relevance is told; None where it is not asked for.
+    templates
+        Forms of requests that have been sent, see `funnelling`.
     """
 
     wanted: Wanted = None
     relevance: str | None = None
     min_relevance: float | None = None
     local: bool = False
+    templates: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _known: dict[str, Known] = field(default_factory=dict)
     _told: set[tuple[str, str]] = field(default_factory=set)
 
