@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.conversions.conversion import RestToGrpc
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 import funnelvec as fv
@@ -204,6 +205,25 @@ def test_an_application_sees_no_difference(pair: Any, use: str, name: str | None
     assert expected is not None and expected != []
 
 
+@pytest.mark.parametrize("distance", [models.Distance.DOT, models.Distance.EUCLID])
+@pytest.mark.parametrize("datatype", [None, models.Datatype.FLOAT16])
+def test_every_metric_has_the_scores_that_the_application_knows(
+    distance: models.Distance, datatype: models.Datatype | None, facade: Server
+) -> None:
+    plain = QdrantClient(url=facade.url, check_compatibility=False, timeout=60)
+    params = models.VectorParams(size=16, distance=distance, datatype=datatype)
+    funnel = f"16:bit2~random@80 > 8:f16@80 > 16:{'f32' if datatype is None else 'f16'}"
+    hooked = fv.hook(plain, funnel=funnel)
+    for name, client in (("plain", plain), ("docs", hooked)):
+        client.create_collection(name, params)
+        client.upsert(name, [point(i, i, n=i) for i in range(60)])
+    threshold = 3.0 if distance == models.Distance.DOT else 4.95
+    expected = told(plain.query_points("plain", Q, limit=8, score_threshold=threshold))
+    assert told(hooked.query_points("docs", Q, limit=8, score_threshold=threshold)) == expected
+    assert 1 < len(expected) < 8
+    plain.close()
+
+
 def test_a_search_by_a_point_is_a_funnel_too(plain: QdrantClient) -> None:
     hooked = filled(plain)
     found = hooked.query_points("docs", 7, limit=5, query_filter=NOT_A)
@@ -278,6 +298,34 @@ def test_definitions_are_read_now_and_then_for_searches_and_always_for_writes(
     hooked.upsert("docs", [point(1, 1)])
     assert [method for method, _, _ in facade.log] == ["POST", "PUT"]
     plain.close()
+
+
+def test_what_is_sent_can_be_said_in_grpc_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC has been run with nothing here; its messages can be made of what we send, at least."""
+    hooked = filled(QdrantClient(":memory:"), funnel="16:bit@60 > 8:f16@40 > 16:f32")
+    hooked._client._hook.local = False  # type: ignore[attr-defined]
+    sent: dict[str, Any] = {}
+    for name in ("query_points", "upsert", "scroll"):
+        monkeypatch.setattr(
+            hooked._client._real,  # type: ignore[attr-defined]
+            name,
+            lambda _name=name, **given: sent.update({_name: given}) or ([], None),
+        )
+    hooked.scroll("docs", KIND)
+    hooked.upsert("docs", [point(1, 1)])
+    with pytest.raises(AttributeError):  # the answer is none of a search
+        hooked.query_points("docs", Q, query_filter=KIND, search_params=EF)
+    (written,) = sent["upsert"]["points"]
+    named = RestToGrpc.convert_point_struct(written).vectors.vectors.vectors
+    assert set(named) == {"", "8_f16", "16_bit"}
+    outer = RestToGrpc.convert_prefetch_query(sent["query_points"]["prefetch"])
+    (inner,) = outer.prefetch
+    assert (outer.using, outer.limit, inner.using, inner.limit) == ("8_f16", 40, "16_bit", 60)
+    assert inner.params.hnsw_ef == 200 and len(inner.filter.must) == 1
+    assert RestToGrpc.convert_search_params(
+        sent["query_points"]["search_params"]
+    ).quantization.ignore
+    assert len(RestToGrpc.convert_filter(sent["scroll"]["scroll_filter"]).must_not) == 1
 
 
 # -- writes ----------------------------------------------------------------------------------------
