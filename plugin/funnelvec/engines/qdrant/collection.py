@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from funnelvec.codes import Rotation
+from funnelvec.codes.rotations import is_random
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
-from funnelvec.engines.qdrant.names import DEFINITION
+from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
-from funnelvec.errors import CapabilityError, Conflict, NotFound
+from funnelvec.errors import CapabilityError, Conflict, EngineError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
@@ -37,6 +39,7 @@ class Collection:
         self._read_at = 0.0
         #: Whether there was no row to tell by what keys hold.
         self._guessed = False
+        self._maps: dict[str, Rotation] = {}  # by token: they never change
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -56,13 +59,68 @@ class Collection:
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            kept = self._derived() if text is None else Definition.from_text(text)
+            kept = self._derived() if text is None else self._whole(text)
             self._definition = self._completed(kept)
             self._read_at = time.monotonic()
         return self._definition
 
-    def change(self, how: Callable[[Definition], Definition]) -> Definition:
-        """Change the definition, from what is kept now.
+    def _whole(self, text: str) -> Definition:
+        """The definition with the maps that its resolutions take."""
+        found = Definition.from_text(text)
+        return found.mapped({kept.token: self.map_of(kept) for kept in found.used_rotations})
+
+    def map_of(self, kept: KeptRotation) -> Rotation:
+        """Read the numbers of a rotation, once.
+
+        Raises
+        ------
+        EngineError
+            If they are gone, or damaged.
+        """
+        if kept.token not in self._maps:
+            data = self.deployment.read_bytes(self.name, kept.token, kept.parts)
+            if data is None:
+                raise EngineError(
+                    f"the numbers of the rotation {kept.name} are not in {self.name!r} any more: "
+                    "another program has removed reserved points; restore them from a snapshot"
+                )
+            self._maps[kept.token] = unpacked(kept, data)
+        return self._maps[kept.token]
+
+    def rotation(self, vector: Vector, resolution: Resolution) -> Rotation | None:
+        """The fitted rotation of a resolution, None where it has none.
+
+        Raises
+        ------
+        NotFound
+            If it names one that was never fitted.
+        """
+        name = resolution.rotation
+        if name is None or is_random(name):
+            return None
+        kept = vector.rotations.get(name)
+        if kept is None or not kept.ready:
+            known = ", ".join(sorted(n for n, r in vector.rotations.items() if r.ready)) or "none"
+            raise NotFound(
+                f"the column has no rotation {name!r} (it has: {known}); fit_rotation({name!r}) "
+                "fits it, and ~random needs no fitting"
+            )
+        return self.map_of(kept)
+
+    def check_free(self, what: str) -> None:
+        """Refuse to change a collection that is being copied.
+
+        Raises
+        ------
+        Conflict
+            If it is.
+        """
+        self.definition().check_free(self.name, what)
+
+    def change(
+        self, how: Callable[[Definition], Definition], *, copier: bool = False
+    ) -> Definition:
+        """Change the definition, from what is kept now; `copier`: also while it is being copied.
 
         Raises
         ------
@@ -70,6 +128,8 @@ class Collection:
             If another client has changed it at the same time; nothing of `how` is kept then.
         """
         before = self.definition(fresh=True)
+        if not copier:
+            self.check_free("changes")
         changed = how(before)
         if changed is before:
             return before
@@ -101,7 +161,7 @@ class Collection:
         kinds: dict[str, ColumnKind] = {**self.info.kinds, **kept.kinds}
         if "id" not in kept.kinds:
             first, _ = self.deployment.scroll(
-                self.name, filter=without_ids(self.reserved), limit=1, offset=None, vectors=()
+                self.name, filter=without_ids(kept.reserved), limit=1, offset=None, vectors=()
             )
             self._guessed = not first
             kinds["id"] = "uuid" if first and isinstance(first[0].id, str) else "integer"
@@ -152,4 +212,4 @@ class Collection:
     @property
     def reserved(self) -> list[int | str]:
         """Points that are no rows."""
-        return [DEFINITION]
+        return self.definition().reserved

@@ -9,16 +9,16 @@ from typing import Any
 
 from qdrant_client import models
 
+from funnelvec.codes.rotations import is_random
 from funnelvec.engines.base import default_funnel
-from funnelvec.engines.qdrant.client import definition_change, definition_point
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
-from funnelvec.engines.qdrant.features import check_version
+from funnelvec.engines.qdrant.features import Version, check_code, check_version
 from funnelvec.engines.qdrant.hook.known import Hook
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps
-from funnelvec.engines.qdrant.refusing import check_rotation
+from funnelvec.engines.qdrant.reserved import definition_change, definition_point
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import Conflict, InvalidInput
+from funnelvec.errors import CapabilityError, Conflict, InvalidInput
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 
@@ -39,8 +39,11 @@ def create(hook: Hook, method: str, given: Given) -> Steps[Any]:
         funnels = {}
     if not funnels:
         return (yield Call(method, given))
-    check_version((yield Call("info", {})).version)
-    made = {each: _vector(name, each, vectors[each], funnel) for each, funnel in funnels.items()}
+    version = check_version((yield Call("info", {})).version)
+    made = {n: _vector(name, n, vectors[n], funnel) for n, funnel in funnels.items()}
+    for vector in made.values():
+        for resolution in vector.resolutions:
+            _check_code(resolution, None if hook.local else version)
     config = dict(vectors)
     for each, vector in made.items():
         config[each] = _rescored(vectors[each], funnels[each])
@@ -141,11 +144,20 @@ def _vector(collection: str, name: str, params: models.VectorParams, funnel: Fun
     column = Column(name, base, metric)
     resolutions = {}
     for number, stage in enumerate(funnel.stages[:-1]):
-        check_rotation(stage.resolution)
         _ = column.stored(stage.resolution).size  # refused here if it is too wide
         resolutions[stage.resolution] = Kept(index=number == 0)
     named = NamedFunnel(default_funnel(collection), funnel, None)
     return Vector(column, resolutions, {named.name: named})
+
+
+def _check_code(resolution: Resolution, version: Version | None) -> None:
+    check_code(resolution, version)
+    if resolution.rotation is not None and not is_random(resolution.rotation):
+        raise CapabilityError(
+            f"resolution {resolution}: a rotation is fitted to rows, and a new collection has "
+            "none; make the collection, load it, and have fit_rotation and add_resolution of "
+            "fv.wrap(client).table(name) lay the funnel over it; ~random needs no fitting"
+        )
 
 
 def _rescored(params: models.VectorParams, funnel: Funnel) -> models.VectorParams:
@@ -185,6 +197,7 @@ def _undefine(hook: Hook, collection: str, name: str) -> Steps[None]:
         known = yield from hook.find(collection, fresh=True)
         if known.definition is None or name not in known.vectors:
             return
+        known.definition.check_free(collection, "changes")
         rest = {each: vector for each, vector in known.vectors.items() if each != name}
         changed = replace(known.definition, vectors=rest).next()
         payload, standing = definition_change(changed.to_text(), changed.version)

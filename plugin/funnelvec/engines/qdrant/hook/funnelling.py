@@ -102,10 +102,10 @@ def funnelled(hook: Hook, known: Known, asked: Asked, way: Way) -> Asked:
         return asked
     inner: Any = None
     for stored, stage in template.stages:
-        encoded = stored.encode(way.query[np.newaxis, :])
-        if not stored.has_code(encoded)[0]:  # only the vector itself can tell rows apart then
-            return asked
-        update: dict[str, Any] = {"query": encoded[0].tolist(), "prefetch": inner}
+        encoded = stored.encode_one(way.query)
+        if not stored.has_code(encoded[np.newaxis, :])[0]:
+            return asked  # only the vector itself can tell rows apart then
+        update: dict[str, Any] = {"query": encoded.tolist(), "prefetch": inner}
         if inner is None:
             update["filter"] = asked.filter
             if given is not None and not hook.local:

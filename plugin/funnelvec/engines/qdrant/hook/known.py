@@ -11,14 +11,17 @@ from typing import Any, TypeAlias
 
 from qdrant_client import models
 
+from funnelvec.codes import Rotation
 from funnelvec.engines.base import default_funnel
-from funnelvec.engines.qdrant.client import DEFINITION_KEY, info_of
 from funnelvec.engines.qdrant.collection import FRESH_SECONDS
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Info
 from funnelvec.engines.qdrant.hook.steps import Call, Steps
-from funnelvec.engines.qdrant.names import DEFINITION
+from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
+from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
+from funnelvec.engines.qdrant.reserved import DEFINITION_KEY, PART_KEY, info_of, joined
 from funnelvec.engines.store import NamedFunnel
+from funnelvec.errors import EngineError
 from funnelvec.funnel import Funnel
 
 __all__ = ["Hook", "Known", "Wanted"]
@@ -58,6 +61,11 @@ class Known:
         return [name for name in (*info.vectors, *info.others) if name not in self.hidden]
 
     @property
+    def reserved(self) -> list[PointId]:
+        """Points that are none of the application's."""
+        return [] if self.definition is None else self.definition.reserved
+
+    @property
     def filling(self) -> bool:
         """Whether somebody is adding a resolution, whose vector may or may not be there."""
         return any(vector.filling for vector in self.vectors.values())
@@ -95,6 +103,7 @@ class Hook:
     local: bool = False
     templates: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _known: dict[str, Known] = field(default_factory=dict)
+    _maps: dict[str, Rotation] = field(default_factory=dict)
     _told: set[tuple[str, str]] = field(default_factory=set)
 
     def find(self, collection: str, *, fresh: bool = False, detail: bool = False) -> Steps[Known]:
@@ -104,7 +113,7 @@ class Hook:
         found = before
         if found is None or fresh or old:
             text = yield from _definition(collection)
-            found = _read(text, before)
+            found = yield from self._read(collection, text, before)
             if old:
                 found = Known(found.text, found.definition, None, time.monotonic())
         if found.definition is not None and (
@@ -114,6 +123,17 @@ class Hook:
             found = Known(found.text, found.definition, info_of(given), found.read_at)
         self._known[collection] = found
         return found
+
+    def _read(self, collection: str, text: str | None, before: Known | None) -> Steps[Known]:
+        if before is not None and before.text == text:
+            return before
+        definition = None if text is None else Definition.from_text(text)
+        if definition is not None:
+            for kept in definition.used_rotations:
+                if kept.token not in self._maps:  # they never change
+                    self._maps[kept.token] = yield from _map(collection, kept)
+            definition = definition.mapped(self._maps)
+        return Known(text, definition, None, time.monotonic())
 
     def forget(self, collection: str | None = None) -> None:
         """Look up a collection anew when it is next used, or all of them."""
@@ -143,11 +163,24 @@ def _definition(collection: str) -> Steps[str | None]:
     return payload.get(DEFINITION_KEY)
 
 
-def _read(text: str | None, before: Known | None) -> Known:
-    if before is not None and before.text == text:
-        return before
-    definition = None if text is None else Definition.from_text(text)
-    return Known(text, definition, None, time.monotonic())
+def _map(collection: str, kept: KeptRotation) -> Steps[Rotation]:
+    wanted: list[PointId] = [chunk_id(kept.token, number) for number in range(kept.parts)]
+    records: list[models.Record] = yield Call(
+        "retrieve",
+        {
+            "collection_name": collection,
+            "ids": wanted,
+            "with_payload": [PART_KEY],
+            "with_vectors": False,
+        },
+    )
+    data = joined(wanted, {str(record.id): record.payload or {} for record in records})
+    if data is None:
+        raise EngineError(
+            f"the numbers of the rotation {kept.name} are not in {collection!r} any more: another "
+            "program has removed reserved points; restore them from a snapshot"
+        )
+    return unpacked(kept, data)
 
 
 def _caller() -> int:

@@ -30,18 +30,18 @@ def hidden(known: Known, records: Iterable[Any], with_vectors: Any) -> None:
             record.vector = record.vector.get("", {})
 
 
-def but_ours(filter: Any) -> models.Filter:
-    """What matches a filter but the point with the definition."""
+def but_ours(known: Known, filter: Any) -> models.Filter:
+    """What matches a filter but the points that are ours."""
     if isinstance(filter, grpc.Filter):
         filter = GrpcToRest.convert_filter(filter)
-    return without_ids([DEFINITION], filter)
+    return without_ids(known.reserved, filter)
 
 
 def filtered(hook: Hook, method: str, name: str, given: Given) -> Steps[Any]:
     """Make a call that has a filter so that the definition does not count."""
     known = yield from hook.find(given["collection_name"])
     if known.definition is not None:
-        given = {**given, name: but_ours(given.get(name))}
+        given = {**given, name: but_ours(known, given.get(name))}
     return (yield Call(method, given))
 
 
@@ -53,7 +53,7 @@ def scroll(hook: Hook, given: Given) -> Steps[Any]:
         return (yield Call("scroll", given))
     given = {
         **given,
-        "scroll_filter": but_ours(given.get("scroll_filter")),
+        "scroll_filter": but_ours(known, given.get("scroll_filter")),
         "with_vectors": wanted(known, with_vectors),
     }
     records, after = yield Call("scroll", given)
@@ -90,6 +90,6 @@ def collection(hook: Hook, given: Given) -> Steps[Any]:
     return found.model_copy(
         update={
             "config": found.config.model_copy(update={"params": params}),
-            "points_count": None if count is None else max(0, count - 1),
+            "points_count": None if count is None else max(0, count - len(known.reserved)),
         }
     )

@@ -193,7 +193,7 @@ def _sent(hook: Hook, known: Known, asked: Asked) -> Steps[Sent]:
     if vector is not None and _is_nearest(asked):
         return (yield from _nearest(hook, known, sent, vector))
     if _meets_ours(asked):
-        sent = replace(sent, filter=but_ours(asked.filter))
+        sent = replace(sent, filter=but_ours(known, asked.filter))
     return Sent(replace(sent, prefetch=within(hook, known, sent)))
 
 

@@ -15,7 +15,6 @@ from funnelvec.engines.qdrant.deployment import BATCH
 from funnelvec.engines.qdrant.hook.encoding import Written, as_points, with_codes
 from funnelvec.engines.qdrant.hook.known import Hook, Known
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps, run
-from funnelvec.engines.qdrant.names import DEFINITION
 from funnelvec.errors import InvalidInput
 
 __all__ = [
@@ -45,6 +44,8 @@ def _writable(hook: Hook, collection: str) -> Steps[Known]:
     known = yield from hook.find(collection, fresh=True)
     if known.definition is None:
         hook.tell(collection, NOT_OURS)
+    else:  # what is written while it is being copied would be lost with it
+        known.definition.check_free(collection, "writes")
     return known
 
 
@@ -64,14 +65,8 @@ def _there(known: Known) -> set[str] | None:
 
 def _encoded(known: Known, points: list[Any]) -> Written:
     ids = [point.id for point in points]
-    for id in ids:
-        _check_id(id)
+    _check_ids(known, ids)
     return with_codes(known.vectors, _there(known), ids, [point.vector for point in points])
-
-
-def _check_id(id: Any) -> None:
-    if id == DEFINITION:
-        raise InvalidInput(f"the point {id} holds the definition of the collection")
 
 
 def _points(known: Known, given: Any) -> list[Any]:
@@ -140,25 +135,27 @@ def change_some(hook: Hook, method: str, given: Given) -> Steps[Any]:
     """Delete points or change payloads, never those of the point with the definition."""
     name = "points" if "points" in given else "points_selector"
     selector = _rest(given.get(name))
-    if isinstance(selector, (models.Filter, models.FilterSelector)):
-        known = yield from hook.find(given["collection_name"], fresh=True)
-        if known.definition is not None:
-            given = {**given, name: _but_ours(selector)}
-    else:
-        _check_ids(selector)
+    known = yield from _writable(hook, given["collection_name"])
+    if known.definition is not None:
+        given = {**given, name: _but_ours(known, selector)}
     return (yield Call(method, given))
 
 
-def _but_ours(selector: Any) -> Any:
+def _but_ours(known: Known, selector: Any) -> Any:
     if isinstance(selector, models.FilterSelector):
-        return selector.model_copy(update={"filter": without_ids([DEFINITION], selector.filter)})
-    return without_ids([DEFINITION], selector)
+        rest = without_ids(known.reserved, selector.filter)
+        return selector.model_copy(update={"filter": rest})
+    if isinstance(selector, models.Filter):
+        return without_ids(known.reserved, selector)
+    _check_ids(known, getattr(selector, "points", selector))
+    return selector
 
 
-def _check_ids(selector: Any) -> None:
-    ids = getattr(selector, "points", selector)
+def _check_ids(known: Known, ids: Any) -> None:
+    reserved = set(known.reserved)
     for id in ids if isinstance(ids, (list, tuple)) else ():
-        _check_id(id)
+        if id in reserved:
+            raise InvalidInput(f"the point {id} holds the definition of the collection")
 
 
 def _rest(given: Any) -> Any:
@@ -199,7 +196,7 @@ def _operation(known: Known, operation: Any) -> list[Any]:
             names = _with_ours(known, part.vector)
             return [_copied(operation, part, {"vector": names})]
         case _:
-            return [_guarded(operation)]
+            return [_guarded(known, operation)]
 
 
 def _updated(known: Known, part: models.UpdateVectors) -> list[Any]:
@@ -217,15 +214,15 @@ def _updated(known: Known, part: models.UpdateVectors) -> list[Any]:
     return [*made, models.UpdateVectorsOperation.model_construct(update_vectors=changed)]
 
 
-def _guarded(operation: Any) -> Any:
+def _guarded(known: Known, operation: Any) -> Any:
     """Keep the definition out of deletes and changes of payloads; each has one field."""
     (name,) = type(operation).model_fields
     part = getattr(operation, name)
     filter = getattr(part, "filter", None)
     if filter is None:
-        _check_ids(part)
+        _check_ids(known, getattr(part, "points", None))
         return operation
-    return _copied(operation, part, {"filter": without_ids([DEFINITION], filter)})
+    return _copied(operation, part, {"filter": without_ids(known.reserved, filter)})
 
 
 def _copied(operation: Any, part: Any, update: Given) -> Any:
