@@ -300,7 +300,7 @@ class Run:
             together=tuple(found.together),
             pages=found.pages,
             load_seconds=found.entrant.load_seconds,
-            rows=len(self._dataset.rows),
+            rows=len(found.oracle.rows),
         )
 
     def _mapping_ms(self, lane: stage.Runner) -> float:
