@@ -72,7 +72,8 @@ vectors at random before, as if no dimension were special."""
 
 
 _KINDS = (
-    "search", "peers", "tune", "filters", "windows", "codes", "relevance", "papers", "load", "writes",
+    "search", "peers", "tune", "filters", "windows", "codes", "relevance", "papers", "load",
+    "writes",
 )  # fmt: skip
 
 
