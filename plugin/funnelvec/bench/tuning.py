@@ -265,11 +265,13 @@ class _Run:
         template = Template(tuple(stages))
         kept, _ = shares(world, template)
         costs = _costs(template, prices, world)
+        # Few to check with and many that are fresh: else the recall of the fresh ones strays as far
+        # from the truth as the interval does.
+        part = min(len(world) // 3, max(queries_needed(self._target), len(world) // 9))
         inside = reached = above = 0
         for seed in range(_REPEATS):
             order = np.random.default_rng(seed).permutation(len(world))
-            third = len(order) // 3
-            choose, check, fresh = order[:third], order[third : 2 * third], order[2 * third :]
+            choose, check, fresh = order[:part], order[part : 2 * part], order[2 * part :]
             place = _choice(kept[choose], costs, self._target)
             while _shares(kept, check, place).mean() < self._target:
                 longer = tuple(min(kept.shape[1] - 1, each + 1) for each in place)
@@ -281,7 +283,7 @@ class _Run:
             inside += low <= recall <= high
             above += recall >= low
             reached += recall >= self._target
-        return Repeats(_REPEATS, inside, above, reached, len(world) // 3)
+        return Repeats(_REPEATS, inside, above, reached, part, len(world) - 2 * part)
 
 
 def _renamed(
