@@ -30,7 +30,9 @@ _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 _EPILOG = f"""\
 examples:
   funnelvec bench --quick
-  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
+  funnelvec bench peers --quick
+  funnelvec bench peers --data vectors.npy --queries queries.npy --clients 4 --report out.html
+  funnelvec bench papers --quick --data DIR
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench relevance --quick --data DIR
@@ -50,9 +52,15 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 --values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
 {_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
 
-`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
-reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
-and under a random orthogonal matrix. --funnel names a template without keeps.
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, pgvector's two recipes with
+reranking, Supabase's adaptive retrieval, LangChain's stores (where installed), pgvectorscale
+(where the server has it) and exact search, each at the setting that reaches --recall in the least
+time; in the vectors' own basis and under a random orthogonal matrix. --funnel names a template
+without keeps. --quick takes 3,000 rows, also of a file, unless --rows says otherwise.
+
+`bench papers` does what papers say they do and prints their figures beside: matryoshka, pca-rag,
+leanvec, lid-order. --data is the folder of the open evaluation sets; what needs one is skipped
+without.
 
 `bench tune` measures the tuner beside an exhaustive grid of what it could have chosen: its search
 time over that of the grid's best at --recall, the time that both took, and how often a recall that
