@@ -35,8 +35,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "fitting.report": ("types",),
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
+    "engines.calibrating": ("types", "calibration.base"),
     "engines.certifying": (),
-    "engines.base": (*VALUES, "calibration.base", "engines.certifying", "engines.protocols"),
+    "engines.base": (*VALUES, "engines.calibrating", "engines.certifying", "engines.protocols"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -83,6 +84,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.keys",
         "engines.store",
     ),
+    "engines.memory_calibrating": (*VALUES, "calibration", "engines.options", "engines.store"),
     "engines.memory_certifying": (
         *VALUES,
         "calibration",
@@ -150,6 +152,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.asking",
         "engines.keys",
         "engines.memory_searching",
+        "engines.memory_calibrating",
         "engines.memory_certifying",
         "engines.loads",
         "engines.memory_loading",

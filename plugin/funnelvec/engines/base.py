@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy.typing as npt
 
-from funnelvec.calibration.base import Calibration
+from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.protocols import (
     Examined,
@@ -32,7 +32,6 @@ from funnelvec.types import (
     ColumnKind,
     Cutoff,
     Hit,
-    Judgments,
     Metric,
     Storage,
 )
@@ -70,7 +69,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(Calibrating, Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -282,19 +281,6 @@ class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protoco
         ----------
         queries
             (n, dims) float32 or what converts to it; n may be 0.
-        """
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
-        """Fit relevance to judged pairs and use it from now on.
-
-        The fit belongs to (model, column, metric, last stage): it serves every funnel that ends
-        the same way.
-
-        Raises
-        ------
-        CalibrationError
-            If the judgments are too few, or scores do not rise with relevance. Judged rows that
-            the table does not have (any more) are left out.
         """
 
 

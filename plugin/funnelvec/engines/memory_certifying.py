@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.certificate import Certificate
+from funnelvec.calibration.certificate import Certificate, relevance_at
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_max_miss
@@ -19,9 +19,9 @@ from funnelvec.errors import CalibrationError, NotCalibrated
 from funnelvec.types import Judgments
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import StoredCalibration
     from funnelvec.resolution import Resolution
-    from funnelvec.types import BaseCode, Metric
+    from funnelvec.types import BaseCode
 
 __all__ = ["MemoryCertifying"]
 
@@ -35,14 +35,12 @@ class MemoryCertifying:
         dims: int
         _base: Resolution
         _store: Store
-        _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
-        @property
-        def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
 
     def certify(
         self,
@@ -55,9 +53,7 @@ class MemoryCertifying:
         """Find the cutoff that loses at most a share of the relevant rows, and promise it."""
         named = self._funnel(funnel)
         level = check_max_miss(max_miss)
-        calibration = self._calibrations.get(
-            (named.model, self.metric, named.funnel.last.resolution)
-        )
+        calibration = self._calibration(named)
         if calibration is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration; call calibrate(judgments, "
@@ -73,7 +69,7 @@ class MemoryCertifying:
             level=level,
             k=wanted,
             cutoff=cutoff,
-            relevance=float(calibration.apply(None, [cutoff])[0]),
+            relevance=relevance_at(calibration, cutoff),
             missed=float(losses.mean()),
             low=low,
             high=high,
