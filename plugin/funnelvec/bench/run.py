@@ -26,8 +26,8 @@ from funnelvec.bench.contestants import (
 from funnelvec.bench.data import Dataset
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.report import BenchReport, Standing, Times
-from funnelvec.engines import checks
 from funnelvec.calibration.listed import DEPTH
+from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
 
