@@ -11,9 +11,9 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import StoredCalibration
+from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_many
+from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
@@ -23,7 +23,6 @@ from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Scored
 from funnelvec.engines.qdrant.payload import from_payload
-from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
 from funnelvec.types import Cutoff, Hit
@@ -39,6 +38,7 @@ class Asked:
     min_relevance: float | None
     filter: Mapping[str, Any] | None
     after: After | None = None
+    cutoff: Cutoff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class Question:
     threshold: float | None
     calibration: StoredCalibration | None
     after: Place | None
+    certificate: Certificate | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -65,9 +66,12 @@ class Question:
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
         """The lowest score of an answer; None where there is none, or where all pass."""
-        if self.calibration is None or self.threshold is None:
+        if self.certificate is not None:
+            found = self.certificate.cutoff
+        elif self.calibration is None or self.threshold is None:
             return None
-        found = self.calibration.cutoff(query, self.threshold)
+        else:
+            found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
     def reader(self) -> Callable[[Scored], Any]:
@@ -110,12 +114,11 @@ class QdrantSearching:
     ) -> list[Hit]:
         """Find the `k` most similar rows."""
         named = self._funnel(funnel)
-        check_certified(cutoff, min_relevance)
         column = self._vector().column
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter, after))
+        question = self._question(named, Asked(k, min_relevance, filter, after, cutoff))
         return self._answer(question, vector)
 
     def search_many(
@@ -130,12 +133,11 @@ class QdrantSearching:
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query, in one request."""
         named = self._funnel(funnel)
-        check_certified(cutoff, min_relevance)
         column = self._vector().column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter))
+        question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         asked = [row for row in range(len(matrix)) if question.cutoff(matrix[row]) != np.inf]
         requests = [self._request(question, matrix[row], k + 1) for row in asked]
         first = dict(zip(asked, self._query(requests), strict=True))
@@ -153,6 +155,10 @@ class QdrantSearching:
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
                 f"call calibrate(judgments, funnel={named.name!r}) first"
             )
+        certificate = None
+        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
+            certificate = vector.certificate(named)
+            certificate.check_asked(k=k, filtered=filters.parse(asked.filter) is not None)
         place = check_after(asked.after)
         if place is not None:
             given: Any = place.key[0] if len(place.key) == 1 else place.key
@@ -168,6 +174,7 @@ class QdrantSearching:
             threshold=threshold,
             calibration=calibration,
             after=place,
+            certificate=certificate,
         )
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
