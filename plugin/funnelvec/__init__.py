@@ -21,7 +21,7 @@ from funnelvec.errors import FunnelvecError
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
     from funnelvec.doctor import Diagnosis
-    from funnelvec.entry import connect, connect_async, wrap, wrap_async
+    from funnelvec.entry import connect, connect_async, hook, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.reports import (
         Explanation,
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         Upserted,
     )
     from funnelvec.resolution import Resolution
+    from funnelvec.tuning import Budget, TuningReport
     from funnelvec.types import Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Diagnosis",
     "Explanation",
     "Funnel",
@@ -54,16 +56,19 @@ __all__ = [
     "ResolutionStatus",
     "Sample",
     "Stage",
+    "TuningReport",
     "Upserted",
     "__version__",
     "connect",
     "connect_async",
     "errors",
+    "hook",
     "wrap",
     "wrap_async",
 ]
 
 _HOME = {
+    "Budget": "funnelvec.tuning",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",
@@ -78,9 +83,11 @@ _HOME = {
     "ResolutionStatus": "funnelvec.reports",
     "Sample": "funnelvec.reports",
     "Stage": "funnelvec.funnel",
+    "TuningReport": "funnelvec.tuning",
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
+    "hook": "funnelvec.entry",
     "wrap": "funnelvec.entry",
     "wrap_async": "funnelvec.entry",
 }

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
-from pydantic import TypeAdapter
 from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
+from tests.qdrant import facade_more as more
 
 Body = dict[str, Any]
 
@@ -45,6 +45,10 @@ class Collection:
         self.shard.update(operation)
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # many tasks may connect at once
+
+
 class Server:
     """Collections in a folder behind HTTP; `log` holds (method, path, body) of every call."""
 
@@ -57,8 +61,10 @@ class Server:
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
         self._guard = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._http = _Http(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         self._thread.start()
 
     @property
@@ -153,10 +159,17 @@ class Server:
             ("POST", "points"): retrieved,
             ("PUT", "points/vectors"): filled,
             ("POST", "points/payload"): payload_set,
-            ("POST", "points/delete"): deleted,
+            ("POST", "points/delete"): more.deleted,
+            ("PUT", "points/payload"): more.overwritten,
+            ("POST", "points/payload/delete"): more.payload_deleted,
+            ("POST", "points/payload/clear"): more.payload_cleared,
+            ("POST", "points/vectors/delete"): more.vectors_deleted,
+            ("POST", "points/batch"): batched,
+            ("POST", "points/query"): more.asked,
+            ("POST", "points/query/groups"): more.grouped,
             ("POST", "points/scroll"): scrolled,
             ("POST", "points/count"): counted,
-            ("POST", "points/query/batch"): queried,
+            ("POST", "points/query/batch"): more.asked_many,
         }
         if (method, rest) == ("DELETE", ""):
             self.collections.pop(name).shard.close()
@@ -279,12 +292,6 @@ def payload_set(collection: Collection, body: Body) -> Body:
     return DONE
 
 
-def deleted(collection: Collection, body: Body) -> Body:
-    ids: Any = [translate.id_of(id) for id in models.PointIdsList.model_validate(body).points]
-    collection.update(edge.UpdateOperation.delete_points(ids))
-    return DONE
-
-
 def record(found: Any) -> Body:
     return {"id": found.id, "payload": found.payload, "vector": found.vector}
 
@@ -315,25 +322,22 @@ def counted(collection: Collection, body: Body) -> Body:
     return {"count": collection.shard.count(request)}
 
 
-def bare(request: Any) -> Any:
-    """Take vectors out of what the client wraps them in, at every level."""
-    inner = request.prefetch[0] if isinstance(request.prefetch, list) else request.prefetch
-    return request.model_copy(
-        update={
-            "query": getattr(request.query, "nearest", request.query),
-            "prefetch": None if inner is None else bare(inner),
-        }
-    )
-
-
-def queried(collection: Collection, body: Body) -> list[Body]:
-    given = TypeAdapter(models.QueryRequestBatch).validate_python(body)
-    answers = []
-    for request in given.searches:
-        found = collection.shard.query(translate.request_of(bare(request)))
-        points = [
-            {"id": p.id, "version": p.version, "score": p.score, "payload": p.payload}
-            for p in found
-        ]
-        answers.append({"points": points})
-    return answers
+def batched(collection: Collection, body: Body) -> list[Body]:
+    """The operations of a batch, one after the other."""
+    doing: dict[str, Callable[[Collection, Any], Body]] = {
+        "upsert": upserted,
+        "update_vectors": filled,
+        "delete_vectors": more.vectors_deleted,
+        "set_payload": payload_set,
+        "overwrite_payload": more.overwritten,
+        "delete_payload": more.payload_deleted,
+        "clear_payload": more.payload_cleared,
+        "delete": more.deleted,
+    }
+    given = models.UpdateOperations.model_validate(body)
+    assert len(given.operations) == len(body["operations"])
+    return [
+        doing[name](collection, part)
+        for operation in body["operations"]
+        for name, part in operation.items()
+    ]
