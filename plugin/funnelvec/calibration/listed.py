@@ -105,8 +105,8 @@ class AdapterCalibration(StoredCalibration):
         odd = [name for name in self.features if not _READ.fullmatch(str(name))]
         if odd or not LEAST_DEPTH <= self.depth <= DEPTH:
             raise CalibrationError(
-                f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads 'last' and 'rank0' to "
-                f"'rank999', not {self.depth!r} rows and {', '.join(map(repr, odd)):.200}"
+                f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads 'last' and 'rank0' "
+                f"to 'rank999', not {self.depth!r} rows and {', '.join(map(repr, odd)):.200}"
             )
 
     @property
