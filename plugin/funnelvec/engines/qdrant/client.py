@@ -13,7 +13,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from funnelvec.engines.qdrant.compile import Limits
-from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
+from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored, Told
 from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
@@ -254,13 +254,15 @@ class ClientDeployment:
         found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())
         return found[0].payload if found else {}
 
-    def settle(self, collection: str) -> None:
+    def settle(self, collection: str, told: Told = lambda seconds: None) -> None:
         """Wait until the server has nothing left to optimize."""
+        started = time.monotonic()
         while not self._local:
             with errors():
                 status = self._client.get_collection(collection).status
             if status != models.CollectionStatus.YELLOW:
                 return
+            told(time.monotonic() - started)
             time.sleep(_LOOK)
 
     def close(self) -> None:

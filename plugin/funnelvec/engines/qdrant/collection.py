@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
@@ -32,7 +33,10 @@ class Collection:
         self.deployment, self.name = deployment, name
         self.info = self._info()
         self._definition: Definition | None = None
+        self._text: str | None = None
         self._read_at = 0.0
+        #: What has been made of the definition and of `info`; a new one when either is another.
+        self.made: dict[Any, Any] = {}
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -46,13 +50,18 @@ class Collection:
     def renew(self) -> None:
         """Look again at what the collection is."""
         self.info = self._info()
+        self.made = {}
 
     def definition(self, *, fresh: bool = False) -> Definition:
         """What funnelvec knows of the collection; `fresh` asks for what is kept now."""
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            self._definition = self._derived() if text is None else Definition.from_text(text)
+            if text is None or text != self._text or self._definition is None:
+                found = self._derived() if text is None else Definition.from_text(text)
+                if found != self._definition:
+                    self._definition, self.made = found, {}
+                self._text = text
             self._read_at = time.monotonic()
         return self._definition
 
@@ -96,7 +105,13 @@ class Collection:
         CapabilityError
             If it is compared by a distance that has no metric here.
         """
-        kept = self.definition().vectors
+        definition, made = self.definition(), self.made
+        found = made.get(("vector", wanted))
+        if found is None:
+            found = made["vector", wanted] = self._found(definition.vectors, wanted)
+        return cast("Vector", found)
+
+    def _found(self, kept: Mapping[str, Vector], wanted: str | None) -> Vector:
         own = {
             vector.column.stored(resolution).name
             for vector in kept.values()

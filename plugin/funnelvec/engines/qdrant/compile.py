@@ -19,7 +19,15 @@ from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 
-__all__ = ["NO_LIMITS", "Limits", "Plan", "compile_search", "rescore_request", "scan_request"]
+__all__ = [
+    "NO_LIMITS",
+    "Limits",
+    "Plan",
+    "Template",
+    "compile_search",
+    "rescore_request",
+    "scan_request",
+]
 
 #: Fewer candidates than this while a graph is walked cost recall and save nothing.
 _LEAST_EF = 64
@@ -90,6 +98,75 @@ class Plan:
         return Plan(self.column, shorter, self.indexed, self.limits)
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A search that has been compiled but for its query and its cutoff.
+
+    Attributes
+    ----------
+    stages, search
+        Its requests, coarse stage first; their vectors are empty.
+    stored
+        What each of them compares, the last one's too.
+    """
+
+    stages: tuple[models.Prefetch, ...]
+    search: models.QueryRequest
+    stored: tuple[Stored, ...]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+        payload: Sequence[str] = (),
+    ) -> Template:
+        """Compile what all searches of a plan have in common; see `compile_search`."""
+        limits, last = plan.limits, plan.last
+        stored = [plan.column.stored(stage.resolution) for stage in plan.funnel.stages[:-1]]
+        stages = [
+            models.Prefetch(
+                query=_EMPTY,
+                using=each.name,
+                filter=filter if number == 0 else None,
+                params=_params(plan, each, first=number == 0, keep=stage.keep),
+                limit=limits.check(stage.keep or 0, f"stage {stage}"),
+            )
+            for number, (stage, each) in enumerate(
+                zip(plan.funnel.stages[:-1], stored, strict=True)
+            )
+        ]
+        search = models.QueryRequest(
+            query=_EMPTY,
+            using=last.name,
+            filter=None if stages else filter,
+            params=_params(plan, last, first=not stages, keep=limit, last=True),
+            limit=limits.check(limit, "the search"),
+            with_payload=list(payload) if payload else False,
+            with_vector=False,
+        )
+        return cls(tuple(stages), search, (*stored, last))
+
+    def ask(
+        self, query: npt.NDArray[np.float32], *, cutoff: float | None = None
+    ) -> models.QueryRequest:
+        """Return the search for a query; copies of models are not validated again."""
+        inner: models.Prefetch | None = None
+        for stage, stored in zip(self.stages, self.stored, strict=False):
+            changed = {"prefetch": inner, "query": _nearest(stored, query)}
+            inner = stage.model_copy(update=changed)
+        last = self.stored[-1]
+        return self.search.model_copy(
+            update={
+                "prefetch": inner,
+                "query": _nearest(last, query),
+                "score_threshold": None if cutoff is None else last.threshold(cutoff),
+            }
+        )
+
+
 def compile_search(
     plan: Plan,
     query: npt.NDArray[np.float32],
@@ -121,32 +198,8 @@ def compile_search(
     CapabilityError
         If the collection does not allow it.
     """
-    limits, inner = plan.limits, None
-    for number, stage in enumerate(plan.funnel.stages[:-1]):
-        stored = plan.column.stored(stage.resolution)
-        inner = models.Prefetch(
-            prefetch=inner,
-            query=_EMPTY,
-            using=stored.name,
-            filter=filter if number == 0 else None,
-            params=_params(plan, stored, first=number == 0, keep=stage.keep),
-            limit=limits.check(stage.keep or 0, f"stage {stage}"),
-        )
-        inner.query = _nearest(stored, query)
-    last = plan.last
-    request = models.QueryRequest(
-        prefetch=inner,
-        query=_EMPTY,
-        using=last.name,
-        filter=filter if inner is None else None,
-        params=_params(plan, last, first=inner is None, keep=limit, last=True),
-        limit=limits.check(limit, "the search"),
-        score_threshold=None if cutoff is None else last.threshold(cutoff),
-        with_payload=list(payload) if payload else False,
-        with_vector=False,
-    )
-    request.query = _nearest(last, query)
-    return request
+    template = Template.of(plan, limit=limit, filter=filter, payload=payload)
+    return template.ask(query, cutoff=cutoff)
 
 
 def rescore_request(
@@ -201,14 +254,14 @@ def scan_request(
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
-    encoded = stored.encode(query[np.newaxis, :])
-    if not stored.has_code(encoded)[0]:
+    encoded = stored.encode_one(query)
+    if stored.column.directed and not encoded.any():
         raise InvalidInput(
             f"the first {stored.resolution.dims} numbers of the query are zero at "
             f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
             "that stage"
         )
-    found: list[float] = encoded[0].tolist()
+    found: list[float] = encoded.tolist()
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.types import ColumnKind
 
-__all__ = ["BATCH", "Deployment", "Info", "Points", "Record", "Scored"]
+__all__ = ["BATCH", "Deployment", "Info", "Points", "Record", "Scored", "Told"]
 
 #: Points in one write: larger ones make the log slow to read when a collection is opened.
 BATCH = 1_000
@@ -74,6 +74,9 @@ class Info:
     limits: Limits = NO_LIMITS
     shards: int = 1
 
+
+#: Is told how many seconds something has taken so far.
+Told: TypeAlias = Callable[[float], object]
 
 #: Names of vectors to read; none of them where it is empty.
 Names: TypeAlias = Sequence[str]
@@ -158,8 +161,8 @@ class Deployment(Protocol):
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come."""
 
-    def settle(self, collection: str) -> None:
-        """Wait until indexes are built, or build them."""
+    def settle(self, collection: str, told: Told = ...) -> None:
+        """Wait until indexes are built, or build them; `told` hears the seconds it has taken."""
 
     def close(self) -> None:
         """Release what was opened here."""

@@ -117,6 +117,8 @@ def needs_payload(kind: KeyKind) -> bool:
 
 def key_of(id: PointId, kind: KeyKind) -> int | uuid.UUID:
     """Key of the row that a point is, where `needs_payload` is false."""
+    if type(id) is int and kind == "integer":
+        return id
     if kind == "uuid":
         return uuid.UUID(str(id))
     if isinstance(id, int):

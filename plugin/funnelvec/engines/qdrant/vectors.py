@@ -14,6 +14,8 @@ Under cosine a prefix of zeros has no direction, so a point does not get that ve
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +164,27 @@ class Stored:
         signs = np.unpackbits(found, axis=1, count=self.size).astype(np.float32)
         return np.asarray(2 * signs - 1, np.float32)
 
+    def encode_one(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what is searched by, (size,) float32, for a (dims,) query that has been checked.
+
+        It is what `encode` makes of it. Prefixes take a short way, since the checks and copies
+        that a million rows do not notice cost a search a tenth of its time.
+        """
+        cosine, code = self.column.metric == "cosine", self.resolution.code
+        if self.resolution.rotation is not None or not (
+            code == "f32" or (code == "f16" and cosine)
+        ):
+            return self.encode(query[np.newaxis, :])[0]
+        prefix = query[: self.resolution.dims]
+        if not cosine:
+            return prefix
+        wide = prefix.astype(np.float64)
+        length = math.sqrt((wide * wide).sum())
+        found = (wide / (length or 1.0)).astype(np.float32)
+        if code == "f16" and not self.is_base:
+            found = found.astype(np.float16).astype(np.float32)
+        return found
+
     def has_code(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which of (n, size) codes can be compared at all."""
         if self.column.directed:
@@ -170,9 +193,16 @@ class Stored:
 
     def score(self, raw: float) -> float:
         """Turn Qdrant's score into ours, which is higher for what is more similar."""
+        return self.scorer()(raw)
+
+    def scorer(self) -> Callable[[float], float]:
+        """Return what `score` does; looking up how takes longer than doing it."""
         if self.is_bits:
-            return round(raw) / self.size
-        return (0.0 - raw if self.falls else raw) + 0.0
+            size = self.size
+            return lambda raw: round(raw) / size
+        if self.falls:
+            return lambda raw: 0.0 - raw + 0.0
+        return lambda raw: raw + 0.0
 
     def threshold(self, cutoff: float) -> float:
         """Return a threshold of Qdrant's that no score from `cutoff` on falls below.
