@@ -16,8 +16,7 @@ import pytest
 from qdrant_client import models
 
 import funnelvec as fv
-from funnelvec.engines.qdrant import edge as module
-from funnelvec.engines.qdrant.edge import EdgeDeployment
+from funnelvec.engines.qdrant import shards as module
 from funnelvec.errors import Conflict, EngineError, InvalidInput, VersionMismatch
 
 ROOT = Path(fv.__file__).parents[1]
@@ -112,16 +111,16 @@ engine.close()
 def test_writes_are_flushed_on_a_timer(edge_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
     flushed = threading.Event()
-    flush = EdgeDeployment.flush
+    flush = module.Shards.flush
 
-    def told(self: EdgeDeployment) -> None:
+    def told(self: module.Shards) -> None:
         flush(self)
         if not self._written:
             flushed.set()
 
     with opened(edge_folder) as engine:
         table = engine.create("docs", dims=2)
-        monkeypatch.setattr(EdgeDeployment, "flush", told)
+        monkeypatch.setattr(module.Shards, "flush", told)
         table.add([1], [[1, 2]])
         assert flushed.wait(60)
 
@@ -221,7 +220,7 @@ def test_an_index_is_built_and_used(edge_folder: str) -> None:
         exact = table.measure_recall(sample=20)
         assert exact.recall == 1.0
         table.add_resolution("256:f32", index=True)
-        assert deployment._shards["docs"].info().indexed_vectors_count == 12_000
+        assert deployment._shards.opened("docs").info().indexed_vectors_count == 12_000
         assert table.explain(vectors[0]).stages[0].access == "index hnsw"
         walked = table.measure_recall(sample=20)
         assert walked.recall > 0.9

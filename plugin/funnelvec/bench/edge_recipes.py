@@ -36,7 +36,7 @@ class Recipe:
     family
         Only the best of a family is compared in the end.
     quantization
-        Kind and its bits, ``("binary", "two_bits", "default")``; empty for full vectors and funnels.
+        Kind and its bits, ``("binary", "two_bits", "default")``; empty where there is none.
     template
         A funnel without keeps.
     knobs

@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from funnelvec import entry
 from funnelvec.bench.edge_recipes import Recipe, Setting
-from funnelvec.bench.stats import percentile
 from funnelvec.funnel import Funnel
 
 __all__ = ["Answer", "Built", "Memory", "Process", "main"]

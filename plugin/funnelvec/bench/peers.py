@@ -30,7 +30,7 @@ from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.fitting.axes import random_orthogonal
 
-__all__ = ["BASES", "compare_peers", "templates"]
+__all__ = ["BASES", "compare_peers", "rotated", "templates"]
 
 #: As they are; and under a random orthogonal matrix.
 BASES = ("own", "rotated")
@@ -110,7 +110,7 @@ def compare_peers(
             url = stack.enter_context(stage.hosted(dataset, tables=6))
         found, notes = [], []
         for basis in bases:
-            turned = dataset if basis == "own" else _rotated(dataset)
+            turned = dataset if basis == "own" else rotated(dataset)
             run = _Run(url, turned, target=target, k=k, rounds=rounds, say=say)
             found.append(run.report(basis, funnels, grown_from=grown_from))
             notes += run.notes
@@ -130,7 +130,8 @@ def compare_peers(
     )
 
 
-def _rotated(dataset: Dataset) -> Dataset:
+def rotated(dataset: Dataset) -> Dataset:
+    """The same under a random orthogonal matrix, which changes no cosine."""
     turn = random_orthogonal(dataset.dims, 0).astype(np.float32)
     return replace(dataset, rows=dataset.rows @ turn, queries=dataset.queries @ turn)
 

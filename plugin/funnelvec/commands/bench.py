@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from funnelvec.commands.bench_qdrant import is_qdrant, run_qdrant, run_qdrant_load
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
 from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
@@ -25,6 +26,7 @@ _EPILOG = f"""\
 examples:
   funnelvec bench --quick
   funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
+  funnelvec bench qdrant --quick --data vectors.npy --queries queries.npy
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench relevance --quick --data DIR
@@ -48,9 +50,15 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
 and under a random orthogonal matrix. --funnel names a template without keeps.
 
+`bench qdrant` measures funnels on Qdrant Edge beside full-dimension HNSW and Qdrant's own
+quantizations with rescoring (int8, binary, turbo), each at the setting that reaches --recall in
+the least time, in both bases; then what this package costs over the same request built by hand,
+on Edge, in local mode, and on the server of --url if one is given.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
-index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
+index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}. With a --url of Qdrant's (http:, edge:,
+qdrant-local:) it measures the client's upload_points, or Edge's upsert, and ours.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
@@ -61,7 +69,9 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
-_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "load", "writes")
+_KINDS = (
+    *("search", "peers", "qdrant", "filters", "windows", "codes", "relevance", "load", "writes"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument(
-        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+        "--url", help="measure on this server, in a schema of its own that is dropped at the end"
     )
     _add_peers(parser.add_argument_group("peers"))
     _add_windows(parser.add_argument_group("windows"))
@@ -144,7 +154,7 @@ def _run_search(args: argparse.Namespace) -> int:
             args.data,
             column=args.column,
             queries_path=args.queries,
-            rows=args.rows,
+            rows=_ROWS if args.rows is None and args.what == "qdrant" and args.quick else args.rows,
             queries=queries,
             seed=args.seed,
         )
@@ -152,6 +162,8 @@ def _run_search(args: argparse.Namespace) -> int:
         return _filters(args, dataset)
     if args.what == "peers":
         return _peers(args, dataset)
+    if args.what == "qdrant":
+        return run_qdrant(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
@@ -249,6 +261,8 @@ def _run_load(args: argparse.Namespace) -> int:
 
     dataset, first = _rows_and_codes(args, _LOAD_ROWS)
     rounds = _LOAD_QUICK if args.quick else _LOAD_FULL
+    if is_qdrant(args.url):
+        return run_qdrant_load(args, dataset, first, rounds)
     report = bench.compare_loads(
         args.url,
         dataset,

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from time import monotonic
 
@@ -28,7 +29,7 @@ from funnelvec.engines.qdrant.deployment import Told
 from funnelvec.engines.qdrant.folder import sync
 from funnelvec.errors import EngineError
 
-__all__ = ["Journal", "build", "catch_up", "is_worth_a_process"]
+__all__ = ["Journal", "Work", "build", "catch_up", "work"]
 
 #: Edge builds no graph over less than so many bytes of vectors (its ``indexing_threshold``).
 _LEAST_BYTES = 10_000 * 1024
@@ -45,13 +46,31 @@ _CODE = (
 )
 
 
-def is_worth_a_process(info: edge.ShardInfo, vectors: Mapping[str, models.VectorParams]) -> bool:
-    """Whether building may take so long that somebody would wait for it."""
-    bytes_of = (
-        each.size * (2 if each.datatype == models.Datatype.FLOAT16 else 4)
-        for each in vectors.values()
-    )
-    return bool(sys.executable) and info.points_count * max(bytes_of, default=0) >= _LEAST_BYTES
+class Work(Enum):
+    """What there is to build."""
+
+    NONE, LITTLE, MUCH = "none", "little", "much"
+
+
+def work(
+    info: edge.ShardInfo, vectors: Mapping[str, models.VectorParams], *, changed: bool
+) -> Work:
+    """Tell how much there is to build in a shard; `changed` is whether its vectors have been.
+
+    Edge does not say. It builds anew where vectors were changed, where so many points lie in no
+    index that they fill its threshold, or where a fifth of those in one have been removed. Those
+    it still counts as indexed, once for each vector.
+    """
+    points, width = info.points_count, max((_width(each) for each in vectors.values()), default=0)
+    if points * width < _LEAST_BYTES or not sys.executable:
+        return Work.LITTLE
+    outside = points - info.indexed_vectors_count / max(1, len(vectors))
+    due = changed or outside * width >= _LEAST_BYTES or -outside > points / 5
+    return Work.MUCH if due else Work.NONE
+
+
+def _width(vector: models.VectorParams) -> int:
+    return vector.size * (2 if vector.datatype == models.Datatype.FLOAT16 else 4)
 
 
 class Journal:
@@ -115,7 +134,7 @@ def build(folder: Path, *, stop: threading.Event, told: Told) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE, json.dumps(sys.path), str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=said,
         )
         try:
@@ -129,7 +148,7 @@ def build(folder: Path, *, stop: threading.Event, told: Told) -> None:
         finally:
             if process.poll() is None:
                 process.kill()
-                process.wait()
+            process.communicate()
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
@@ -144,6 +163,7 @@ def child(folder: str, parent: int) -> None:
     """What the other process does."""
     _die_with(parent)
     shard = edge.EdgeShard.load(folder)
+    print("building", flush=True)
     shard.optimize()
     shard.flush()
     shard.close()

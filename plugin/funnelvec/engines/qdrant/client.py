@@ -6,14 +6,26 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from funnelvec.engines.qdrant.compile import Limits
-from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored, Told
+from funnelvec.engines.qdrant.compile import Limits, Template
+from funnelvec.engines.qdrant.deployment import (
+    Found,
+    Info,
+    Names,
+    Points,
+    Record,
+    Scored,
+    Search,
+    Told,
+)
 from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
@@ -194,6 +206,25 @@ class ClientDeployment:
             answers = self._client.query_batch_points(collection, list(requests))
         found = [[_scored(point) for point in answer.points] for answer in answers]
         return [levelled(each) for each in found] if self._local else found
+
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
+        if self._local:
+            bare = [stage.model_copy(update={"params": None}) for stage in template.stages]
+            search = template.search.model_copy(update={"params": None})
+            template = replace(template, stages=tuple(bare), search=search)
+
+        def ask(
+            vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+        ) -> Sequence[Found]:
+            request = template.request(vectors, threshold)
+            with errors():
+                (answer,) = self._client.query_batch_points(collection, [request])
+            if self._local:
+                return levelled([_scored(point) for point in answer.points])
+            return answer.points
+
+        return ask
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""

@@ -7,8 +7,9 @@ n shards rescores up to n times as many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,9 @@ class Plan:
         return Plan(self.column, shorter, self.indexed, self.limits)
 
 
+_Encoder = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A search that has been compiled but for its query and its cutoff.
@@ -106,13 +110,14 @@ class Template:
     ----------
     stages, search
         Its requests, coarse stage first; their vectors are empty.
-    stored
-        What each of them compares, the last one's too.
+    stored, encoders
+        What each of them compares, the last one's too, and what makes it of a query.
     """
 
     stages: tuple[models.Prefetch, ...]
     search: models.QueryRequest
     stored: tuple[Stored, ...]
+    encoders: tuple[_Encoder, ...]
 
     @classmethod
     def of(
@@ -147,24 +152,37 @@ class Template:
             with_payload=list(payload) if payload else False,
             with_vector=False,
         )
-        return cls(tuple(stages), search, (*stored, last))
+        encoders = [each.encoder() for each in (*stored, last)]
+        return cls(tuple(stages), search, (*stored, last), tuple(encoders))
+
+    def vectors(self, query: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """What each stage compares with."""
+        found = [encode(query) for encode in self.encoders]
+        for stored, vector in zip(self.stored, found, strict=True):
+            if vector is None:
+                raise _undirected(stored)
+        return cast("list[npt.NDArray[np.float32]]", found)
+
+    def threshold(self, cutoff: float | None) -> float | None:
+        """What Qdrant is told of the lowest score of the last stage."""
+        return None if cutoff is None else self.stored[-1].threshold(cutoff)
+
+    def request(
+        self, vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+    ) -> models.QueryRequest:
+        """Put vectors in; copies of models are not validated again."""
+        inner: models.Prefetch | None = None
+        for stage, vector in zip(self.stages, vectors, strict=False):
+            inner = stage.model_copy(update={"prefetch": inner, "query": vector.tolist()})
+        last = vectors[-1].tolist()
+        changed = {"prefetch": inner, "query": last, "score_threshold": threshold}
+        return self.search.model_copy(update=changed)
 
     def ask(
         self, query: npt.NDArray[np.float32], *, cutoff: float | None = None
     ) -> models.QueryRequest:
-        """Return the search for a query; copies of models are not validated again."""
-        inner: models.Prefetch | None = None
-        for stage, stored in zip(self.stages, self.stored, strict=False):
-            changed = {"prefetch": inner, "query": _nearest(stored, query)}
-            inner = stage.model_copy(update=changed)
-        last = self.stored[-1]
-        return self.search.model_copy(
-            update={
-                "prefetch": inner,
-                "query": _nearest(last, query),
-                "score_threshold": None if cutoff is None else last.threshold(cutoff),
-            }
-        )
+        """Return the search for a query."""
+        return self.request(self.vectors(query), self.threshold(cutoff))
 
 
 def compile_search(
@@ -254,15 +272,19 @@ def scan_request(
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
-    encoded = stored.encode_one(query)
-    if stored.column.directed and not encoded.any():
-        raise InvalidInput(
-            f"the first {stored.resolution.dims} numbers of the query are zero at "
-            f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
-            "that stage"
-        )
+    encoded = stored.encoder()(query)
+    if encoded is None:
+        raise _undirected(stored)
     found: list[float] = encoded.tolist()
     return found
+
+
+def _undirected(stored: Stored) -> InvalidInput:
+    return InvalidInput(
+        f"the first {stored.resolution.dims} numbers of the query are zero at "
+        f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
+        "that stage"
+    )
 
 
 def _params(

@@ -10,11 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
+from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits, Template
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.types import ColumnKind
 
-__all__ = ["BATCH", "Deployment", "Info", "Points", "Record", "Scored", "Told"]
+__all__ = [
+    "BATCH",
+    "Deployment",
+    "Found",
+    "Info",
+    "Names",
+    "Points",
+    "Record",
+    "Scored",
+    "Search",
+    "Told",
+]
 
 #: Points in one write: larger ones make the log slow to read when a collection is opened.
 BATCH = 1_000
@@ -52,6 +63,26 @@ class Scored(NamedTuple):
     id: PointId
     score: float
     payload: dict[str, Any]
+
+
+class Found(Protocol):
+    """A point that a search found, as the deployment has it: without payload it may have None."""
+
+    @property
+    def id(self) -> Any:
+        """A whole number, or a UUID in either form."""
+
+    @property
+    def score(self) -> float:
+        """Qdrant's score."""
+
+    @property
+    def payload(self) -> Any:
+        """What was asked for."""
+
+
+#: Runs a search for the vectors of its stages, float32, and the threshold of the last.
+Search: TypeAlias = Callable[[Sequence[npt.NDArray[np.float32]], float | None], Sequence[Found]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +162,9 @@ class Deployment(Protocol):
 
     def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         """Run searches."""
+
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match, exactly."""

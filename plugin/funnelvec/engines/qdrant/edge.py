@@ -13,12 +13,25 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
 from funnelvec.engines.qdrant.client import index_schema
-from funnelvec.engines.qdrant.deployment import BATCH, Info, Names, Points, Record, Scored, Told
+from funnelvec.engines.qdrant.compile import Template
+from funnelvec.engines.qdrant.deployment import (
+    BATCH,
+    Found,
+    Info,
+    Names,
+    Points,
+    Record,
+    Scored,
+    Search,
+    Told,
+)
 from funnelvec.engines.qdrant.folder import Folder, write
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.engines.qdrant.shards import Shards, config_of, errors
@@ -162,6 +175,18 @@ class EdgeDeployment:
             [Scored(_id(p.id), p.score, p.payload or {}) for p in each]
             for each in self._shards.read(collection, ask)
         ]
+
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
+        request_of, read = translate.prepared(template), self._shards.read
+
+        def search(
+            vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+        ) -> Sequence[Found]:
+            request = request_of(vectors, threshold)
+            return read(collection, lambda shard: shard.query(request))
+
+        return search
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""

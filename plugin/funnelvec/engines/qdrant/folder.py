@@ -2,7 +2,8 @@
 
 ``DIR/.lock`` says which process has it open; ``DIR/funnelvec.json`` that it is ours. Every
 collection is a folder of its own with ``definition.json``, ``loads.json`` and the ``shard``. Where
-indexes were built in a copy of that, ``shard.json`` names the folder which has taken its place.
+indexes were built in a copy of that, ``shard.json`` names the folder which has taken its place;
+``due.json`` says whether there are some to be built.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from funnelvec.errors import Conflict, EngineError, InvalidInput, NotFound, Vers
 __all__ = ["Folder", "write"]
 
 _MARK, _FORMAT = "funnelvec.json", 1
-_PLACE = "shard.json"
+_PLACE, _DUE = "shard.json", "due.json"
 
 
 class Folder:
@@ -138,6 +139,15 @@ class Folder:
         for left in self.of(collection).glob("shard*"):
             if left != current and left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+
+    def is_due(self, collection: str) -> bool:
+        """Whether its indexes have been changed and not been built since, by any process."""
+        return bool(self.content(collection, _DUE))
+
+    def note_due(self, collection: str, *, due: bool) -> None:
+        """Remember that."""
+        if self.is_due(collection) != due:
+            self.keep(collection, _DUE, due)
 
     def draft(self) -> Path:
         """Make a folder in which a collection is put together, to be moved in when it is whole."""

@@ -21,7 +21,7 @@ from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import Plan, Template
 from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
-from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.deployment import Found, Scored, Search
 from funnelvec.engines.qdrant.payload import from_payload
 from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.qdrant.vectors import Column
@@ -60,8 +60,9 @@ class Question:
     threshold: float | None
     calibration: PlattCalibration | None
     after: Place | None
-    key: Callable[[Scored], Any]
+    key: Callable[[Found], Any]
     score: Callable[[float], float]
+    search: Search
 
     def longer(self, limit: int) -> Template:
         """The same for another number of rows."""
@@ -75,20 +76,27 @@ class Question:
         found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
-    def value(self, point: Scored, name: str) -> Any:
+    def value(self, point: Found, name: str) -> Any:
         """What a point has in a column."""
         return _value(self.definition, point, name)
 
 
-def _value(definition: Definition, point: Scored, name: str) -> Any:
-    return from_payload(point.payload.get(names.payload_key(name)), definition.kinds[name])
+def _value(definition: Definition, point: Found, name: str) -> Any:
+    payload = point.payload or {}
+    return from_payload(payload.get(names.payload_key(name)), definition.kinds[name])
 
 
-def _reader(definition: Definition) -> Callable[[Scored], Any]:
+def _reader(definition: Definition) -> Callable[[Found], Any]:
     """Return what tells the key of the row that a point is."""
     kind = definition.key_kind
     if not names.needs_payload(kind):
-        return lambda point: names.key_of(point.id, kind)
+        integers = kind == "integer"
+
+        def key(point: Found) -> Any:
+            id = point.id
+            return id if integers and type(id) is int else names.key_of(id, kind)
+
+        return key
     columns = key_names(definition.key)
     if isinstance(kind, str):
         return lambda point: _value(definition, point, columns[0])
@@ -110,7 +118,7 @@ def _query(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
     )
 
 
-def _place(row: tuple[float, Any, Scored]) -> tuple[float, Any]:
+def _place(row: tuple[float, Any, Found]) -> tuple[float, Any]:
     return -row[0], row[1]
 
 
@@ -137,9 +145,45 @@ class QdrantSearching:
         funnel: str | None = None,
     ) -> list[Hit]:
         """Find the `k` most similar rows."""
+        self._collection.definition()  # looks for changes from time to time
+        plain = filter is None and after is None and type(k) is int
+        plain = plain and (funnel is None or type(funnel) is str)
+        if plain and min_relevance is None and cutoff is None:
+            asked = self._collection.made.get(("plain", self.vector, funnel, k))
+            if asked is not None:
+                return cast("list[Hit]", asked(query))
         check_certified(cutoff, min_relevance)
-        question = self._remembered(funnel, Asked(k, min_relevance, filter, after))
+        question = self._question(self._funnel(funnel), Asked(k, min_relevance, filter, after))
+        if plain:
+            self._remember(question, funnel)
         return self._answer(question, _query(question.vector.column, query))
+
+    def _remember(self, question: Question, funnel: str | None) -> None:
+        """Have the next search of this kind go without what does not depend on its query."""
+        made = self._collection.made
+        if question.calibration or question.named.returns or len(made) >= _REMEMBERED:
+            return
+        column, template, score, key = (
+            question.vector.column,
+            question.template,
+            question.score,
+            question.key,
+        )
+        vectors, search, k = template.vectors, question.search, question.k
+
+        def asked(query: npt.ArrayLike) -> list[Hit]:
+            vector = _query(column, query)
+            found = search(vectors(vector), None)
+            hits, before = [], np.inf
+            for point in found:
+                similarity = score(point.score)
+                if not similarity < before:  # a tie, which keys decide, and rows not fetched yet
+                    return self._answer(question, vector, found)
+                before = similarity
+                hits.append(Hit(key(point), similarity, None))
+            return hits[:k]
+
+        made["plain", self.vector, funnel, k] = asked
 
     def search_many(
         self,
@@ -153,7 +197,7 @@ class QdrantSearching:
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query, in one request."""
         check_certified(cutoff, min_relevance)
-        question = self._remembered(funnel, Asked(k, min_relevance, filter))
+        question = self._question(self._funnel(funnel), Asked(k, min_relevance, filter))
         column = question.vector.column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
@@ -164,25 +208,6 @@ class QdrantSearching:
         ]
         first = dict(zip(asked, self._query(requests), strict=True))
         return [self._answer(question, vector, first.get(row)) for row, vector in enumerate(matrix)]
-
-    def _remembered(self, funnel: str | None, asked: Asked) -> Question:
-        """Check what is asked, but for the query; or remember that it was."""
-        self._collection.definition()  # looks for changes from time to time
-        made = self._collection.made
-        kind = ("question", self.vector, funnel, asked.k, asked.min_relevance)
-        plain = (
-            asked.filter is None
-            and asked.after is None
-            and type(asked.k) is int
-            and (asked.min_relevance is None or type(asked.min_relevance) is float)
-            and (funnel is None or type(funnel) is str)
-        )
-        found = made.get(kind) if plain else None
-        if found is None:
-            found = self._question(self._funnel(funnel), asked)
-            if plain and len(made) < _REMEMBERED:
-                made[kind] = found
-        return cast("Question", found)
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""
@@ -224,6 +249,7 @@ class QdrantSearching:
             after=place,
             key=_reader(definition),
             score=plan.last.scorer(),
+            search=self._collection.deployment.prepare(self.name, template),
         )
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
@@ -255,31 +281,32 @@ class QdrantSearching:
         self,
         question: Question,
         vector: npt.NDArray[np.float32],
-        first: list[Scored] | None = None,
+        first: Sequence[Found] | None = None,
     ) -> list[Hit]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
-        cutoff, template, found = question.cutoff(vector), question.template, first
-        request = None if found else template.ask(vector, cutoff=cutoff)
+        cutoff = question.cutoff(vector)
+        vectors = [] if first else question.template.vectors(vector)
         if cutoff == np.inf:
             return []
-        most = question.plan.limits.rows
+        threshold = question.template.threshold(cutoff)
+        found = question.search(vectors, threshold) if first is None else first
+        limit, most = question.template.search.limit or 0, question.plan.limits.rows
         while True:
-            if found is None:
-                (found,) = self._query([request or template.ask(vector, cutoff=cutoff)])
             ranked = self._ranked(question, found, cutoff)
-            limit = template.search.limit or 0
             if len(found) < limit or limit >= most:
                 break
             lowest = question.score(found[-1].score)
             if len(ranked) >= question.k and ranked[question.k - 1][0] > lowest:
                 break
             # More rows have the score of the last one, or the page begins behind these.
-            template, found, request = question.longer(min(4 * limit, most)), None, None
+            limit = min(4 * limit, most)
+            request = question.longer(limit).ask(vector, cutoff=cutoff)
+            (found,) = self._query([request])
         return self._hits(question, vector, ranked[: question.k])
 
     def _ranked(
-        self, question: Question, found: Sequence[Scored], cutoff: float | None
-    ) -> list[tuple[float, Any, Scored]]:
+        self, question: Question, found: Sequence[Found], cutoff: float | None
+    ) -> list[tuple[float, Any, Found]]:
         """Rows in the order of the answer, from where it begins."""
         score, key, after = question.score, question.key, question.after
         rows = [(score(point.score), key(point), point) for point in found]
@@ -300,7 +327,7 @@ class QdrantSearching:
         self,
         question: Question,
         vector: npt.NDArray[np.float32],
-        rows: Sequence[tuple[float, Any, Scored]],
+        rows: Sequence[tuple[float, Any, Found]],
     ) -> list[Hit]:
         if question.calibration is None and not question.named.returns:
             return [Hit(key, score, None) for score, key, _ in rows]

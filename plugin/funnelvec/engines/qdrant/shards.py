@@ -95,6 +95,7 @@ class Shards:
             del self._shards[collection]
             shard.close()
             path = str(self._folder.shard(collection))
+            self._folder.note_due(collection, due=True)
             self._shards[collection] = edge.EdgeShard.load(path, config_of(vectors))
 
     def update(self, collection: str, operation: edge.UpdateOperation) -> None:
@@ -129,19 +130,22 @@ class Shards:
         """Build what indexes are due, in another process where that takes long."""
         with self._changing[collection]:
             with self.guard, errors():
-                shard = self.opened(collection)
-                if not building.is_worth_a_process(shard.info(), vectors):
+                shard, changed = self.opened(collection), self._folder.is_due(collection)
+                work = building.work(shard.info(), vectors, changed=changed)
+                if work is building.Work.LITTLE:
                     shard.optimize()
-                    shard.flush()
-                    self._written.discard(collection)
-                    return
                 shard.flush()
+                self._written.discard(collection)
+                if work is not building.Work.MUCH:
+                    self._folder.note_due(collection, due=False)
+                    return
                 place = self._folder.copy(collection)
                 journal = building.Journal(threading.Condition(self.guard))
                 self._journals[collection] = journal
             try:
                 building.build(place, stop=self._closing, told=told)
                 self._switch(collection, place, journal)
+                self._folder.note_due(collection, due=False)
             finally:
                 with self.guard:
                     del self._journals[collection]

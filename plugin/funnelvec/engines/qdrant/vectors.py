@@ -14,7 +14,6 @@ Under cosine a prefix of zeros has no direction, so a point does not get that ve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +38,9 @@ DISTANCES: dict[Metric, models.Distance] = {
 }
 #: Widest vector that Qdrant takes.
 _WIDEST = 65_536
+
+#: Between these lengths nothing over- or underflows in 32 bits, and Qdrant takes nothing for zero.
+_SHORT, _LONG = 1e-3, 1e15
 
 #: An index that is not there; Qdrant then goes through all points.
 _NO_GRAPH = models.HnswConfigDiff(m=0)
@@ -164,26 +166,31 @@ class Stored:
         signs = np.unpackbits(found, axis=1, count=self.size).astype(np.float32)
         return np.asarray(2 * signs - 1, np.float32)
 
-    def encode_one(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return what is searched by, (size,) float32, for a (dims,) query that has been checked.
+    def encoder(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32] | None]:
+        """Return what makes of a (dims,) query, checked, what is searched by: (size,) float32.
 
-        It is what `encode` makes of it. Prefixes take a short way, since the checks and copies
-        that a million rows do not notice cost a search a tenth of its time.
+        It is what `encode` makes of it, or None where that says nothing. Prefixes take a short
+        way, since the checks and copies that a million rows do not notice cost a search a tenth
+        of its time.
         """
-        cosine, code = self.column.metric == "cosine", self.resolution.code
-        if self.resolution.rotation is not None or not (
-            code == "f32" or (code == "f16" and cosine)
-        ):
-            return self.encode(query[np.newaxis, :])[0]
-        prefix = query[: self.resolution.dims]
-        if not cosine:
-            return prefix
-        wide = prefix.astype(np.float64)
-        length = math.sqrt((wide * wide).sum())
-        found = (wide / (length or 1.0)).astype(np.float32)
-        if code == "f16" and not self.is_base:
-            found = found.astype(np.float16).astype(np.float32)
-        return found
+
+        def thorough(query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+            encoded = self.encode(query[np.newaxis, :])
+            return encoded[0] if self.has_code(encoded)[0] else None
+
+        def short(query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+            prefix = query[:dims]
+            length = float(prefix.dot(prefix)) ** 0.5
+            if not _SHORT < length < _LONG:
+                return thorough(query)
+            # By the length of what is not of 16 bits Qdrant divides.
+            return (prefix / length).astype(np.float16).astype(np.float32) if halves else prefix
+
+        dims, halves = self.resolution.dims, not self.is_base and self.resolution.code == "f16"
+        plain = self.is_base or self.resolution.code in ("f32", "f16")
+        if plain and self.resolution.rotation is None and self.column.metric == "cosine":
+            return short
+        return thorough
 
     def has_code(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which of (n, size) codes can be compared at all."""
