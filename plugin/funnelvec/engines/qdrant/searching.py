@@ -126,6 +126,7 @@ class QdrantSearching:
     """The methods of `QdrantTable` that search."""
 
     name: str
+    vector: str
     _collection: Collection
 
     if TYPE_CHECKING:

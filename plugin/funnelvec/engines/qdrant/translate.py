@@ -103,7 +103,7 @@ def prepared(given: Template) -> Requesting:
     stages = [
         (
             each.using,
-            each.limit,
+            each.limit or 10,
             None if each.filter is None else filter_of(each.filter),
             _params(each.params),
         )
