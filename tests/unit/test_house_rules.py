@@ -36,7 +36,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
     "engines.certifying": (),
-    "engines.base": (*VALUES, "calibration.base", "engines.certifying", "engines.protocols"),
+    "engines.base": (
+        *VALUES,
+        "calibration.base",
+        "engines.certifying",
+        "engines.protocols",
+        "engines.storing",
+    ),
+    "engines.storing": VALUES,
+    "engines.together": (*VALUES, "engines.checks", "engines.options"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -157,6 +165,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.memory_rotating",
         "fitting.report",
         "engines.store",
+        "engines.together",
         "engines.memory_observing",
     ),
     "engines.memory": (
@@ -182,6 +191,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.rotating",
         "engines.sources",
+        "engines.together",
         "engines.postgres",
         "fitting",
         "install",  # the embedded server puts the rendered extension into its folder
@@ -201,6 +211,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.sources",
         "engines.store",
+        "engines.together",
         "engines.qdrant",
     ),
     "engines": (

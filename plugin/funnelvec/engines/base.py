@@ -23,6 +23,7 @@ from funnelvec.engines.protocols import (
     Rotating,
     Windowed,
 )
+from funnelvec.engines.storing import Storing
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -70,7 +71,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(Certifying, Loading, Storing, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
