@@ -247,8 +247,7 @@ class _Run:
         return answers
 
     def _memory(self, found: _Best, number: int) -> tuple[int, int]:
-        if found.recipe.ours:  # a folder is open in one process at a time
-            found.process.call("close")
+        found.process.call("close")  # a folder is open in one process at a time
         with contextlib.ExitStack() as stack:
             process = self._opened(stack, found.recipe, number)
             process.call("ask", found.setting, self._k)

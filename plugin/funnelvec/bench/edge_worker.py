@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,8 +145,9 @@ class _Worker:
         import qdrant_edge as edge
 
         self._queries = np.load(queries)
-        if recipe.ours:
-            import funnelvec.engines.qdrant.edge  # noqa: F401 (counts as the bare process)
+        if recipe.ours:  # modules count as the bare process
+            with tempfile.TemporaryDirectory() as empty:
+                entry.connect(f"edge:{empty}/edge").close()
         self._recipe, self._base = recipe, _resident()
         if recipe.ours:
             self._engine = entry.connect(f"edge:{folder}")
@@ -178,10 +180,10 @@ class _Worker:
 
     def close(self) -> None:
         """Let go of what was opened."""
-        if self._engine is not None:
-            self._engine.close()
-        if self._shard is not None:
-            self._shard.close()
+        for opened in (self._engine, self._shard):
+            if opened is not None:
+                opened.close()
+        self._engine = self._shard = None
 
 
 def _build_ours(recipe: Recipe, folder: str, vectors: npt.NDArray[Any]) -> tuple[float, float]:
@@ -195,10 +197,12 @@ def _build_ours(recipe: Recipe, folder: str, vectors: npt.NDArray[Any]) -> tuple
         started = time.perf_counter()
         table.load(vectors, ids=range(len(vectors)), resume=False)
         loaded = time.perf_counter()
-        stages = funnel.stages
-        for number, stage in enumerate(stages):
-            if number == 0 or number < len(stages) - 1:
-                table.add_resolution(stage.resolution, index=number == 0)
+        first, *middle = [stage.resolution for stage in funnel.stages[:-1]] or [
+            funnel.last.resolution
+        ]
+        for each in middle:
+            table.add_resolution(each)
+        table.add_resolution(first, index=True)  # last: then indexes are built once
         return loaded - started, time.perf_counter() - loaded
 
 
