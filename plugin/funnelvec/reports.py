@@ -282,7 +282,8 @@ class FillingStep:
         The SQL that is run next (an index is built, searches switch over), or in words what is
         done where there is none, as in Qdrant; None for a batch.
     resolution, state
-        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check).
+        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check);
+        ``copying`` and ``comparing`` where Qdrant takes a new collection for it.
     done, total
         Rows so far, and about how many there are.
     """

@@ -21,13 +21,13 @@ from statistics import fmean, median
 import numpy as np
 
 from funnelvec.bench import edge_recipes
-from funnelvec.bench.data import Dataset
+from funnelvec.bench.data import Dataset, rotated
 from funnelvec.bench.edge_recipes import Recipe, Setting, funnel_recipe, peers
 from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding
 from funnelvec.bench.edge_worker import Answer, Built, Process
 from funnelvec.bench.layers import Layer, measure_layers
 from funnelvec.bench.oracle import Oracle
-from funnelvec.bench.peers import BASES, rotated
+from funnelvec.bench.peers import BASES
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 

@@ -250,7 +250,7 @@ class _Run:
 
 
 def take_turns(
-    lanes: Sequence[stage.Lane],
+    lanes: Sequence[stage.Runner],
     queries: Sequence[object],
     *,
     rounds: int,
@@ -284,7 +284,7 @@ def take_turns(
 
 
 def standing(
-    lane: stage.Lane,
+    lane: stage.Runner,
     schema: str,
     recall: float,
     times: list[Times],

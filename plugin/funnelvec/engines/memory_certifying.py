@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.certificate import Certificate
-from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_max_miss
+from funnelvec.engines.judged import TOP, certified
 from funnelvec.engines.keys import check_key
-from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.engines.store import NamedFunnel, Store
-from funnelvec.errors import CalibrationError, NotCalibrated
+from funnelvec.errors import NotCalibrated
 from funnelvec.types import Judgments
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.resolution import Resolution
     from funnelvec.types import BaseCode, Metric
 
 __all__ = ["MemoryCertifying"]
-
-_TOP = 100
 
 
 class MemoryCertifying:
@@ -64,31 +59,21 @@ class MemoryCertifying:
                 f"funnel={named.name!r}) first"
             )
         keep = named.funnel.narrowest_keep
-        wanted = min(_TOP, keep or _TOP) if k is None else checks.check_k(k, funnel=named.funnel)
-        scores, labels = self._judged_answers(named, judgments, wanted)
-        cutoff = _certified(scores, labels, level, named)
-        losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
-        low, high = bootstrap_interval(losses, seed=0)
-        certificate = Certificate(
+        wanted = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
+        certificate = certified(
+            self._judged_answers(named, judgments, wanted),
             level=level,
             k=wanted,
-            cutoff=cutoff,
-            relevance=float(calibration.apply(None, [cutoff])[0]),
-            missed=float(losses.mean()),
-            low=low,
-            high=high,
-            queries=len(losses),
-            without_relevant=float((~labels.any(axis=1)).mean()),
-            funnel=str(named.funnel),
-            judgments_sha256=judgments.sha256,
-            certified_at=datetime.datetime.now(datetime.timezone.utc),
+            funnel=named.funnel,
+            calibration=calibration,
+            judgments=judgments,
         )
         self._certificates[named.name] = certificate, named, calibration
         return certificate
 
     def _judged_answers(
         self, named: NamedFunnel, judgments: Judgments, k: int
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    ) -> list[list[float]]:
         """Per query its relevant rows among the exact top k: scores, -inf where they are lost."""
         store = self._store
         queries = checks.check_judgments(
@@ -102,15 +87,9 @@ class MemoryCertifying:
             vectors[query.tobytes()] = query
             if label and row is not None:
                 rows.add(row)
-        answers = [
+        return [
             self._found(named, vectors[name], sorted(rows), k) for name, rows in relevant.items()
         ]
-        width = max(1, *(len(answer) for answer in answers))
-        scores = np.full((len(answers), width), -np.inf)
-        labels = np.zeros(scores.shape, dtype=np.bool_)
-        for i, answer in enumerate(answers):
-            scores[i, : len(answer)], labels[i, : len(answer)] = answer, True
-        return scores, labels
 
     def _found(
         self, named: NamedFunnel, query: npt.NDArray[np.float32], rows: list[int], k: int
@@ -126,27 +105,3 @@ class MemoryCertifying:
         last = store.descend(query, named.funnel, everything)[-1]
         reached = dict(zip(last.rows[:k].tolist(), last.scores[:k].tolist(), strict=True))
         return [reached.get(row, -np.inf) for row in rows if exact[row] >= least]
-
-
-def _certified(
-    scores: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.bool_],
-    level: float,
-    named: NamedFunnel,
-) -> float:
-    n, needed = len(scores), queries_needed(level)
-    if n >= needed:
-        if not labels.any():
-            raise CalibrationError(
-                "no judged query has a relevant row among the exact top rows, so there is nothing "
-                "to promise; judge rows that the search returns"
-            )
-        counts = np.maximum(labels.sum(axis=1), 1)
-        by_stages = float(((labels & np.isneginf(scores)).sum(axis=1) / counts).sum())
-        if by_stages > level * (n + 1) - 1 + 1e-9:
-            raise CalibrationError(
-                f"max_miss={level:g} cannot be promised for {named.funnel}: its stages alone lose "
-                f"{by_stages / n:.4f} of the relevant rows; keep more rows in them, or ask for "
-                f"max_miss={np.ceil(1000 * (by_stages + 1) / (n + 1)) / 1000:g}"
-            )
-    return conformal_threshold(scores, labels, max_miss=level).threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -15,7 +16,10 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.qdrant_local import QdrantLocal
 
+from funnelvec.engines.qdrant.answers import TIED, levelled, record_of, scored, without_params
 from funnelvec.engines.qdrant.compile import Limits, Template
+from funnelvec.engines.qdrant.copying import recover
+from funnelvec.engines.qdrant.definition import Definition
 from funnelvec.engines.qdrant.deployment import (
     Found,
     Info,
@@ -26,12 +30,12 @@ from funnelvec.engines.qdrant.deployment import (
     Search,
     Told,
 )
-from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
-from funnelvec.engines.qdrant.names import DEFINITION, PointId
+from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
+from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
-__all__ = ["ClientDeployment", "index_schema", "levelled"]
+__all__ = ["ClientDeployment", "index_schema"]
 
 #: Payload keys of the reserved point.
 _TEXT, _VERSION, _LOADS = "_fv_definition", "_fv_version", "_fv_loads"
@@ -53,10 +57,10 @@ _KINDS: dict[models.PayloadSchemaType, ColumnKind] = {
     models.PayloadSchemaType.DATETIME: "timestamp",
     models.PayloadSchemaType.UUID: "uuid",
 }
+#: Payload key of a part of a fitted rotation, and bytes in it: servers take requests of 32 MB.
+_PART, _PART_BYTES = "_fv_part", 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
-#: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
-_BITS = 4e-7
 
 
 def index_schema(kind: ColumnKind) -> models.PayloadSchemaType | None:
@@ -68,25 +72,25 @@ class ClientDeployment:
     """Collections behind a `QdrantClient`; see `Deployment`."""
 
     def __init__(self, client: QdrantClient, *, owned: bool) -> None:
-        self._client, self._owned = client, owned
+        self.client, self._owned = client, owned
         self._local = isinstance(client._client, QdrantLocal)
         self.persistent = not self._local or getattr(client._client, "location", "") != ":memory:"
         self.name = "qdrant-local" if self._local else "qdrant"
-        self.slack = _BITS if self._local else 0.0
+        self.slack = TIED if self._local else 0.0
         with errors():
-            self._version = check_version(client.info().version)
+            self.version = check_version(client.info().version)
 
     def collections(self) -> list[str]:
         """Names of all collections."""
         with errors():
-            return [each.name for each in self._client.get_collections().collections]
+            return [each.name for each in self.client.get_collections().collections]
 
     def info(self, collection: str) -> Info | None:
         """What a collection is."""
         with errors():
-            if not self._client.collection_exists(collection):
+            if not self.client.collection_exists(collection) and not self._recovered(collection):
                 return None
-            found = self._client.get_collection(collection)
+            found = self.client.get_collection(collection)
         params = found.config.params
         given = params.vectors or {}
         vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
@@ -103,6 +107,15 @@ class ClientDeployment:
             shards=params.shard_number or 1,
         )
 
+    def _recovered(self, collection: str) -> bool:
+        """Whether a finished copy of it waited for its name; see `copying`."""
+
+        def is_whole(copy: str) -> bool:
+            text = self.read(copy)
+            return text is not None and Definition.from_text(text).copying is None
+
+        return recover(self.client, collection, is_whole)
+
     def create(
         self,
         collection: str,
@@ -113,20 +126,20 @@ class ClientDeployment:
     ) -> None:
         """Make a collection; where something fails on the way, it is removed again."""
         with errors():
-            self._client.create_collection(collection, vectors_config=dict(vectors))
+            self.client.create_collection(collection, vectors_config=dict(vectors))
             try:
                 for path, kind in {} if self._local else indexes.items():
                     schema = index_schema(kind)
                     if schema is not None:
-                        self._client.create_payload_index(collection, path, schema)
-                self.write(collection, definition, version=1)
+                        self.client.create_payload_index(collection, path, schema)
+                self._first(collection, definition)  # nobody else knows of it yet
             except BaseException:
-                self._client.delete_collection(collection)
+                self.client.delete_collection(collection)
                 raise
 
     def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Add a vector in place, which servers can from 1.18 on."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"adding the vector {name!r} to a collection",
             "upgrade the server, or create the collection anew",
@@ -135,7 +148,7 @@ class ClientDeployment:
             size=params.size, distance=params.distance, datatype=cast("Any", params.datatype)
         )
         with errors():
-            self._client.create_vector_name(
+            self.client.create_vector_name(
                 collection, name, models.DenseVectorNameConfig(dense=dense)
             )
         self.configure(collection, name, params)
@@ -148,17 +161,17 @@ class ClientDeployment:
             on_disk=params.on_disk,
         )
         with errors():
-            self._client.update_collection(collection, vectors_config={name: changed})
+            self.client.update_collection(collection, vectors_config={name: changed})
 
     def drop_vector(self, collection: str, name: str) -> None:
         """Remove a vector of all points."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"removing the vector {name!r} from a collection",
             "upgrade the server, or create the collection anew",
         )
         with errors():
-            self._client.delete_vector_name(collection, name)
+            self.client.delete_vector_name(collection, name)
 
     def upsert(self, collection: str, points: Points) -> None:
         """Write whole points."""
@@ -167,7 +180,7 @@ class ClientDeployment:
             for row, (id, payload) in enumerate(zip(points.ids, points.payloads, strict=True))
         ]
         with errors():
-            self._client.upsert(collection, listed, wait=True)
+            self.client.upsert(collection, listed, wait=True)
 
     def fill(self, collection: str, points: Points) -> None:
         """Write vectors of points that do not have them yet."""
@@ -181,30 +194,30 @@ class ClientDeployment:
             return
         lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=name)])
         with errors():
-            self._client.update_vectors(collection, listed, wait=True, update_filter=lacking)
+            self.client.update_vectors(collection, listed, wait=True, update_filter=lacking)
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points."""
         with errors():
-            self._client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
+            self.client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
     ) -> list[Record]:
         """Read points by id."""
         with errors():
-            found = self._client.retrieve(
+            found = self.client.retrieve(
                 collection, list(ids), with_payload=payload, with_vectors=list(vectors) or False
             )
-        return [_record(each) for each in found]
+        return [record_of(each) for each in found]
 
     def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         """Run searches in one call."""
         if self._local:
-            requests = [_without_params(request) for request in requests]
+            requests = [without_params(request) for request in requests]
         with errors():
-            answers = self._client.query_batch_points(collection, list(requests))
-        found = [[_scored(point) for point in answer.points] for answer in answers]
+            answers = self.client.query_batch_points(collection, list(requests))
+        found = [[scored(point) for point in answer.points] for answer in answers]
         return [levelled(each) for each in found] if self._local else found
 
     def prepare(self, collection: str, template: Template) -> Search:
@@ -219,9 +232,9 @@ class ClientDeployment:
         ) -> Sequence[Found]:
             request = template.request(vectors, threshold)
             with errors():
-                (answer,) = self._client.query_batch_points(collection, [request])
+                (answer,) = self.client.query_batch_points(collection, [request])
             if self._local:
-                return levelled([_scored(point) for point in answer.points])
+                return levelled([scored(point) for point in answer.points])
             return answer.points
 
         return ask
@@ -229,7 +242,7 @@ class ClientDeployment:
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""
         with errors():
-            return self._client.count(collection, count_filter=filter, exact=True).count
+            return self.client.count(collection, count_filter=filter, exact=True).count
 
     def scroll(
         self,
@@ -242,7 +255,7 @@ class ClientDeployment:
     ) -> tuple[list[Record], PointId | None]:
         """Read points in the order of ids."""
         with errors():
-            found, after = self._client.scroll(
+            found, after = self.client.scroll(
                 collection,
                 scroll_filter=filter,
                 limit=limit,
@@ -250,7 +263,7 @@ class ClientDeployment:
                 with_payload=False,
                 with_vectors=list(vectors) or False,
             )
-        return [_record(each) for each in found], cast("PointId | None", after)
+        return [record_of(each) for each in found], cast("PointId | None", after)
 
     def read(self, collection: str) -> str | None:
         """The definition, from the reserved point."""
@@ -264,11 +277,19 @@ class ClientDeployment:
             if version > 1:
                 own = models.HasIdCondition(has_id=[DEFINITION])
                 standing = models.Filter(must=[own, before])
-                self._client.set_payload(collection, payload, points=standing, wait=True)
+                self.client.set_payload(collection, payload, points=standing, wait=True)
             else:  # nothing has version 0, so this inserts, and changes no point that is there
-                point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
-                never = models.Filter(must=[before])
-                self._client.upsert(collection, [point], wait=True, update_filter=never)
+                self.version.require(
+                    CONDITIONAL,
+                    f"using {collection!r}, which another program has made,",
+                    "upgrade the server, or make collections with create",
+                )
+                self._first(collection, text, models.Filter(must=[before]))
+
+    def _first(self, collection: str, text: str, condition: models.Filter | None = None) -> None:
+        payload = {_TEXT: text, _VERSION: 1}
+        point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
+        self.client.upsert(collection, [point], wait=True, update_filter=condition)
 
     def read_load(self, collection: str, load: str) -> str | None:
         """What is remembered of a load."""
@@ -277,9 +298,35 @@ class ClientDeployment:
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come; other loads are not touched."""
         with errors():
-            self._client.set_payload(
+            self.client.set_payload(
                 collection, {load: text}, points=[DEFINITION], key=_LOADS, wait=True
             )
+
+    def parts(self, size: int) -> int:
+        """How many reserved points so many bytes take."""
+        return -(-size // _PART_BYTES)
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes in the payload of reserved points."""
+        for number in range(self.parts(len(content))):
+            some = content[number * _PART_BYTES : (number + 1) * _PART_BYTES]
+            payload = {_PART: base64.b64encode(some).decode()}
+            point = models.PointStruct(id=chunk_id(token, number), vector={}, payload=payload)
+            with errors():
+                self.client.upsert(collection, [point], wait=True)
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept."""
+        wanted: list[PointId] = [chunk_id(token, number) for number in range(parts)]
+        found = self.retrieve(collection, wanted, payload=True, vectors=())
+        there = {record.id: record.payload.get(_PART) for record in found}
+        if any(there.get(id) is None for id in wanted):
+            return None
+        return b"".join(base64.b64decode(str(there[id])) for id in wanted)
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept."""
+        self.delete(collection, [chunk_id(token, number) for number in range(parts)])
 
     def _reserved(self, collection: str) -> dict[str, Any]:
         found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())
@@ -290,7 +337,7 @@ class ClientDeployment:
         started = time.monotonic()
         while not self._local:
             with errors():
-                status = self._client.get_collection(collection).status
+                status = self.client.get_collection(collection).status
             if status != models.CollectionStatus.YELLOW:
                 return
             told(time.monotonic() - started)
@@ -299,7 +346,7 @@ class ClientDeployment:
     def close(self) -> None:
         """Close the client if it was opened here."""
         if self._owned:
-            self._client.close()
+            self.client.close()
 
 
 @contextlib.contextmanager
@@ -322,38 +369,3 @@ def errors() -> Iterator[None]:
         raise Unreachable(f"the Qdrant server does not answer: {error.source}") from error
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:  # local mode's
         raise EngineError(f"Qdrant refused: {error}") from error
-
-
-def levelled(found: Sequence[Scored]) -> list[Scored]:
-    """Give rows of nearly one score, best first, the same: that of the best of them.
-
-    Local mode multiplies matrices, and the last bits of what numpy says of a row depend on where
-    in memory it stands. Equal rows are to tie.
-    """
-    level: list[Scored] = []
-    for point in found:
-        best = level[-1].score if level else point.score
-        tied = abs(point.score - best) <= _BITS * max(1.0, abs(best))
-        level.append(point._replace(score=best) if tied else point)
-    return level
-
-
-def _scored(found: models.ScoredPoint) -> Scored:
-    return Scored(cast("PointId", found.id), found.score, found.payload or {})
-
-
-def _record(found: models.Record) -> Record:
-    given: Any = found.vector or {}
-    vectors = given if isinstance(given, dict) else {"": given}
-    return Record(cast("PointId", found.id), found.payload or {}, vectors)
-
-
-def _without_params(request: models.QueryRequest) -> models.QueryRequest:
-    """Local mode warns of parameters, none of which it follows; its search is exact."""
-    return request.model_copy(update={"params": None, "prefetch": _bare(request.prefetch)})
-
-
-def _bare(prefetch: Any) -> Any:
-    if not isinstance(prefetch, models.Prefetch):
-        return prefetch
-    return prefetch.model_copy(update={"params": None, "prefetch": _bare(prefetch.prefetch)})

@@ -295,13 +295,13 @@ def _params(
     if first and stored.resolution in plan.indexed:
         ef: int | None = min(max(_LEAST_EF, keep or 0), limits.ef)
         return models.SearchParams(hnsw_ef=ef, exact=False, quantization=_codes(stored, last=last))
-    if first and stored.is_bits:  # exact would leave the bits for the originals
+    if stored.is_quantized and (first or not stored.is_bits):  # exact would take the originals
         return models.SearchParams(exact=False, quantization=_codes(stored, last=last))
     return _scan(limits) if first else _rescore()
 
 
 def _codes(stored: Stored, *, last: bool) -> models.QuantizationSearchParams:
-    if not stored.is_bits:  # a collection may quantize all its vectors
+    if not stored.is_quantized:  # a collection may quantize all its vectors
         return models.QuantizationSearchParams(ignore=True)
     # Bits order the rows as their originals do, so rescoring changes the scores, not the order.
     return models.QuantizationSearchParams(ignore=False, rescore=last, oversampling=1.0)

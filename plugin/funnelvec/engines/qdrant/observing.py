@@ -201,7 +201,8 @@ class QdrantObserving:
         stored = [vector.column.stored(resolution) for resolution in stages]
 
         def askable(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-            found = [each.has_code(each.encode(rows)) for each in stored]
+            asked = [np.array([each.encode_one(row) for row in rows]) for each in stored]
+            found = [each.has_code(q) for each, q in zip(stored, asked, strict=True)]
             return np.asarray(np.logical_and.reduce(found))
 
         if matrix is not None:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration import Certificate, PlattCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_many
+from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
@@ -23,7 +23,6 @@ from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Found, Scored, Search
 from funnelvec.engines.qdrant.payload import from_payload
-from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
@@ -44,6 +43,7 @@ class Asked:
     min_relevance: float | None
     filter: Mapping[str, Any] | None
     after: After | None = None
+    cutoff: Cutoff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Question:
     key: Callable[[Found], Any]
     score: Callable[[float], float]
     search: Search
+    certificate: Certificate | None = None
 
     def longer(self, limit: int) -> Template:
         """The same for another number of rows."""
@@ -71,9 +72,12 @@ class Question:
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
         """The lowest score of an answer; None where there is none, or where all pass."""
-        if self.calibration is None or self.threshold is None:
+        if self.certificate is not None:
+            found = self.certificate.cutoff
+        elif self.calibration is None or self.threshold is None:
             return None
-        found = self.calibration.cutoff(query, self.threshold)
+        else:
+            found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
     def value(self, point: Found, name: str) -> Any:
@@ -153,9 +157,9 @@ class QdrantSearching:
             asked = self._collection.made.get(("plain", self.vector, funnel, k))
             if asked is not None:
                 return cast("list[Hit]", asked(query))
-        check_certified(cutoff, min_relevance)
-        question = self._question(self._funnel(funnel), Asked(k, min_relevance, filter, after))
-        if plain:
+        asked_for = Asked(k, min_relevance, filter, after, cutoff)
+        question = self._question(self._funnel(funnel), asked_for)
+        if plain and min_relevance is None and cutoff is None:
             self._remember(question, funnel)
         return self._answer(question, _query(question.vector.column, query))
 
@@ -197,8 +201,9 @@ class QdrantSearching:
         funnel: str | None = None,
     ) -> list[list[Hit]]:
         """Find the `k` rows most similar to each query, in one request."""
-        check_certified(cutoff, min_relevance)
-        question = self._question(self._funnel(funnel), Asked(k, min_relevance, filter))
+        question = self._question(
+            self._funnel(funnel), Asked(k, min_relevance, filter, cutoff=cutoff)
+        )
         column = question.vector.column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
@@ -222,6 +227,10 @@ class QdrantSearching:
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
                 f"call calibrate(judgments, funnel={named.name!r}) first"
             )
+        certificate = None
+        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
+            certificate = vector.certificate(named)
+            certificate.check_asked(k=k, filtered=filters.parse(asked.filter) is not None)
         place = check_after(asked.after)
         if place is not None:
             given: Any = place.key[0] if len(place.key) == 1 else place.key
@@ -251,6 +260,7 @@ class QdrantSearching:
             key=_reader(definition),
             score=plan.last.scorer(),
             search=self._collection.deployment.prepare(self.name, template),
+            certificate=certificate,
         )
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:

@@ -1,0 +1,100 @@
+"""From judged answers of a funnel to its certificate: what engines share that certify in Python."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec.calibration.certificate import Certificate
+from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
+from funnelvec.engines.recall import bootstrap_interval
+from funnelvec.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from funnelvec.calibration import PlattCalibration
+    from funnelvec.funnel import Funnel
+    from funnelvec.types import Judgments
+
+__all__ = ["TOP", "certified", "padded"]
+
+#: Rows of the exact answer that a certificate is about, where nobody says how many.
+TOP = 100
+
+_Scores = npt.NDArray[np.float64]
+_Labels = npt.NDArray[np.bool_]
+
+
+def padded(answers: Sequence[Sequence[float]]) -> tuple[_Scores, _Labels]:
+    """Per query the scores of its relevant rows, -inf where lost, as (queries, most) arrays."""
+    width = max(1, *(len(answer) for answer in answers))
+    scores = np.full((len(answers), width), -np.inf)
+    labels = np.zeros(scores.shape, dtype=np.bool_)
+    for i, answer in enumerate(answers):
+        scores[i, : len(answer)], labels[i, : len(answer)] = answer, True
+    return scores, labels
+
+
+def certified(
+    answers: Sequence[Sequence[float]],
+    *,
+    level: float,
+    k: int,
+    funnel: Funnel,
+    calibration: PlattCalibration,
+    judgments: Judgments,
+) -> Certificate:
+    """Find the cutoff that loses at most a share of the relevant rows.
+
+    Parameters
+    ----------
+    answers
+        Per judged query the scores of those relevant rows that are among its exact top `k`, -inf
+        where the funnel has lost the row.
+
+    Raises
+    ------
+    CalibrationError
+        If there are too few queries, none has such a row, or the stages alone lose too many.
+    """
+    scores, labels = padded(answers)
+    cutoff = _cutoff(scores, labels, level, funnel)
+    losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
+    low, high = bootstrap_interval(losses, seed=0)
+    return Certificate(
+        level=level,
+        k=k,
+        cutoff=cutoff,
+        relevance=float(calibration.apply(None, [cutoff])[0]),
+        missed=float(losses.mean()),
+        low=low,
+        high=high,
+        queries=len(losses),
+        without_relevant=float((~labels.any(axis=1)).mean()),
+        funnel=str(funnel),
+        judgments_sha256=judgments.sha256,
+        certified_at=datetime.datetime.now(datetime.timezone.utc),
+    )
+
+
+def _cutoff(scores: _Scores, labels: _Labels, level: float, funnel: Funnel) -> float:
+    n, needed = len(scores), queries_needed(level)
+    if n >= needed:
+        if not labels.any():
+            raise CalibrationError(
+                "no judged query has a relevant row among the exact top rows, so there is nothing "
+                "to promise; judge rows that the search returns"
+            )
+        counts = np.maximum(labels.sum(axis=1), 1)
+        by_stages = float(((labels & np.isneginf(scores)).sum(axis=1) / counts).sum())
+        if by_stages > level * (n + 1) - 1 + 1e-9:
+            raise CalibrationError(
+                f"max_miss={level:g} cannot be promised for {funnel}: its stages alone lose "
+                f"{by_stages / n:.4f} of the relevant rows; keep more rows in them, or ask for "
+                f"max_miss={np.ceil(1000 * (by_stages + 1) / (n + 1)) / 1000:g}"
+            )
+    return conformal_threshold(scores, labels, max_miss=level).threshold
