@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from funnelvec.funnel import Funnel
-from funnelvec.resolution import CODES
 
 __all__ = ["FULL", "OURS", "Recipe", "Setting", "funnel_recipe", "peers", "templates"]
 
@@ -92,13 +91,20 @@ def funnel_recipe(template: str) -> Recipe:
 
 def templates(dims: int, basis: str, *, quick: bool) -> list[str]:
     """Funnels that are tried where none is named."""
-    narrow, middle, full = min(128, dims // 2), min(512, dims // 2), f"{dims}:f32"
-    int8 = [f"{narrow}:int8"] if "int8" in CODES else []
+    narrow, wider, widest = min(128, dims // 2), min(256, dims // 2), min(384, dims // 2)
     if basis == "own":
-        firsts = [*int8, f"{narrow}:f16"]
-        deeper = [f"{firsts[0]} > {middle}:f16 > {full}"]
-        return [f"{each} > {full}" for each in firsts] + ([] if quick else deeper)
-    return [f"{dims}:bit > {full}", f"{dims}:bit~random > {full}"][: 1 if quick else 2]
+        found = [f"{wider}:turbo", f"{narrow}:turbo8"]
+        more = [
+            f"{widest}:turbo",
+            f"{narrow}:int8",
+            f"{narrow}:f16",
+            f"{narrow}:int8 > {wider}:int8",
+        ]
+    else:  # what a prefix knew has to be found again; turbo turns vectors itself
+        found = [f"{wider}:turbo~pca", f"{narrow}:turbo8~pca"]
+        more = [f"{dims}:turbo", f"{narrow}:f16~pca", f"{dims}:bit"]
+    chosen = dict.fromkeys(found if quick else found + more)
+    return [f"{each} > {dims}:f32" for each in chosen]
 
 
 def peers(*, quick: bool) -> list[Recipe]:

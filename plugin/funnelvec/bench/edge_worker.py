@@ -200,6 +200,10 @@ def _build_ours(recipe: Recipe, folder: str, vectors: npt.NDArray[Any]) -> tuple
         first, *middle = [stage.resolution for stage in funnel.stages[:-1]] or [
             funnel.last.resolution
         ]
+        for name in dict.fromkeys(each.rotation for each in (first, *middle)):
+            if name is not None and not name.startswith("random"):
+                widest = max(each.dims for each in (first, *middle) if each.rotation == name)
+                table.fit_rotation(name, dims=widest, then="random" if name[-1] == "r" else None)
         for each in middle:
             table.add_resolution(each)
         table.add_resolution(first, index=True)  # last: then indexes are built once

@@ -68,7 +68,8 @@ class Question:
     def longer(self, limit: int) -> Template:
         """The same for another number of rows."""
         paths: Any = self.template.search.with_payload
-        return Template.of(self.plan, limit=limit, filter=self.filter, payload=paths or ())
+        most = min(limit, self.plan.limits.rows)
+        return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
         """The lowest score of an answer; None where there is none, or where all pass."""
@@ -283,6 +284,11 @@ class QdrantSearching:
             ) from None
         return compile_filter(bound, definition.filterable)
 
+    def _request(
+        self, question: Question, vector: npt.NDArray[np.float32], limit: int
+    ) -> models.QueryRequest:
+        return question.longer(limit).ask(vector, cutoff=question.cutoff(vector))
+
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         if not requests:
             return []
@@ -311,8 +317,7 @@ class QdrantSearching:
                 break
             # More rows have the score of the last one, or the page begins behind these.
             limit = min(4 * limit, most)
-            request = question.longer(limit).ask(vector, cutoff=cutoff)
-            (found,) = self._query([request])
+            (found,) = self._query([self._request(question, vector, limit)])
         return self._hits(question, vector, ranked[: question.k])
 
     def _ranked(

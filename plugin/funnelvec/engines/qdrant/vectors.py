@@ -68,6 +68,8 @@ _SHORT, _LONG = 1e-3, 1e15
 
 #: An index that is not there; Qdrant then goes through all points.
 _NO_GRAPH = models.HnswConfigDiff(m=0)
+#: Bytes of codes that comparisons of cost little.
+_NARROW = 1_024
 #: So many points a search goes through without it; Qdrant's own limit, and its least, in kB.
 _SCANNED, _FULL_SCAN, _LEAST_SCAN = 2_000, 10_000, 10
 
@@ -188,14 +190,19 @@ class Stored:
         """Return the configuration of its index.
 
         Qdrant goes through all points where their vectors take less than 10,000 kB, which of
-        narrow codes are tens of thousands, and takes several times as long as its graph.
+        narrow codes are tens of thousands, and takes several times as long as its graph. A graph
+        over narrow codes is built with more care than Qdrant's own, which costs seconds: what one
+        of them misses, no keep brings back.
         """
         if not index:
             return _NO_GRAPH
         code = "f16" if self.is_quantized else self.resolution.code
-        kilobytes = _SCANNED * self.size * _DATATYPES.get(code, (None, 4.0))[1] / 1024
-        least = min(_FULL_SCAN, max(_LEAST_SCAN, round(kilobytes)))
-        return models.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=least)
+        width = self.size * _DATATYPES.get(code, (None, 4.0))[1]
+        return models.HnswConfigDiff(
+            m=16,
+            ef_construct=200 if width <= _NARROW else 100,
+            full_scan_threshold=min(_FULL_SCAN, max(_LEAST_SCAN, round(_SCANNED * width / 1024))),
+        )
 
     @property
     def quantization(self) -> models.BinaryQuantization | None:
@@ -262,16 +269,19 @@ class Stored:
             return encoded if self.has_code(encoded[np.newaxis, :])[0] else None
 
         def short(query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
-            prefix = query[:dims]
+            prefix = query[:dims] if fitted is None else fitted.map_query(query, dims)
             length = float(prefix.dot(prefix)) ** 0.5
             if not _SHORT < length < _LONG:
                 return thorough(query)
-            # By the length of what is not of 16 bits Qdrant divides.
-            return (prefix / length).astype(np.float16).astype(np.float32) if halves else prefix
+            if not halves:  # Qdrant divides by the length
+                return prefix
+            return (prefix / length).astype(np.float16).astype(np.float32)
 
-        dims, halves = self.resolution.dims, not self.is_base and self.resolution.code == "f16"
-        plain = self.is_base or self.resolution.code in ("f32", "f16")
-        if plain and self.resolution.rotation is None and self.column.metric == "cosine":
+        dims, fitted, code = self.resolution.dims, self.rotation, self.resolution.code
+        halves = code == "f16" and not self.is_base
+        plain = self.is_base or code in ("f32", "f16", "turbo", "turbo8")
+        random = self.resolution.rotation is not None and fitted is None
+        if plain and not random and self.metric == self.column.metric == "cosine":
             return short
         return thorough
 
