@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         Upserted,
     )
     from funnelvec.resolution import Resolution
+    from funnelvec.tuning import Budget, TuningReport
     from funnelvec.types import Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Diagnosis",
     "Explanation",
     "Funnel",
@@ -54,6 +56,7 @@ __all__ = [
     "ResolutionStatus",
     "Sample",
     "Stage",
+    "TuningReport",
     "Upserted",
     "__version__",
     "connect",
@@ -64,6 +67,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Budget": "funnelvec.tuning",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",
@@ -78,6 +82,7 @@ _HOME = {
     "ResolutionStatus": "funnelvec.reports",
     "Sample": "funnelvec.reports",
     "Stage": "funnelvec.funnel",
+    "TuningReport": "funnelvec.tuning",
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",

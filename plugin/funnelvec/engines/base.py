@@ -24,6 +24,7 @@ from funnelvec.engines.protocols import (
     Windowed,
 )
 from funnelvec.engines.storing import Storing
+from funnelvec.engines.tunable import Tunable
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -71,7 +72,9 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Certifying, Loading, Storing, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(
+    Certifying, Loading, Storing, Windowed, Observed, Examined, Rotating, Tunable, Protocol
+):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property

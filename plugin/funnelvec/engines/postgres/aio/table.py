@@ -29,6 +29,7 @@ from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
+from funnelvec.engines.postgres.aio.tuning import AsyncTuning
 from funnelvec.engines.together import needed
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -66,7 +67,7 @@ class StoredFunnel(NamedTuple):
 
 
 class AsyncPostgresTable(
-    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating
+    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating, AsyncTuning
 ):
     """A table of the user's, seen through one vector column."""
 
