@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -337,3 +339,11 @@ def queried(collection: Collection, body: Body) -> list[Body]:
         ]
         answers.append({"points": points})
     return answers
+
+
+if __name__ == "__main__":  # a server for `funnelvec bench`, until standard input ends
+    with tempfile.TemporaryDirectory() as place:
+        running = Server(Path(place))
+        print(running.url, flush=True)
+        sys.stdin.read()
+        running.close()

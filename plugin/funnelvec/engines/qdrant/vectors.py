@@ -275,7 +275,8 @@ class Stored:
                 return thorough(query)
             if not halves:  # Qdrant divides by the length
                 return prefix
-            return (prefix / length).astype(np.float16).astype(np.float32)
+            found: npt.NDArray[np.float32] = (prefix / length).astype(np.float16).astype(np.float32)
+            return found
 
         dims, fitted, code = self.resolution.dims, self.rotation, self.resolution.code
         halves = code == "f16" and not self.is_base
