@@ -21,7 +21,7 @@ from funnelvec.errors import FunnelvecError
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
     from funnelvec.doctor import Diagnosis
-    from funnelvec.entry import connect, connect_async, wrap, wrap_async
+    from funnelvec.entry import connect, connect_async, hook, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.reports import (
         Explanation,
@@ -62,6 +62,7 @@ __all__ = [
     "connect",
     "connect_async",
     "errors",
+    "hook",
     "wrap",
     "wrap_async",
 ]
@@ -86,6 +87,7 @@ _HOME = {
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
+    "hook": "funnelvec.entry",
     "wrap": "funnelvec.entry",
     "wrap_async": "funnelvec.entry",
 }
