@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -345,3 +347,11 @@ def batched(collection: Collection, body: Body) -> list[Body]:
         for operation in body["operations"]
         for name, part in operation.items()
     ]
+
+
+if __name__ == "__main__":  # a server for `funnelvec bench`, until standard input ends
+    with tempfile.TemporaryDirectory() as place:
+        running = Server(Path(place))
+        print(running.url, flush=True)
+        sys.stdin.read()
+        running.close()

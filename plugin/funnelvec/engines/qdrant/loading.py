@@ -142,7 +142,8 @@ class QdrantLoading:
             raise run.explain(error, dry_run=dry_run) from error.__cause__
         if run.rows and not dry_run:
             self._keep(run, finished=True)
-            self._collection.deployment.settle(self.name)
+            if any(each.indexed for each in definition.vectors.values()):
+                self._collection.deployment.settle(self.name)
         return run.report(dry_run=dry_run)
 
     def _find(self, run: Run, definition: Definition, *, resume: bool) -> int:
