@@ -290,9 +290,11 @@ class QdrantSearching:
         return question.longer(limit).ask(vector, cutoff=question.cutoff(vector))
 
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
-        if not requests:
-            return []
-        return self._collection.deployment.query(self.name, requests)
+        most, found = self._collection.info.limits.queries, []
+        for start in range(0, len(requests), most):
+            some = requests[start : start + most]
+            found += self._collection.deployment.query(self.name, some)
+        return found
 
     def _answer(
         self,
