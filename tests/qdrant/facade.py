@@ -1,7 +1,8 @@
 """A Qdrant server for tests: its REST interface, as far as funnelvec uses it, over Edge.
 
-It takes what `QdrantClient(url=...)` sends, reads it into the client's models, which refuse fields
-that the published schema does not have, and has Edge do it. So requests really travel as JSON.
+It takes what `QdrantClient(url=...)` sends, checks that a server of its `version` knows all of it
+(see `shapes`; not where applications send what they like), reads it into the client's models and
+has Edge do it. So requests really travel as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
 from tests.qdrant import facade_more as more
+from tests.qdrant import shapes
 
 Body = dict[str, Any]
 
@@ -54,8 +56,8 @@ class Server:
 
     version = "1.20.0"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, checked: bool = True) -> None:
+        self.folder, self.checked = folder, checked
         self.collections: dict[str, Collection] = {}
         self.aliases: dict[str, str] = {}
         self.log: list[tuple[str, str, Any]] = []
@@ -121,6 +123,8 @@ class Server:
                 return 200, {"aliases": found}
             name, _, rest = path.removeprefix("/collections/").partition("/")
             try:
+                if self.checked:
+                    shapes.check(method, path, body, version=self.version)
                 return 200, self.routed(method, name, rest, body)
             except LookupError as error:
                 return 404, f"Not found: {error}"

@@ -164,7 +164,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         if request.param == "local":
             clients.append(QdrantClient(":memory:"))
         else:
-            servers.append(Server(tmp_path_factory.mktemp(f"place{number}")))
+            servers.append(Server(tmp_path_factory.mktemp(f"place{number}"), checked=False))
             clients.append(QdrantClient(url=servers[-1].url, check_compatibility=False, timeout=60))
     both = {}
     for name in (None, "body"):

@@ -47,7 +47,7 @@ def twin(request: pytest.FixtureRequest, plain: QdrantClient) -> Iterator[Qdrant
         from pathlib import Path
 
         Path(folder).mkdir()
-        server = Server(Path(folder))
+        server = Server(Path(folder), checked=False)
         client = QdrantClient(url=server.url, check_compatibility=False, timeout=60)
         yield client
         client.close()
