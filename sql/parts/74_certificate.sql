@@ -440,40 +440,54 @@ as $body$
     order by r.step
 $body$;
 
--- The lowest threshold on the relevance that can be promised, by fixed-sequence testing: from the strictest on, until the first fails.
--- Each one that passed is promised with the same confidence, so the choice among them is free: the lowest one at which those queries
--- that are shown something see enough that is relevant. Without that, an answer that is nearly always empty would pass.
-create or replace function funnelvec._precise_threshold(
-    relevances double precision[],
-    labels boolean[],
-    query_of integer[],
+-- The lowest threshold on the relevance that can be promised, as a step of _precision_losses, by fixed-sequence testing: from the
+-- strictest on, until the first fails. Each one that passed is promised with the same confidence, so the choice among them is free: the
+-- lowest one at which those queries that are shown something see enough that is relevant. Without that, an answer that is nearly always
+-- empty would pass. `means` has the mean loss at each step, `shown` how many queries are shown a row.
+create or replace function funnelvec._precise_step(
+    means double precision[],
+    shown integer[],
     queries integer,
     min_precision double precision,
-    confidence double precision,
-    out relevance double precision,
-    out losses double precision[],
-    out answered double precision,
-    out strictest double precision
+    confidence double precision
 )
+returns integer
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    tested record;
-    mean double precision;
+    result integer;
 begin
-    for tested in select * from funnelvec._precision_losses(relevances, labels, query_of, queries) as p loop
-        mean := (select avg(l) from unnest(tested.losses) as l);
-        if tested.shown > 0 then
-            strictest := coalesce(strictest, mean * queries / tested.shown);
-        end if;
-        exit when funnelvec._hoeffding_bentkus(mean, 1 - min_precision, queries) > 1 - confidence;
-        if tested.shown > 0 and mean * queries <= (1 - min_precision) * tested.shown + 1e-9 then
-            relevance := (200 - tested.step) / 200.0::double precision;
-            losses := tested.losses;
-            answered := tested.shown / queries::double precision;
+    for step in 1 .. cardinality(means) loop
+        exit when funnelvec._hoeffding_bentkus(means[step], 1 - min_precision, queries) > 1 - confidence;
+        if shown[step] > 0 and means[step] * queries <= (1 - min_precision) * shown[step] + 1e-9 then
+            result := step;
         end if;
     end loop;
+    return result;
+end
+$body$;
+
+-- The highest precision in hundredths that can be promised; null where there is none. What a higher one passes, a lower one passes too.
+create or replace function funnelvec._possible_precision(means double precision[], shown integer[], queries integer, confidence double precision)
+returns double precision
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    low integer := 0;
+    high integer := 100;
+    middle integer;
+begin
+    while high - low > 1 loop
+        middle := (low + high) / 2;
+        if funnelvec._precise_step(means, shown, queries, middle / 100.0::double precision, confidence) is null then
+            high := middle;
+        else
+            low := middle;
+        end if;
+    end loop;
+    return nullif(low, 0) / 100.0::double precision;
 end
 $body$;
 
@@ -495,12 +509,14 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     answer record;
-    found_one record;
     relevances double precision[] := '{}';
     labels boolean[] := '{}';
     query_of integer[] := '{}';
     queries integer := 0;
     barren integer := 0;
+    means double precision[];
+    shown integer[];
+    found_one integer;
 begin
     for answer in select a.* from funnelvec._judged_shown(f, judgments, k, unjudged) as a loop
         queries := queries + 1;
@@ -509,24 +525,26 @@ begin
         labels := labels || answer.labels;
         query_of := query_of || array_fill(queries, array[cardinality(answer.labels)]);
     end loop;
-    found_one := funnelvec._precise_threshold(relevances, labels, query_of, queries, min_precision, confidence);
-    if found_one.relevance is null then
+    select array_agg((select avg(l) from unnest(p.losses) as l) order by p.step), array_agg(p.shown order by p.step) into means, shown
+    from funnelvec._precision_losses(relevances, labels, query_of, queries) as p;
+    found_one := funnelvec._precise_step(means, shown, queries, min_precision, confidence);
+    if found_one is null then
         raise exception using
             errcode = 'FV007',
             message = format('min_precision %s can''t be promised with confidence %s by %s judged queries: where the fewest rows are '
                 'shown, %s of them are relevant', min_precision, confidence, queries,
-                coalesce(round((1 - found_one.strictest)::numeric, 3)::text, 'none')),
-            hint = coalesce((
-                select format('Judge more queries or rows, or ask for min_precision => %s.', g.level)
-                from (select n / 100.0::double precision as level from generate_series(99, 1, -1) as n) as g
-                where g.level < min_precision
-                    and (funnelvec._precise_threshold(relevances, labels, query_of, queries, g.level, confidence)).relevance is not null
-                order by g.level desc limit 1),
+                coalesce((
+                    select round((1 - u.mean * queries / u.shown)::numeric, 3)::text
+                    from unnest(means, shown) with ordinality as u (mean, shown, step)
+                    where u.shown > 0 order by u.step limit 1), 'none')),
+            hint = coalesce(
+                'Judge more queries or rows, or ask for min_precision => ' || funnelvec._possible_precision(means, shown, queries, confidence) || '.',
                 'These judgments carry none: hardly anything that the search shows was judged relevant.');
     end if;
-    relevance := found_one.relevance;
-    losses := found_one.losses;
-    answered := found_one.answered;
+    relevance := (200 - found_one) / 200.0::double precision;
+    losses := (
+        select p.losses from funnelvec._precision_losses(relevances, labels, query_of, queries) as p where p.step = found_one);
+    answered := shown[found_one] / queries::double precision;
     without_relevant := barren / queries::double precision;
 end
 $body$;
