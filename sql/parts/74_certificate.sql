@@ -15,8 +15,11 @@ as $body$
     from (select f.certificate -> kind) as c (said)
     where c.said ->> 'funnel' = f.funnel and c.said ->> 'calibration' = f.calibration::text
         and c.said ->> 'k' ~ '^[1-9]\d{0,8}$'
-        and case when jsonb_typeof(c.said -> 'cutoff') = 'number'
-            then (c.said ->> 'cutoff')::numeric between -1e300 and 1e300 else false end
+        -- What is missed is about the score, precision about the relevance.
+        and case
+            when kind = 'min_precision' and jsonb_typeof(c.said -> 'relevance') = 'number' then (c.said ->> 'relevance')::numeric between 0.001 and 0.999
+            when kind = 'max_miss' and jsonb_typeof(c.said -> 'cutoff') = 'number' then (c.said ->> 'cutoff')::numeric between -1e300 and 1e300
+            else false end
 $body$;
 
 -- What the function of a funnel does with its argument `cutoff`.
@@ -85,11 +88,12 @@ $text$,
                         else 'the certificate is about the first page' end,
                     hint = %2$L;
             end if;
-            _fv_cutoff := %3$s;
+            %3$s;
 $text$,
         k,
         format('Ask for k => %s without a filter, certify with another k, or use min_relevance, which promises nothing.', k),
-        funnelvec._literal((certificate ->> 'cutoff')::double precision),
+        case when kind = 'max_miss' then '_fv_cutoff := ' || funnelvec._literal((certificate ->> 'cutoff')::double precision)
+            else funnelvec._assign_least(funnelvec._calibration(f), funnelvec._literal((certificate ->> 'relevance')::double precision)) end,
         case kind when 'max_miss' then '<' else '<>' end,
         case kind when 'min_precision' then ' or after is not null' end);
 end
@@ -126,7 +130,7 @@ $body$;
 -- The score down to which an answer promises the best F1: 2 * (relevant rows kept) / (rows kept + relevant rows), each expected by the
 -- relevances of the rows of the last stage. One cutoff: rows of equal scores are kept or dropped together. As an expression over the
 -- CTE `scored` of the statement.
-create or replace function funnelvec._best_f1_sql(calibration jsonb)
+create or replace function funnelvec._best_f1_sql(calibration jsonb, line text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -134,10 +138,10 @@ as $body$
     select format(
         E'(\n    select b.score\n    from (\n'
         '        select r.score, sum(r.p) over w / (count(*) over w + sum(r.p) over ()) as gain\n'
-        '        from (select s.score, %s as p from scored as s where s.score < ''NaN'') as r\n'
+        '        from (select s.score, %s as p from scored as s%s where s.score < ''NaN'') as r\n'
         '        window w as (order by r.score desc)\n'
         '    ) as b\n    order by b.gain desc, b.score desc\n    limit 1\n)',
-        funnelvec._relevance_sql(calibration, 's.score'))
+        funnelvec._relevance_sql(calibration, 's.score'), case when line <> '' then ' cross join line as q' end)
 $body$;
 
 -- Per judged query: its relevant rows among the exact top k, and the scores of those that the funnel finds.
@@ -607,7 +611,8 @@ begin
         level := budget;
         approximate := false;
         cutoff := missing.cutoff;
-        relevance := funnelvec.relevance($1, missing.cutoff);
+        -- By an adapter one score is another relevance for each query, and the other way round.
+        relevance := case when fitted.family <> 'adapter' then funnelvec.relevance($1, missing.cutoff) end;
         losses := missing.losses;
         without_relevant := missing.without_relevant;
     else
@@ -616,7 +621,7 @@ begin
         level := $5;
         at_confidence := $6;
         approximate := judgments_sha256 = fitted.judgments_sha256;
-        cutoff := funnelvec.cutoff($1, precise.relevance);
+        cutoff := case when fitted.family <> 'adapter' then funnelvec.cutoff($1, precise.relevance) end;
         relevance := precise.relevance;
         losses := precise.losses;
         without_relevant := precise.without_relevant;

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from funnelvec.calibration.base import Calibration
+from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.protocols import (
     Examined,
@@ -29,7 +29,6 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Judgments,
     Metric,
     Storage,
 )
@@ -64,7 +63,17 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Searching, Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(
+    Searching,
+    Calibrating,
+    Certifying,
+    Loading,
+    Windowed,
+    Observed,
+    Examined,
+    Rotating,
+    Protocol,
+):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property
@@ -213,19 +222,6 @@ class Table(Searching, Certifying, Loading, Windowed, Observed, Examined, Rotati
 
     def drop_funnel(self, name: str) -> None:
         """Remove a funnel; its calibration stays for the next one with the same last stage."""
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
-        """Fit relevance to judged pairs and use it from now on.
-
-        The fit belongs to (model, column, metric, last stage): it serves every funnel that ends
-        the same way.
-
-        Raises
-        ------
-        CalibrationError
-            If the judgments are too few, or scores do not rise with relevance. Judged rows that
-            the table does not have (any more) are left out.
-        """
 
 
 @runtime_checkable

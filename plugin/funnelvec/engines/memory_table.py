@@ -5,19 +5,20 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
-from funnelvec.calibration import Certificate, PlattCalibration
+from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
-from funnelvec.engines.store import NamedFunnel, Store, judge
+from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
@@ -26,7 +27,6 @@ from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     ColumnKind,
-    Judgments,
     Metric,
     Promised,
     Storage,
@@ -41,6 +41,7 @@ _DEFAULT: Metric = "cosine"
 class MemoryTable(
     MemoryLoading,
     MemorySearching,
+    MemoryCalibrating,
     MemoryCertifying,
     MemoryObserving,
     MemoryExamining,
@@ -73,9 +74,11 @@ class MemoryTable(
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
-        self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
+        self._calibrations: dict[
+            tuple[str | None, Metric, Resolution], tuple[StoredCalibration, ...]
+        ] = {}
         self._certificates: dict[
-            tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
         ] = {}
 
     def __len__(self) -> int:
@@ -269,21 +272,3 @@ class MemoryTable(
                 f"create_funnel({wanted!r}, '... > {self._base}')"
             )
         return self._funnels[wanted]
-
-    # -- measuring and calibrating ---------------------------------------------------------------
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
-        named = self._funnel(funnel)
-        last = named.funnel.last.resolution
-        present, scores = judge(self._store, judgments, last)
-        calibration = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=self.metric,
-            last_stage=str(last),
-        )
-        self._calibrations[named.model, self.metric, last] = calibration
-        return calibration

@@ -11,14 +11,14 @@ from funnelvec.engines.asking import check_cutoff
 from funnelvec.engines.base import Progress
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
-from funnelvec.types import Cutoff, Judgments, Metric
+from funnelvec.types import Cutoff, Family, Judgments, Metric
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate
     from funnelvec.fitting.report import RotationReport, RotationStatus
     from funnelvec.judging import Unjudged
 
-__all__ = ["QdrantRefusing", "check_certified", "check_rotation"]
+__all__ = ["QdrantRefusing", "check_applied", "check_certified", "check_rotation"]
 
 _WINDOWS = (
     "Qdrant has no indexes over ranges of a column; a filter goes through its own index there. A "
@@ -42,6 +42,22 @@ def check_certified(cutoff: Cutoff | None, min_relevance: float | None) -> None:
     """
     if check_cutoff(cutoff, min_relevance=min_relevance) is not None:
         raise CapabilityError(_CERTIFIED)
+
+
+def check_applied(family: Family) -> None:
+    """Refuse a family that a search in Qdrant cannot apply.
+
+    Raises
+    ------
+    CapabilityError
+        If it is an adapter, whose line needs the scores of the whole shortlist.
+    """
+    if family == "adapter":
+        raise CapabilityError(
+            "Qdrant answers with the rows asked for, not with the shortlist that an adapter reads; "
+            "family='auto' takes the best of platt, beta and isotonic, and a postgresql:// or "
+            "memory: table applies adapters"
+        )
 
 
 def check_rotation(resolution: Resolution) -> None:
