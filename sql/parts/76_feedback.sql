@@ -197,13 +197,14 @@ end
 $body$;
 
 create or replace function funnelvec._feedback_row(state jsonb, out slope double precision, out "offset" double precision, out seen bigint,
-    out means double precision[], out counts bigint[])
+    out means double precision[], out counts bigint[], out h double precision[])
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select (state ->> 'slope')::double precision, (state ->> 'offset')::double precision, (state ->> 'seen')::bigint,
         array(select m::double precision from jsonb_array_elements_text(state -> 'means') with ordinality as u (m, o) order by o),
-        array(select c::bigint from jsonb_array_elements_text(state -> 'counts') with ordinality as u (c, o) order by o)
+        array(select c::bigint from jsonb_array_elements_text(state -> 'counts') with ordinality as u (c, o) order by o),
+        array(select x::double precision from jsonb_array_elements_text(state -> 'h') with ordinality as u (x, o) order by o)
 $body$;
 
 -- Take in what somebody said of one row: one update. The row is named by the score that it came with, or by the query and its key.
@@ -219,7 +220,8 @@ returns table (
     "offset" double precision,
     seen bigint,
     means double precision[],
-    counts bigint[]
+    counts bigint[],
+    h double precision[]
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -289,7 +291,8 @@ returns table (
     "offset" double precision,
     seen bigint,
     means double precision[],
-    counts bigint[]
+    counts bigint[],
+    h double precision[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

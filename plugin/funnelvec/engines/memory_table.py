@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
@@ -14,6 +18,7 @@ from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
+from funnelvec.engines.memory_following import MemoryFollowing
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
@@ -43,6 +48,7 @@ class MemoryTable(
     MemorySearching,
     MemoryCalibrating,
     MemoryCertifying,
+    MemoryFollowing,
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
@@ -80,6 +86,9 @@ class MemoryTable(
         self._certificates: dict[
             tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
         ] = {}
+        self._online: dict[str, tuple[StoredCalibration, OnlinePlatt]] = {}
+        # By the identity of a calibration, which is kept as long as the table is.
+        self._references: dict[int, npt.NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self._store)

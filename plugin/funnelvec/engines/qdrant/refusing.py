@@ -11,10 +11,12 @@ from funnelvec.engines.asking import check_cutoff
 from funnelvec.engines.base import Progress
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
-from funnelvec.types import Cutoff, Family, Judgments, Metric
+from funnelvec.types import Cutoff, Family, Judgments, Key, Metric
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate
+    from funnelvec.calibration.drift import Drift
+    from funnelvec.calibration.online import OnlinePlatt
     from funnelvec.fitting.report import RotationReport, RotationStatus
     from funnelvec.judging import Unjudged
 
@@ -29,6 +31,12 @@ _WINDOWS = (
 _CERTIFIED = (
     "this version certifies no cutoffs in Qdrant; calibrate and min_relevance are there, and a "
     "postgresql:// or memory: table certifies"
+)
+
+
+_FOLLOWED = (
+    "this version keeps no feedback and no scores of judged queries in Qdrant; a postgresql:// or "
+    "memory: table does, and funnelvec.calibration.online and .drift work on arrays"
 )
 
 
@@ -91,6 +99,32 @@ class QdrantRefusing:
     ) -> Certificate:
         """Refused: this version certifies no cutoffs in Qdrant."""
         raise CapabilityError(_CERTIFIED)
+
+    def feedback(
+        self,
+        relevant: bool,
+        *,
+        score: float | None = None,
+        query: npt.ArrayLike | None = None,
+        id: Key | None = None,
+        funnel: str | None = None,
+    ) -> OnlinePlatt:
+        """Refused: this version keeps no feedback in Qdrant."""
+        raise CapabilityError(_FOLLOWED)
+
+    def feedback_state(self, *, funnel: str | None = None) -> OnlinePlatt:
+        """Refused, as `feedback` is."""
+        raise CapabilityError(_FOLLOWED)
+
+    def adopt_feedback(self, *, funnel: str | None = None) -> int:
+        """Refused, as `feedback` is."""
+        raise CapabilityError(_FOLLOWED)
+
+    def check_drift(
+        self, queries: npt.ArrayLike | None = None, *, funnel: str | None = None
+    ) -> Drift:
+        """Refused: this version keeps no scores of judged queries in Qdrant."""
+        raise CapabilityError(_FOLLOWED)
 
     def add_window(
         self,

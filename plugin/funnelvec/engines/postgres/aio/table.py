@@ -25,6 +25,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_one,
 )
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
+from funnelvec.engines.postgres.aio.following import AsyncFollowing
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
@@ -69,6 +70,7 @@ class AsyncPostgresTable(
     AsyncLoading,
     AsyncSearching,
     AsyncCalibrating,
+    AsyncFollowing,
     AsyncObserving,
     AsyncExamining,
     AsyncRotating,

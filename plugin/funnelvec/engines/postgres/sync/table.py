@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_one,
 )
 from funnelvec.engines.postgres.sync.examining import Examining
+from funnelvec.engines.postgres.sync.following import Following
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
@@ -71,6 +72,7 @@ class PostgresTable(
     Loading,
     Searching,
     Calibrating,
+    Following,
     Observing,
     Examining,
     Rotating,
