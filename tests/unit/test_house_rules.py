@@ -47,7 +47,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.following",
         "engines.protocols",
         "engines.searching",
+        "engines.storing",
     ),
+    "engines.storing": VALUES,
+    "engines.together": (*VALUES, "engines.checks", "engines.options"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -180,6 +183,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.memory_rotating",
         "fitting.report",
         "engines.store",
+        "engines.together",
         "engines.memory_observing",
     ),
     "engines.memory": (
@@ -205,6 +209,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.rotating",
         "engines.sources",
+        "engines.together",
         "engines.postgres",
         "fitting",
         "install",  # the embedded server puts the rendered extension into its folder
@@ -224,6 +229,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.sources",
         "engines.store",
+        "engines.together",
         "engines.qdrant",
     ),
     "engines": (

@@ -23,6 +23,7 @@ from funnelvec.engines.protocols import (
     Windowed,
 )
 from funnelvec.engines.searching import After, Searching
+from funnelvec.engines.storing import Storing
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -70,6 +71,7 @@ class Table(
     Certifying,
     Following,
     Loading,
+    Storing,
     Windowed,
     Observed,
     Examined,

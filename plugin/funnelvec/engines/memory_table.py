@@ -24,6 +24,7 @@ from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
@@ -52,6 +53,7 @@ class MemoryTable(
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    OneByOne,
 ):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 

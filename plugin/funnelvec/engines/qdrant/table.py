@@ -26,6 +26,7 @@ from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_applied, check_rotation
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
@@ -36,7 +37,9 @@ from funnelvec.types import BaseCode, Family, Judgments, Metric, Storage
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing):
+class QdrantTable(
+    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing, OneByOne
+):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
