@@ -179,6 +179,9 @@ def choose(judged: JudgedScores, family: Family = "auto", *, seed: int = 0, **kn
     CalibrationError
         If an adapter is asked for and cannot be fitted.
     """
+    # By content, so that folds do not hang on the order in which an engine gives its queries.
+    sums = np.bincount(judged.query_of, weights=judged.scores, minlength=judged.queries)
+    judged = judged.take(np.argsort(sums / np.bincount(judged.query_of), kind="stable"))
     drawn = np.sort(np.random.default_rng(seed).permutation(judged.queries)[:_ENOUGH])
     some, wanted = judged.take(drawn), _candidates(judged, family)
     tried: list[Tried] = []
