@@ -34,12 +34,14 @@ if TYPE_CHECKING:
         Upserted,
     )
     from funnelvec.resolution import Resolution
+    from funnelvec.tuning import Budget, TuningReport
     from funnelvec.types import Answer, Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Budget",
     "Certificate",
     "Diagnosis",
     "Explanation",
@@ -56,6 +58,7 @@ __all__ = [
     "ResolutionStatus",
     "Sample",
     "Stage",
+    "TuningReport",
     "Upserted",
     "__version__",
     "connect",
@@ -68,6 +71,7 @@ __all__ = [
 _HOME = {
     "Answer": "funnelvec.types",
     "Certificate": "funnelvec.calibration",
+    "Budget": "funnelvec.tuning",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",
@@ -82,6 +86,7 @@ _HOME = {
     "ResolutionStatus": "funnelvec.reports",
     "Sample": "funnelvec.reports",
     "Stage": "funnelvec.funnel",
+    "TuningReport": "funnelvec.tuning",
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",

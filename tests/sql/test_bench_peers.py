@@ -87,7 +87,7 @@ def test_each_family_is_at_its_best_for_the_recall(owner_url: str, owner_conn: C
 
 def test_codes_beside_the_table_count_and_a_recall_out_of_reach_is_said(owner_url: str) -> None:
     # Wide enough for three stages among the funnels that are tried, in a column and in a side table.
-    dataset = generate(400, 4, dims=1200, seed=3)
+    dataset = generate(150, 3, dims=1200, seed=3)
     report = compare_peers(owner_url, dataset, target=1.0, rounds=1, bases=["own"])
     (own,) = report.bases
     names = [name for name, *_ in own.tried]

@@ -24,7 +24,8 @@ BRINGS = {
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
-    "bench": set(),
+    "bench": {"usearch"},
+    "peers": {"langchain_postgres"},
     "demo": {"wordllama"},
 }
 CONTAINS = {
@@ -32,6 +33,7 @@ CONTAINS = {
     "edge": {"qdrant"},
     "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
+    "peers": {"bench"},
     "demo": {"cli", "embedded"},
 }
 
@@ -72,6 +74,12 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "status": (f"command('status', {NOWHERE!r})", "postgres"),
     "search": (f"command('search', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
     "doctor": (f"command('doctor', {NOWHERE!r}, 'docs')", "postgres"),
+    "tune command": (f"command('tune', {NOWHERE!r}, 'docs')", "postgres"),
+    "tune": (
+        "import funnelvec as fv; t = fv.connect('memory:').create('t', dims=2);"
+        " t.add(range(99), [[i, 1] for i in range(99)]); t.tune(0.5, dry_run=True)",
+        None,
+    ),
     "examine": ("import funnelvec.doctor as d; str(d.examine([[1, 2], [2, 1], [3, 1]]))", None),
     "report": (
         "from funnelvec.doctor import examine, report; report.render_page(examine([[1, 2], [2, 1]]))",

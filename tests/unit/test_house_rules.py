@@ -41,6 +41,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.certifying": (),
     "engines.following": (),
     "engines.searching": ("types", "reports"),
+    "engines.tunable": (),
     "engines.base": (
         *VALUES,
         "engines.calibrating",
@@ -49,6 +50,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.protocols",
         "engines.searching",
         "engines.storing",
+        "engines.tunable",
     ),
     "engines.storing": VALUES,
     "engines.together": (*VALUES, "engines.checks", "engines.options"),
@@ -78,6 +80,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "fitting",
     ),
     "engines.masks": VALUES,
+    "engines.tuned": (
+        *VALUES,
+        "doctor.limits",
+        "engines.asking",
+        "engines.base",
+        "engines.checks",
+        "engines.options",
+        "engines.progress",
+        "tuning",
+    ),
+    "engines.memory_tuning": (*VALUES, "codes", "engines.store", "engines.tuned", "tuning.ground"),
     "engines.store": (
         *VALUES,
         "codes",
@@ -183,6 +196,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.memory_loading",
         "engines.memory_examining",
         "engines.memory_rotating",
+        "engines.memory_tuning",
         "fitting.report",
         "engines.store",
         "engines.together",
@@ -211,9 +225,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.rotating",
         "engines.sources",
+        "engines.tuned",
         "engines.together",
         "engines.postgres",
         "fitting",
+        "tuning",
         "install",  # the embedded server puts the rendered extension into its folder
     ),
     "engines.qdrant": (
@@ -233,8 +249,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.rotating",
         "engines.sources",
         "engines.store",
+        "engines.tuned",
         "engines.together",
         "engines.qdrant",
+        "tuning.ground",
         "fitting",
     ),
     "engines": (
@@ -245,7 +263,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
     ),
-    "tuning": (*VALUES, "codes", "calibration", "engines.base", "tuning"),
+    "tuning": (*VALUES, "codes", "calibration", "doctor", "fitting", "engines.base", "tuning"),
     "install": ("errors", "types", "install"),
     # Programs that use what users use: the package's own names and the plain values, no engine.
     "demo": ("", *VALUES, "entry", "demo", "bench"),
@@ -261,6 +279,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.checks",
         "engines.options",
         "engines.postgres",
+        "tuning",  # the tuner's own candidates are what the grid is made of
         "calibration",  # the figures of relevance are measured on vectors, without an engine
         "pages",
         "bench",

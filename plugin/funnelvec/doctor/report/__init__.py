@@ -13,7 +13,7 @@ from funnelvec.errors import InvalidInput, MissingDependency
 if TYPE_CHECKING:
     from funnelvec.doctor.diagnosis import Diagnosis
 
-__all__ = ["check_available", "render_page", "write_page"]
+__all__ = ["check_available", "render_page", "write_bytes", "write_page"]
 
 
 def check_available() -> None:
@@ -68,13 +68,23 @@ def write_page(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path:
     MissingDependency
         If matplotlib or jinja2 is not installed.
     """
+    return write_bytes(render_page(diagnosis).encode("utf-8"), path)
+
+
+def write_bytes(content: bytes, path: str | os.PathLike[str]) -> Path:
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    InvalidInput
+        If it cannot be written.
+    """
     target = Path(path).absolute()
-    text = render_page(diagnosis)
     try:
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".funnelvec-", suffix=".html")
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".funnelvec-")
         try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(handle, "wb") as file:
+                file.write(content)
             os.chmod(beside, 0o666 & ~_umask())  # mkstemp gives it to the owner alone
             os.replace(beside, target)
         except BaseException:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from funnelvec.doctor.prefixes import Prefixes, Stage
     from funnelvec.doctor.rank import Rank
 
-__all__ = ["Plot", "draw"]
+__all__ = ["BLUE", "GREY", "ORANGE", "TEXT", "Plot", "as_svg", "draw", "styled"]
 
 #: Stands for the colour of text until the page gives one; no series has it.
 _TEXT = "#010203"
@@ -54,6 +54,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+#: The colours for drawings of others on such a page.
+BLUE, ORANGE, GREY, TEXT = _BLUE, _ORANGE, _GREY, _TEXT
+
+
+def styled() -> Any:
+    """The look of all drawings, as a context; the same figures give the same file."""
+    return matplotlib.rc_context({**_STYLE, "svg.hashsalt": "funnelvec"})
+
+
 @dataclass(frozen=True, slots=True)
 class Plot:
     """A drawing for a topic: its SVG, and what it shows in words."""
@@ -66,7 +75,7 @@ class Plot:
 def draw(diagnosis: Diagnosis) -> Iterator[Plot]:
     """Draw what was measured; a topic without figures has no plot."""
     found = diagnosis.measures
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "funnelvec"}):
+    with styled():
         if found.prefixes:
             yield _prefixes(found.prefixes, diagnosis)
         if found.pairs:
@@ -88,7 +97,8 @@ def _figure(columns: int = 1) -> tuple[Figure, Any]:
     return figure, figure.subplots(1, columns)
 
 
-def _svg(figure: Figure, topic: str) -> str:
+def as_svg(figure: Figure, topic: str) -> str:
+    """Write a drawing as SVG text whose text has the colour of the page."""
     written = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(written, format="svg", transparent=True, metadata=nothing)
@@ -143,7 +153,7 @@ def _prefixes(found: Prefixes, diagnosis: Diagnosis) -> Plot:
         _legend(axes)
     said = ", ".join(f"{s.resolution} {share(s.recall[keep])}" for s in found.stages)
     alt = f"Share of the exact top 10 that a shortlist of 100 keeps, by first stage: {said}."
-    return Plot("prefixes", _svg(figure, "prefixes"), alt)
+    return Plot("prefixes", as_svg(figure, "prefixes"), alt)
 
 
 def _lists(axes: Any, stages: list[Stage], diagnosis: Diagnosis, colour: str, marker: str) -> None:
@@ -183,7 +193,7 @@ def _pairs(found: Pairs) -> Plot:
     axes.set_ylim(0, None)
     axes.set_xlabel("cosine (dotted: one random pair in a hundred is above)")
     _legend(axes)
-    return Plot("pairs", _svg(figure, "pairs"), alt)
+    return Plot("pairs", as_svg(figure, "pairs"), alt)
 
 
 def _norms(found: Norms) -> Plot:
@@ -194,7 +204,7 @@ def _norms(found: Norms) -> Plot:
         f"Lengths from {digits(found.smallest)} to {digits(found.largest)}, mean "
         f"{digits(found.mean)}, standard deviation {digits(found.sd)}."
     )
-    return Plot("norms", _svg(figure, "norms"), alt)
+    return Plot("norms", as_svg(figure, "norms"), alt)
 
 
 def _rank(found: Rank, diagnosis: Diagnosis) -> Plot:
@@ -217,7 +227,7 @@ def _rank(found: Rank, diagnosis: Diagnosis) -> Plot:
         f"Variance held by the first eigenvectors: {found.half} hold half, {found.most} hold 90 % "
         f"of it; effective rank {digits(found.effective)} of {diagnosis.dims}."
     )
-    return Plot("rank", _svg(figure, "rank"), alt)
+    return Plot("rank", as_svg(figure, "rank"), alt)
 
 
 def _bits(found: Bits) -> Plot:
@@ -234,7 +244,7 @@ def _bits(found: Bits) -> Plot:
         f"Balance of single bits: mean {digits(found.balance)}, {found.lopsided} below 0.2, "
         f"{found.constant} constant."
     )
-    return Plot("bits", _svg(figure, "bits"), alt)
+    return Plot("bits", as_svg(figure, "bits"), alt)
 
 
 def _lid(found: Lid) -> Plot:
@@ -248,7 +258,7 @@ def _lid(found: Lid) -> Plot:
     _legend(axes)
     said = ", ".join(f"{each.width}: {digits(each.mean)}" for each in found.widths)
     alt = f"Local intrinsic dimension by width of the prefix: {said}."
-    return Plot("lid", _svg(figure, "lid"), alt)
+    return Plot("lid", as_svg(figure, "lid"), alt)
 
 
 def _hubness(found: Hubness) -> Plot:
@@ -272,4 +282,4 @@ def _hubness(found: Hubness) -> Plot:
         f"How many top tens a row is in: {share(found.never)} are in none, the most frequent in "
         f"{found.hubs[0].count}; skewness {digits(found.skewness)}."
     )
-    return Plot("hubness", _svg(figure, "hubness"), alt)
+    return Plot("hubness", as_svg(figure, "hubness"), alt)

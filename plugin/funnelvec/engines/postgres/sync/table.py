@@ -32,6 +32,7 @@ from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
 from funnelvec.engines.postgres.sync.searching import Searching
+from funnelvec.engines.postgres.sync.tuning import Tuning
 from funnelvec.engines.together import needed
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -77,6 +78,7 @@ class PostgresTable(
     Observing,
     Examining,
     Rotating,
+    Tuning,
 ):
     """A table of the user's, seen through one vector column."""
 
