@@ -19,6 +19,7 @@ from funnelvec import errors
 from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
+    from funnelvec.abstention import Abstention
     from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstention",
     "Answer",
     "Budget",
     "Certificate",
@@ -69,6 +71,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Abstention": "funnelvec.abstention",
     "Answer": "funnelvec.types",
     "Certificate": "funnelvec.calibration",
     "Budget": "funnelvec.tuning",

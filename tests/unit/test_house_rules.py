@@ -30,6 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "resolution": ("errors", "types"),
     "funnel": ("errors", "types", "resolution"),
     "filters": ("errors", "types", "kinds"),
+    "abstention": ("errors", "types", "calibration"),
     "codes": ("errors", "types", "resolution", "codes"),
     "calibration": ("errors", "types", "calibration"),
     "pages": ("errors", "pages"),
