@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from funnelvec.abstention import Abstention
     from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.doctor import Diagnosis
-    from funnelvec.entry import connect, connect_async, wrap, wrap_async
+    from funnelvec.entry import connect, connect_async, hook, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.reports import (
         Explanation,
@@ -66,6 +66,7 @@ __all__ = [
     "connect",
     "connect_async",
     "errors",
+    "hook",
     "wrap",
     "wrap_async",
 ]
@@ -93,6 +94,7 @@ _HOME = {
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
+    "hook": "funnelvec.entry",
     "wrap": "funnelvec.entry",
     "wrap_async": "funnelvec.entry",
 }

@@ -151,6 +151,23 @@ def test_what_is_not_installed_is_said(owner_url: str, monkeypatch: pytest.Monke
     assert report.bases[0].bounds == ()
 
 
+def test_a_package_that_fails_costs_its_own_line_only(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("usearch")
+
+    def broken(self: object) -> float:
+        raise OSError("no such instruction")
+
+    monkeypatch.setattr("funnelvec.bench.library.Library.build", broken)
+    report = compare_peers(
+        owner_url, generate(150, 3, dims=16), funnels=["8:f16 > 16:f32"], target=0.5, k=5,
+        rounds=1, bases=["own"],
+    )  # fmt: skip
+    assert any("OSError: no such instruction" in note for note in report.notes)
+    assert report.bases[0].bounds == () and report.bases[0].standings[0].ours
+
+
 @pytest.mark.filterwarnings("ignore")  # those of SQLAlchemy and LangChain are not ours
 def test_langchains_stores_find_what_they_were_given(owner_url: str) -> None:
     pytest.importorskip("langchain_postgres")

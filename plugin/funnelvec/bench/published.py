@@ -19,7 +19,7 @@ EXACT_EVERY = 20
 _ADAPTIVE_M, _ADAPTIVE_EF, _ADAPTIVE_LIST = 32, 400, 200
 _ADAPTIVE_WIDTH = 512
 #: Each row of a shortlist costs it a call of its function.
-_ADAPTIVE_KEEPS = tuple(keep for keep in KEEPS if keep <= 400)
+_ADAPTIVE_KEEPS = tuple(keep for keep in KEEPS if keep <= 200)
 #: A table of its own: over the other one the planner would have two indexes for one search.
 SCALE_TABLE = "plain_scale"
 _SCALE_LISTS = (10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 1000)

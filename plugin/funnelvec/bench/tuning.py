@@ -41,8 +41,6 @@ Say = Callable[[str], None]
 _TABLE = "tuned"
 #: Of the grid, those that answer in turns beside the tuner's funnel.
 _FINALISTS = 4
-#: Queries that the grid is measured with, as many as the tuner chooses with.
-_GRID_QUERIES = 100
 _REPEATS = 20
 #: Keeps of the grid, and the longest of a stage between.
 _KEEPS = (12, 15, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400, 600, 1000)
@@ -56,6 +54,7 @@ def compare_tuning(
     target: float = 0.99,
     k: int = 10,
     rounds: int = 5,
+    grid_queries: int = 100,
     bases: Sequence[str] = BASES,
     say: Say = lambda text: None,
 ) -> TuneBench:
@@ -67,6 +66,8 @@ def compare_tuning(
         As for `compare`.
     target
         Recall@k to tune for.
+    grid_queries
+        Queries that every setting of the grid is asked, of those that the tuner has not seen.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def compare_tuning(
         found = []
         for basis in bases:
             turned = dataset if basis == "own" else rotated(dataset)
-            run = _Run(url, turned, target=target, k=k, rounds=rounds, say=say)
+            run = _Run(url, turned, target=target, k=k, rounds=rounds, grid=grid_queries, say=say)
             found.append(run.report(basis))
     return TuneBench(
         dataset=dataset.name,
@@ -109,10 +110,11 @@ class _Run:
     """One basis; its schema lives as long as `report` runs."""
 
     def __init__(
-        self, url: str, dataset: Dataset, *, target: float, k: int, rounds: int, say: Say
+        self, url: str, dataset: Dataset, *, target: float, k: int, rounds: int, grid: int, say: Say
     ) -> None:
         self._url, self._dataset, self._target = url, dataset, target
         self._k, self._rounds, self._say = k, rounds, say
+        self._grid_queries = grid
         self._part = 2 * len(dataset.queries) // 3
 
     def report(self, basis: str) -> TuneBasis:
@@ -160,7 +162,7 @@ class _Run:
 
     def _asked(self, world: World) -> Asked:
         """Queries that the tuner has not seen."""
-        part = slice(self._part, self._part + _GRID_QUERIES)
+        part = slice(self._part, self._part + self._grid_queries)
         queries = self._dataset.queries[part]
         return Asked(queries, [None] * len(queries), world.worst[part], self._k)
 
@@ -265,11 +267,13 @@ class _Run:
         template = Template(tuple(stages))
         kept, _ = shares(world, template)
         costs = _costs(template, prices, world)
+        # Few to check with and many that are fresh: else the recall of the fresh ones strays as far
+        # from the truth as the interval does.
+        part = min(len(world) // 3, max(queries_needed(self._target), len(world) // 9))
         inside = reached = above = 0
         for seed in range(_REPEATS):
             order = np.random.default_rng(seed).permutation(len(world))
-            third = len(order) // 3
-            choose, check, fresh = order[:third], order[third : 2 * third], order[2 * third :]
+            choose, check, fresh = order[:part], order[part : 2 * part], order[2 * part :]
             place = _choice(kept[choose], costs, self._target)
             while _shares(kept, check, place).mean() < self._target:
                 longer = tuple(min(kept.shape[1] - 1, each + 1) for each in place)
@@ -281,7 +285,7 @@ class _Run:
             inside += low <= recall <= high
             above += recall >= low
             reached += recall >= self._target
-        return Repeats(_REPEATS, inside, above, reached, len(world) // 3)
+        return Repeats(_REPEATS, inside, above, reached, part, len(world) - 2 * part)
 
 
 def _renamed(

@@ -26,8 +26,8 @@ class Repeats:
 
     Attributes
     ----------
-    count, queries
-        How often, and with how many queries each to choose, to check, and for the fresh recall.
+    count, queries, fresh
+        How often; with how many queries to choose, and as many to check; how many were fresh.
     inside, above, reached
         In how many the fresh recall was in the interval that was stated, above its lower limit,
         and at least the target.
@@ -38,6 +38,7 @@ class Repeats:
     above: int
     reached: int
     queries: int
+    fresh: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +104,15 @@ class TuneBench:
         repeats = [
             (
                 each.basis, str(each.repeats.count), str(each.repeats.queries),
+                str(each.repeats.fresh),
                 str(each.repeats.inside), str(each.repeats.above), str(each.repeats.reached),
             )
             for each in self.bases
             if each.repeats is not None
         ]  # fmt: skip
         if repeats:
-            titles: tuple[str, ...] = (
-                "basis",
-                "repeats",
-                "queries",
-                "in the interval",
-                "above its lower limit",
-            )
+            titles: tuple[str, ...] = ("basis", "repeats", "to check", "fresh queries")
+            titles += ("fresh recall in the interval", "above its lower limit")
             titles += (f"at least {self.target:g}",)
             found.append(Section("Fresh queries", titles, tuple(repeats)))
         return found

@@ -9,8 +9,8 @@ from funnelvec.commands.output import print_report, progress
 
 __all__ = ["run_tune"]
 
-# (rows that are drawn, or at most taken of a file; queries, rounds)
-_QUICK, _FULL = (3_000, 300, 3), (20_000, 900, 5)
+# (rows that are drawn, or at most taken of a file; queries, rounds, queries of the grid)
+_QUICK, _FULL = (3_000, 300, 3, 40), (20_000, 900, 5, 100)
 
 
 def run_tune(args: argparse.Namespace) -> int:
@@ -18,7 +18,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from funnelvec import bench
     from funnelvec.bench.peers import BASES
 
-    rows, queries, rounds = _QUICK if args.quick else _FULL
+    rows, queries, rounds, grid = _QUICK if args.quick else _FULL
     if args.quick and args.rows is None:
         args.rows = rows
     report = bench.compare_tuning(
@@ -27,6 +27,7 @@ def run_tune(args: argparse.Namespace) -> int:
         target=args.recall,
         k=args.k,
         rounds=rounds if args.rounds is None else args.rounds,
+        grid_queries=grid,
         bases=BASES if args.basis is None else [args.basis],
         say=progress(),
     )

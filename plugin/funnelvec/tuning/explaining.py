@@ -187,7 +187,7 @@ def _why(found: Outcome, chosen: Option) -> str:
 
 
 def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
-    """What the next larger one that is faster would save."""
+    """What the next larger one that is faster would save, and what a smaller one would cost."""
     faster = [
         each
         for each in options
@@ -195,21 +195,22 @@ def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
         and each.recall >= chosen.recall - 0.001
         and each.milliseconds < 0.97 * chosen.milliseconds
     ]
-    if not faster:
+    if faster:
+        best = min(faster, key=lambda each: each.memory)
+        yield (
+            f"{(best.memory - chosen.memory) / 1e6:.1f} MB more would save "
+            f"{chosen.milliseconds - best.milliseconds:.2f} ms a search: '{best.funnel}'"
+            f"{'' if best.measured else ' (simulated)'}."
+        )
+    else:
         yield "More memory would buy no time here."
-        return
-    best = min(faster, key=lambda each: each.memory)
-    yield (
-        f"{(best.memory - chosen.memory) / 1e6:.1f} MB more would save "
-        f"{chosen.milliseconds - best.milliseconds:.2f} ms a search: '{best.funnel}'"
-        f"{'' if best.measured else ' (simulated)'}."
-    )
     smaller = [e for e in options if e.memory < chosen.memory and e.recall >= chosen.recall - 0.001]
     if smaller:
         less = min(smaller, key=lambda each: each.milliseconds)
         yield (
             f"{(chosen.memory - less.memory) / 1e6:.1f} MB less would cost "
-            f"{less.milliseconds - chosen.milliseconds:.2f} ms: '{less.funnel}'."
+            f"{less.milliseconds - chosen.milliseconds:.2f} ms: '{less.funnel}'"
+            f"{'' if less.measured else ' (simulated)'}."
         )
 
 

@@ -63,15 +63,14 @@ def tune(about: About, wanted: Wanted) -> Steps[TuningReport]:
     """Choose a funnel; see `funnelvec.engines.tunable.Tunable.tune`."""
     started = perf_counter()
     yield Say("reading a sample", 1)
-    rows = yield Call("count")
     count = wanted.sample if wanted.on_copy is None else wanted.on_copy
-    sample = yield Call("sample", (min(count, max(rows, 1)),), {"seed": wanted.seed})
+    sample = yield Call("sample", (count,), {"seed": wanted.seed})
     if len(sample.vectors) < 5 * wanted.k:
         raise InvalidInput(
             f"the table has {len(sample.vectors)} rows with a vector, too few to tune for the best "
             f"{wanted.k} of them; searching the column itself is exact and fast there"
         )
-    ground = yield from _ground(about, rows)
+    ground = yield from _ground(about, sample.rows)
     drawn = yield from draw(ground, wanted, sample)
     if wanted.on_copy is None or wanted.dry_run:
         found = yield from _run(ground, wanted, sample, drawn)
@@ -113,7 +112,7 @@ def _copied(ground: Ground, sample: Sample) -> Steps[Ground]:
 
 def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[Outcome]:
     indexed = ground.about.engine != "memory"
-    whole = len(sample.vectors) == ground.rows
+    whole = ground.on is not None or (sample.exact and len(sample.vectors) == sample.rows)
     try:
         yield Say("searching the sample exactly", 8)
         half = drawn.half

@@ -29,6 +29,8 @@ LONGEST = 1_500
 _BLOCK = 8_192
 #: Rows that axes are fitted to here; more of them change little and take their time.
 _FIT = 5_000
+#: Most dimensions that a fitted rotation keeps here.
+_WIDEST = 512
 #: Scores this near are a tie to databases, which add up products of float32.
 _TIE = 1e-6
 
@@ -38,7 +40,7 @@ class Axes:
 
     def __init__(self, rows: Matrix, *, metric: Metric, kept: Mapping[str, Rotation]) -> None:
         self._rows, self._metric, self._kept = rows[:_FIT], metric, kept
-        self._fitted: dict[tuple[str, int], Matrix] = {}
+        self._principal: Matrix | None = None
 
     def apply(self, resolution: Resolution, x: Matrix, *, asked: bool) -> Matrix | None:
         """Map (n, d) vectors by the resolution's rotation, or None where it has no fitted one."""
@@ -64,15 +66,14 @@ class Axes:
         return len(self._rows) // 3
 
     def _axes(self, name: str, dims: int) -> Matrix:
-        chain = name.endswith("r")
-        key = (name, dims if chain else 0)
-        if key not in self._fitted:
+        if self._principal is None:
             seen = directions(self._rows) if self._metric == "cosine" else self._rows
-            axes = principal(seen, dims if chain else min(self._rows.shape[1], 512))
-            if chain:
-                axes = random_orthogonal(dims, 0) @ axes
-            self._fitted[key] = axes.astype(np.float32)
-        return self._fitted[key][:dims]
+            self._principal = principal(seen, min(self._rows.shape[1], _WIDEST)).astype(np.float32)
+        found = self._principal[:dims]
+        if not name.endswith("r"):
+            return found
+        turned: Matrix = random_orthogonal(dims, 0).astype(np.float32) @ found
+        return turned
 
 
 class World:
