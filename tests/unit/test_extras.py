@@ -24,6 +24,7 @@ BRINGS = {
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
+    "evaluate": {"ir_measures", "pytrec_eval"},
     "bench": set(),
     "demo": {"wordllama"},
 }
@@ -76,6 +77,12 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "report": (
         "from funnelvec.doctor import examine, report; report.render_page(examine([[1, 2], [2, 1]]))",
         "report",
+    ),
+    "evaluate": (
+        "import funnelvec as fv; t = fv.connect('memory:').create('t', dims=2);"
+        " t.add([1], [[1, 2]]); t.create_funnel('t_search', '2:f32');"
+        " t.evaluate(fv.Judgments([[1.0, 2.0]], [1], [True]))",
+        "evaluate",
     ),
     "explain": (f"command('explain', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
 }

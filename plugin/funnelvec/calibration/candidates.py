@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.calibration.alike import alike
 from funnelvec.calibration.corpus import CorpusStats, pull
 from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import CalibrationError, InvalidInput
@@ -75,7 +76,7 @@ class Candidates:
         cls,
         rows: npt.NDArray[np.float32],
         queries: npt.NDArray[np.float32],
-        relevant: npt.NDArray[np.bool_] | list[npt.NDArray[np.int64]],
+        relevant: list[npt.NDArray[np.int64]],
         *,
         stats: CorpusStats,
         k: int = 200,
@@ -90,7 +91,7 @@ class Candidates:
         relevant
             For each query the numbers of its relevant rows.
         groups
-            Default: every query by itself.
+            Default: queries that want mostly the same rows belong together; see `alike`.
         """
         if k < 20 or k > len(rows):
             raise InvalidInput(f"k is {k}; it must be between 20 and the {len(rows)} rows")
@@ -114,7 +115,7 @@ class Candidates:
             setting=stats.setting(queries),
             coherence=coherence,
             place=queries.astype(np.float64) @ stats.directions,
-            groups=np.arange(n) if groups is None else np.asarray(groups, dtype=np.int64),
+            groups=alike(relevant) if groups is None else np.asarray(groups, dtype=np.int64),
         )
 
 

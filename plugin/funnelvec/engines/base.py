@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
 from funnelvec.engines.certifying import Certifying
+from funnelvec.engines.evaluated import Evaluated
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -70,7 +71,7 @@ class Capabilities:
 
 
 @runtime_checkable
-class Table(Certifying, Loading, Windowed, Observed, Examined, Rotating, Protocol):
+class Table(Certifying, Evaluated, Loading, Windowed, Observed, Examined, Rotating, Protocol):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
     @property

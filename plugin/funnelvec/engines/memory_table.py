@@ -9,6 +9,7 @@ from funnelvec.calibration import Certificate, PlattCalibration
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_certifying import MemoryCertifying
@@ -44,6 +45,7 @@ class MemoryTable(
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    Evaluating,
 ):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 

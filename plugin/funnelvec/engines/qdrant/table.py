@@ -12,6 +12,7 @@ from funnelvec.calibration import PlattCalibration
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName, check_key, key_names
 from funnelvec.engines.progress import filling_reporting
 from funnelvec.engines.qdrant import names
@@ -35,7 +36,9 @@ from funnelvec.types import BaseCode, Judgments, Metric, Storage
 __all__ = ["QdrantTable"]
 
 
-class QdrantTable(QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing):
+class QdrantTable(
+    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing, Evaluating
+):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the

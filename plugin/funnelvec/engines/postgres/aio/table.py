@@ -24,6 +24,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.evaluating import AsyncEvaluating
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
@@ -65,7 +66,7 @@ class StoredFunnel(NamedTuple):
 
 
 class AsyncPostgresTable(
-    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating
+    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncEvaluating, AsyncRotating
 ):
     """A table of the user's, seen through one vector column."""
 

@@ -26,6 +26,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.evaluating import Evaluating
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
@@ -66,7 +67,7 @@ class StoredFunnel(NamedTuple):
     map_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing, Examining, Rotating):
+class PostgresTable(Loading, Searching, Observing, Examining, Evaluating, Rotating):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
