@@ -13,6 +13,7 @@ and has pgvector and funnelvec in it::
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -38,6 +39,7 @@ hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None
 hypothesis.settings.load_profile("repeatable")
 
 _FOLDER = "FUNNELVEC_TEST_FOLDER"
+_ROOM = 4 << 30
 
 # Without the extra, the pure tests still run. `make test` must not pass by leaving tests out,
 # so it requires the database (and then the import error shows).
@@ -63,10 +65,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _memory() -> str | None:
+    """A folder in memory, where there is room for the test databases; None: the usual one.
+
+    Every test gets a database of its own, a copy of three hundred files: on a disk that is most of
+    the time that the tests take.
+    """
+    folder = Path("/dev/shm")
+    with contextlib.suppress(OSError, ValueError):
+        if os.access(folder, os.W_OK) and os.path.ismount(folder):
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            if min(shutil.disk_usage(folder).free, memory // 2) >= _ROOM:
+                return str(folder)
+    return None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Set before pytest-xdist starts its workers, which inherit it and so share one server.
     if not hasattr(config, "workerinput"):
-        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="funnelvec-tests-")
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="funnelvec-tests-", dir=_memory())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

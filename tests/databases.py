@@ -190,6 +190,17 @@ def drop_finished(admin: psycopg.Connection[Any], server: Server) -> None:
         drop_database(admin, server.done_with.pop())
 
 
+@contextmanager
+def copied(server: Server, template: str) -> Iterator[Database]:
+    """A database of one test, copied from `template`; dropped when the next one is made."""
+    database = Database(server, new_name(server))
+    with connected(server.url()) as admin:
+        create_database(admin, database.name, template=template)
+        drop_finished(admin, server)
+    yield database
+    server.done_with.append(database.name)
+
+
 def drop_templates(server: Server) -> None:
     with connected(server.url()) as admin:
         drop_finished(admin, server)

@@ -6,6 +6,7 @@
 create or replace function funnelvec._range_conditions(filter jsonb, field text)
 returns jsonb
 language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
 as $body$
 declare
     asked jsonb := filter -> field;

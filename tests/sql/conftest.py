@@ -48,12 +48,8 @@ def products_template(pg_server: Server) -> Iterator[Database]:
 @pytest.fixture
 def products_database(pg_server: Server, products_template: Database) -> Iterator[Database]:
     """A copy of its own, for a test that changes things."""
-    database = databases.Database(pg_server, databases.new_name(pg_server))
-    with databases.connected(pg_server.url()) as admin:
-        databases.create_database(admin, database.name, template=products_template.name)
-        databases.drop_finished(admin, pg_server)
-    yield database
-    pg_server.done_with.append(database.name)
+    with databases.copied(pg_server, products_template.name) as database:
+        yield database
 
 
 @pytest.fixture

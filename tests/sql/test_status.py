@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from funnelvec import cli
-from tests import awaited
+from tests import awaited, databases
 from tests.sql.tables import fill, text, vectors
 
 if TYPE_CHECKING:
+    from tests.databases import Database, Server
+
     Connection = psycopg.Connection[Any]
 
 ROWS = 12_000
@@ -42,15 +45,30 @@ def heed(connection: Connection, line: str, *, after: str = ": ") -> None:
     connection.execute(line.rpartition(after)[2])  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def shop_template(pg_server: Server) -> Iterator[Database]:
+    """What every test starts from: the index takes seconds to build, a copy of it does not."""
+    with databases.copied(pg_server, pg_server.template("funnelvec")) as database:
+        with databases.connected(database.owner_url) as owner:
+            fill(owner, vectors(ROWS))
+            owner.execute(
+                "select funnelvec.add_resolution('products', 'embedding', '16:f16', index => true)"
+            )
+        yield database
+
+
 @pytest.fixture
-def shop(owner_conn: Connection) -> Connection:
-    fill(owner_conn, vectors(ROWS))
-    owner_conn.execute(
-        "select funnelvec.add_resolution('products', 'embedding', '16:f16', index => true)"
-    )
-    owner_conn.execute("vacuum analyze products")
-    flush(owner_conn)
-    return owner_conn
+def shop_database(pg_server: Server, shop_template: Database) -> Iterator[Database]:
+    with databases.copied(pg_server, shop_template.name) as database:
+        yield database
+
+
+@pytest.fixture
+def shop(shop_database: Database) -> Iterator[Connection]:
+    with databases.connected(shop_database.owner_url) as connection:
+        connection.execute("vacuum analyze products")
+        flush(connection)
+        yield connection
 
 
 def test_all_is_well(shop: Connection) -> None:
@@ -140,7 +158,7 @@ def test_room_is_not_advised_where_it_would_not_help(shop: Connection) -> None:
         with shop.cursor() as cursor:
             cursor.executemany(
                 "update products set embedding = %s where id = %s",
-                [(text(row), i) for i, row in enumerate(vectors(600, seed=seed))],
+                [(text(row), i) for i, row in enumerate(vectors(200, seed=seed))],
             )
         shop.execute("vacuum products")
     flush(shop)
@@ -193,7 +211,8 @@ def test_an_index_larger_than_memory(shop: Connection) -> None:
     assert "does not fit into effective_cache_size (1MB)" in advice(shop, "effective_cache_size")
 
 
-def test_an_interrupted_index_and_a_missing_one(shop: Connection, superuser_url: str) -> None:
+def test_an_interrupted_index_and_a_missing_one(shop: Connection, shop_database: Database) -> None:
+    superuser_url = shop_database.superuser_url
     shop.execute(
         "select funnelvec.create_funnel('f', 'products', 'embedding', '16:f16@50 > 32:f32')"
     )
@@ -235,7 +254,8 @@ def test_codes_out_of_line(owner_conn: Connection) -> None:
     assert status(owner_conn, "550:f32")["toasted"] == 0
 
 
-def test_a_large_table_is_sampled(shop: Connection, superuser_url: str) -> None:
+def test_a_large_table_is_sampled(shop: Connection, shop_database: Database) -> None:
+    superuser_url = shop_database.superuser_url
     """It is large by what the planner believes; of its pages few are read, and the rest is scaled up."""
     shop.execute("update products set embedding = null where id % 4 = 0")
     shop.execute("vacuum full analyze products")
@@ -279,8 +299,9 @@ def test_partitions(owner_conn: Connection) -> None:
 
 
 def test_python_and_the_command_line_say_the_same(
-    shop: Connection, owner_url: str, capsys: pytest.CaptureFixture[str]
+    shop: Connection, shop_database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    owner_url = shop_database.owner_url
     shop.execute("delete from products where id % 2 = 0")
     flush(shop)
     row = status(shop)

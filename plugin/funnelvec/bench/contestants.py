@@ -21,6 +21,7 @@ __all__ = [
     "exact_scan",
     "full_hnsw",
     "our_funnel",
+    "over_plain",
 ]
 
 PLAIN_TABLE, FUNNEL_TABLE = "plain", "funneled"
@@ -32,6 +33,7 @@ EF_SEARCH = (40, *range(50, 200, 10), *range(200, 400, 20), *range(400, 1001, 50
 
 _M, _EF_CONSTRUCTION = 16, 64
 _HNSW = f"m {_M}, ef_construction {_EF_CONSTRUCTION}"
+_LONGEST = 1000  # of hnsw.ef_search
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +132,48 @@ def full_hnsw(schema: str, *, dims: int, ef_search: int, note: str = "") -> Cont
     expression = f"(embedding{cast})" if cast else "embedding"
     opclass = "halfvec_cosine_ops" if cast else "vector_cosine_ops"
     kind = "full HNSW (halfvec)" if cast else "full HNSW"
-    return Contestant(
-        name=f"{kind}, ef_search {ef_search}{note}",
+    return over_plain(
+        schema,
+        f"{kind}, ef_search {ef_search}{note}",
+        f"{PLAIN_TABLE}_hnsw",
+        f"{expression} {opclass}",
         label=f"{kind}, ef {ef_search}",
-        table=PLAIN_TABLE,
         statement=f"select id, 1 - (embedding <=> %(query)s) as score from {table} "
         f"order by {expression} <=> %(query)s{cast} limit %(k)s",
+        ef_search=ef_search,
+    )
+
+
+def over_plain(
+    schema: str,
+    name: str,
+    index: str,
+    what: str,
+    *,
+    statement: str,
+    ef_search: int,
+    label: str | None = None,
+) -> Contestant:
+    """A search by an HNSW index of its own over the table without codes.
+
+    Parameters
+    ----------
+    index, what
+        Name of the index, and what it is over, with its operator class.
+    """
+    return Contestant(
+        name=name,
+        label=label or name,
+        table=PLAIN_TABLE,
+        statement=statement,
         build=(
-            f"create index {PLAIN_TABLE}_hnsw on {table} using hnsw ({expression} {opclass}) "
+            f"create index {index} on {schema}.{PLAIN_TABLE} using hnsw ({what}) "
             f"with (m = {_M}, ef_construction = {_EF_CONSTRUCTION})",
         ),
-        undo=(f"drop index {schema}.{PLAIN_TABLE}_hnsw",),
-        indexes=(f"{PLAIN_TABLE}_hnsw",),
+        undo=(f"drop index {schema}.{index}",),
+        indexes=(index,),
         # As the funnel's function does for its own call: the planner may not prefer a scan.
-        settings=(("hnsw.ef_search", str(ef_search)), ("enable_seqscan", "off")),
+        settings=(("hnsw.ef_search", str(min(ef_search, _LONGEST))), ("enable_seqscan", "off")),
         remark=_HNSW,
     )
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from funnelvec import entry
 from funnelvec.bench.data import Dataset
+from funnelvec.bench.report import Section
 from funnelvec.bench.stage import connected, hosted, workspace
 from funnelvec.bench.stats import Ratio, ratio
 
@@ -81,21 +82,23 @@ class LoadBench:
         versus = self.pace(_ADD).versus
         return versus is not None and versus.stable and versus.value >= TARGET
 
-    head = ("", "rows/s", "lowest", "highest", "µs/row", f"rows/s, divided by {_BARE!r}")
-
-    def table(self) -> list[tuple[object, ...]]:
-        """The figures as rows below `head`."""
-        return [
-            (
-                each.name,
-                f"{median(each.rates):,.0f}",
-                f"{min(each.rates):,.0f}",
-                f"{max(each.rates):,.0f}",
-                f"{each.row_us:.1f}",
-                "" if each.versus is None else each.versus.text(),
-            )
-            for each in self.paces
-        ]
+    def section(self) -> Section:
+        """The figures as a table."""
+        return Section(
+            "Loading",
+            ("", "rows/s", "lowest", "highest", "µs/row", f"rows/s, divided by {_BARE!r}"),
+            tuple(
+                (
+                    each.name,
+                    f"{median(each.rates):,.0f}",
+                    f"{min(each.rates):,.0f}",
+                    f"{max(each.rates):,.0f}",
+                    f"{each.row_us:.1f}",
+                    "" if each.versus is None else each.versus.text(),
+                )
+                for each in self.paces
+            ),
+        )
 
     def lines(self) -> list[str]:
         """What follows from the figures."""

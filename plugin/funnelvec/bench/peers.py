@@ -21,12 +21,14 @@ from funnelvec import entry
 from funnelvec.bench import stage
 from funnelvec.bench.contestants import PLAIN_TABLE
 from funnelvec.bench.data import Dataset
+from funnelvec.bench.mapping import Mapper
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.peers_report import BasisReport, PeersReport
 from funnelvec.bench.recipes import Recipe, Setting, our_recipe, peers
 from funnelvec.bench.run import standing, take_turns
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
+from funnelvec.fitting.axes import random_orthogonal
 
 __all__ = ["BASES", "compare_peers", "templates"]
 
@@ -129,8 +131,7 @@ def compare_peers(
 
 
 def _rotated(dataset: Dataset) -> Dataset:
-    drawn = np.random.default_rng(0).standard_normal((dataset.dims, dataset.dims))
-    turn = np.linalg.qr(drawn)[0].astype(np.float32)
+    turn = random_orthogonal(dataset.dims, 0).astype(np.float32)
     return replace(dataset, rows=dataset.rows @ turn, queries=dataset.queries @ turn)
 
 
@@ -156,6 +157,8 @@ class _Run:
         self._queries = stage.parameters(dataset.queries)
         self._oracle = Oracle.of(dataset.rows, dataset.queries, k=k)
         self.notes: list[str] = []
+        self._schema = ""
+        self._mappers: dict[str, Mapper | None] = {}
 
     def report(self, basis: str, funnels: Sequence[str], *, grown_from: int | None) -> BasisReport:
         """Load, build, turn the knobs, measure."""
@@ -164,7 +167,7 @@ class _Run:
         tables = [f"ours_{i}" for i in range(len(chosen))]
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(stage.connected(self._url))
-            schema = stack.enter_context(stage.workspace(connection))
+            schema = self._schema = stack.enter_context(stage.workspace(connection))
             ours = [
                 our_recipe(schema, text, table=table, dims=dataset.dims, storage=storage)
                 for table, (text, storage) in zip(tables, chosen, strict=True)
@@ -180,7 +183,10 @@ class _Run:
                 lanes.append(self._smaller(stack, connection, schema, finalists[0], grown_from))
             times = take_turns(lanes, self._queries, rounds=self._rounds, say=say)
             standings = [
-                standing(lane, schema, found.recall, each, seconds[lane.contestant.build])
+                replace(
+                    standing(lane, schema, found.recall, each, seconds[lane.contestant.build]),
+                    mapping_ms=self._mapping_ms(lane),
+                )
                 for lane, found, each in zip(lanes, finalists, times, strict=False)
             ]
             growth = None
@@ -204,6 +210,12 @@ class _Run:
     ) -> dict[tuple[str, ...], tuple[float, ...]]:
         """Fit what has to be fitted and build every index; seconds of both together."""
         fitted = {each.at(each.dearest()).build: self._fit(schema, each) for each in recipes}
+        self.notes += [
+            f"{each.name}: fitting took {fitted[each.at(each.dearest()).build]:.1f} s, which "
+            "counts as building"
+            for each in recipes
+            if each.fitted
+        ]
         seconds, said = stage.build(
             connection,
             schema,
@@ -217,6 +229,17 @@ class _Run:
         return {
             build: tuple(fitted[build] + each for each in times) for build, times in seconds.items()
         }
+
+    def _mapping_ms(self, lane: stage.Lane) -> float:
+        """Median milliseconds of mapping one query in Python; 0 where nothing is mapped."""
+        if lane.mapper is None:
+            return 0.0
+        found = []
+        for query in self._queries:
+            started = time.perf_counter_ns()
+            lane.mapper.parameters(query)
+            found.append((time.perf_counter_ns() - started) / 1e6)
+        return median(found)
 
     def _time_maps(self, connection: Any, schema: str) -> None:
         """Note what mapping one query costs; the functions for it stand in the schema."""
@@ -239,14 +262,8 @@ class _Run:
         started = time.perf_counter()
         with entry.connect(self._url) as engine:
             table = engine.table(f"{schema}.{recipe.at(recipe.dearest()).table}")
-            for name, dims in recipe.fitted:
-                began = time.perf_counter()
-                chain = "random" if name.endswith("r") else None
+            for name, dims, chain in recipe.fitted:
                 table.fit_rotation(name, dims=dims, then=chain)
-                self.notes.append(
-                    f"{recipe.name}: fitting {name} of {dims} dimensions took "
-                    f"{time.perf_counter() - began:.1f} s, which counts as building"
-                )
         return time.perf_counter() - started if recipe.fitted else 0.0
 
     def _finalists(self, best: list[_Best]) -> list[_Best]:
@@ -302,7 +319,19 @@ class _Run:
             lane.connection.execute(statement)
         for name, value in turned.contestant.settings:
             lane.change(name, value)
-        return turned
+        return self._mapping(turned) if recipe.fitted else turned
+
+    def _mapping(self, lane: stage.Lane) -> stage.Lane:
+        """Let the client map its queries, as ours does."""
+        table, statement = lane.contestant.table, lane.contestant.statement
+        if table not in self._mappers:
+            self._mappers[table] = Mapper.of(
+                lane.connection, schema=self._schema, table=table, funnel=f"{table}_search"
+            )
+        mapper = self._mappers[table]
+        assert mapper is not None  # the funnel was made of fitted resolutions
+        given = statement.replace("%(k)s", f"%(k)s{mapper.arguments}")
+        return replace(lane, contestant=replace(lane.contestant, statement=given), mapper=mapper)
 
     def _recalls(self, lane: stage.Lane, oracle: Oracle) -> tuple[list[float], list[float]]:
         recalls, milliseconds = [], []
@@ -330,19 +359,15 @@ class _Run:
             f"insert into {schema}.{table} select id, embedding from {schema}.{PLAIN_TABLE} "
             f"where id < {rows} order by id"
         )
-        renamed = our_recipe(
-            schema,
-            found.recipe.name.partition(",")[0],
-            table=table,
-            dims=self._dataset.dims,
-            storage="side" if found.lane.contestant.beside else "column",
-        ).at(found.setting)
+        assert found.recipe.elsewhere is not None  # ours come first
+        smaller = found.recipe.elsewhere(table)
+        self._fit(schema, smaller)
+        built = smaller.at(found.setting)
         stage.build(
-            connection, schema, [renamed], dataset=self._dataset, builds=1, say=lambda text: None
+            connection, schema, [built], dataset=self._dataset, builds=1, say=lambda text: None
         )
-        for statement in renamed.ready:
-            connection.execute(statement)
-        return stack.enter_context(stage.open_lane(self._url, renamed, k=self._k))
+        lane = stack.enter_context(stage.open_lane(self._url, built, k=self._k))
+        return self._set(lane, smaller, found.setting)
 
 
 def _shown(recipe: Recipe, setting: Setting) -> str:

@@ -33,6 +33,7 @@ class BasisReport:
                     f"{each.recall:.4f}" + ("" if each.recall >= target else " missed"),
                     f"{percentile(each.milliseconds, 0.5):.2f}",
                     f"{percentile(each.milliseconds, 0.95):.2f}",
+                    f"{each.mapping_ms:.2f}" if each.mapping_ms else "",
                     f"{1000 / mean(each.milliseconds):,.0f}",
                     f"{each.index_bytes / 1e6:.1f}",
                     f"{each.total_bytes / 1e6:.1f}",
@@ -52,7 +53,8 @@ class BasisReport:
                 )
             )
         head = (
-            *("", f"recall@{k}", "p50 ms", "p95 ms", "per second", "index MB", "total MB"),
+            *("", f"recall@{k}", "p50 ms", "p95 ms", "mapping ms", "per second"),
+            *("index MB", "total MB"),
             *("build s", "ours faster", "index smaller", "build faster"),
         )
         tried = tuple(
@@ -128,6 +130,7 @@ class PeersReport:
             f"{self.rounds} rounds; each at the setting that reaches recall@{self.k} "
             f"{self.target:g} in the least median time, on the same queries; 'missed': no setting "
             "does, and this one finds most",
+            "mapping: of a query by a fitted rotation, in Python, part of the times before it",
             "ratios: ours against that line, above 1 ours is better; per second: one client",
             *(f"note: {note}" for note in self.notes),
             f"{self.seconds:.0f} s in all",

@@ -15,6 +15,7 @@ from funnelvec.bench.contestants import (
     PLAIN_TABLE,
     Contestant,
     full_hnsw,
+    over_plain,
 )
 from funnelvec.codes.rotations import is_random
 from funnelvec.errors import InvalidInput
@@ -29,8 +30,9 @@ KEEPS = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 150, 200, 250, 300, 4
 #: Values of a recipe's knobs, in their order.
 Setting = tuple[int, ...]
 
-_LONGEST = 1000  # of hnsw.ef_search
 _DEFAULT_EF = 40
+#: Rotations that are turned after they are fitted, by the names that templates give them.
+_CHAINS = {"pcar": "random"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class Recipe:
     ours
         Whether it is a funnel.
     fitted
-        Rotations that have to be fitted first, with their widths.
+        Rotations that have to be fitted first: name, width, and what turns them afterwards.
+    elsewhere
+        The same over another table; for those that have a table of their own.
     """
 
     family: str
@@ -58,7 +62,8 @@ class Recipe:
     knobs: tuple[tuple[str, tuple[int, ...]], ...]
     at: Callable[[Setting], Contestant]
     ours: bool = False
-    fitted: tuple[tuple[str, int], ...] = ()
+    fitted: tuple[tuple[str, int, str | None], ...] = ()
+    elsewhere: Callable[[str], Recipe] | None = None
 
     def starts(self) -> Iterator[Setting]:
         """Values of all knobs but the last, which is searched by halving."""
@@ -91,7 +96,7 @@ def _halfvec(schema: str, dims: int) -> Recipe:
     expression = f"(embedding::halfvec({dims}))"
 
     def at(setting: Setting) -> Contestant:
-        return _indexed(
+        return over_plain(
             schema,
             f"halfvec HNSW, ef_search {setting[0]}",
             "plain_halfvec",
@@ -142,7 +147,7 @@ def _reranked(
     schema: str, name: str, index: str, what: str, order: str, *, keep: int
 ) -> Contestant:
     inner = f"select * from {schema}.{PLAIN_TABLE} order by {order} limit {keep}"
-    return _indexed(
+    return over_plain(
         schema,
         f"{name} + rerank {keep}",
         index,
@@ -150,24 +155,6 @@ def _reranked(
         statement=f"select id, 1 - (embedding <=> %(query)s) as score from ({inner}) as coarse "
         "order by embedding <=> %(query)s limit %(k)s",
         ef_search=max(_DEFAULT_EF, keep),
-    )
-
-
-def _indexed(
-    schema: str, name: str, index: str, what: str, *, statement: str, ef_search: int
-) -> Contestant:
-    return Contestant(
-        name=name,
-        label=name,
-        table=PLAIN_TABLE,
-        statement=statement,
-        build=(
-            f"create index {index} on {schema}.{PLAIN_TABLE} using hnsw ({what}) "
-            "with (m = 16, ef_construction = 64)",
-        ),
-        undo=(f"drop index {schema}.{index}",),
-        settings=(("hnsw.ef_search", str(min(ef_search, _LONGEST))), ("enable_seqscan", "off")),
-        indexes=(index,),
     )
 
 
@@ -218,17 +205,27 @@ def our_recipe(schema: str, template: str, *, table: str, dims: int, storage: st
 
     knobs = [(f"keep of {first}", tuple(keep for keep in KEEPS if keep >= 40))]
     knobs += [(f"keep of {other}", tuple(keep for keep in KEEPS if keep <= 60)) for other in others]
-    return Recipe("funnel", name, tuple(knobs), at, ours=True, fitted=_fitted(resolutions))
+    return Recipe(
+        "funnel",
+        name,
+        tuple(knobs),
+        at,
+        ours=True,
+        fitted=_fitted(resolutions),
+        elsewhere=lambda other: our_recipe(
+            schema, template, table=other, dims=dims, storage=storage
+        ),
+    )
 
 
-def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int, str | None], ...]:
     """Rotations of a template that are not random ones, each at its widest."""
     widths: dict[str, int] = {}
     for resolution in map(Resolution.parse, resolutions):
         name = resolution.rotation
         if name is not None and not is_random(name):
             widths[name] = max(widths.get(name, 0), resolution.dims)
-    return tuple(widths.items())
+    return tuple((name, width, _CHAINS.get(name)) for name, width in widths.items())
 
 
 def _storing(

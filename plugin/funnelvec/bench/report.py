@@ -27,7 +27,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One contestant's figures; `times` per round, `build_seconds` per build."""
+    """One contestant's figures; `times` per round, `build_seconds` per build.
+
+    `mapping_ms`: what the client's mapping of one query takes of each time, where it maps.
+    """
 
     name: str
     label: str
@@ -39,6 +42,7 @@ class Standing:
     index_bytes: int
     total_bytes: int
     build_seconds: tuple[float, ...]
+    mapping_ms: float = 0.0
 
     @property
     def milliseconds(self) -> list[float]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from funnelvec import entry
 from funnelvec.bench.contestants import FILTER_COLUMN, FUNNEL_TABLE, PLAIN_TABLE, Contestant
 from funnelvec.bench.data import Dataset
+from funnelvec.bench.mapping import Mapper
 from funnelvec.errors import CapabilityError, EngineError
 
 if TYPE_CHECKING:
@@ -246,18 +247,20 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A contestant on its own connection, ready to run."""
+    """A contestant on its own connection, ready to run; it may map queries first."""
 
     contestant: Contestant
     connection: Connection
     cursor: psycopg.Cursor[Any]
     k: int
+    mapper: Mapper | None = None
 
     def search(self, query: object) -> list[tuple[Any, ...]]:
         """Run one search, over the connection and back; `query` comes from `parameters`."""
-        return self.cursor.execute(
-            self.contestant.statement, {"query": query, "k": self.k}, prepare=True
-        ).fetchall()
+        given = {"query": query, "k": self.k}
+        if self.mapper is not None:
+            given |= self.mapper.parameters(query)
+        return self.cursor.execute(self.contestant.statement, given, prepare=True).fetchall()
 
     def change(self, name: str, value: str) -> None:
         """Change a setting of the connection."""

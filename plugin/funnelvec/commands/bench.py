@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
-from funnelvec.commands.output import print_json, print_table, progress
+from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import BenchReport, Dataset, PeersReport, WriteBench
+    from funnelvec.bench import BenchReport, Dataset, PeersReport, WindowReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -184,16 +184,10 @@ def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
     )
 
 
-def _print(args: argparse.Namespace, report: BenchReport | PeersReport | WriteBench) -> int:
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
-    return 0
+def _print(
+    args: argparse.Namespace, report: BenchReport | PeersReport | WindowReport | WriteBench
+) -> int:
+    return print_report(args, report.as_json(), report.sections(), report.lines())
 
 
 def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
@@ -207,15 +201,7 @@ def _filters(args: argparse.Namespace, dataset: Dataset) -> int:
         rounds=3 if args.rounds is None else args.rounds,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    section = report.section()
-    print_table(section.head, section.rows, title=section.title)
-    print()
-    for line in report.lines():
-        print(line)
-    return 0
+    return print_report(args, report.as_json(), [report.section()], report.lines())
 
 
 def _windows(args: argparse.Namespace) -> int:
@@ -255,15 +241,7 @@ def _windows(args: argparse.Namespace) -> int:
         levels=args.levels,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    for section in report.sections():
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in report.lines():
-        print(line)
-    return 0
+    return _print(args, report)
 
 
 def _run_load(args: argparse.Namespace) -> int:
@@ -278,14 +256,7 @@ def _run_load(args: argparse.Namespace) -> int:
         rounds=rounds if args.rounds is None else args.rounds,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    print_table(report.head, report.table(), title="Loading")
-    print()
-    for line in report.lines():
-        print(line)
-    return 0
+    return print_report(args, report.as_json(), [report.section()], report.lines())
 
 
 def _run_writes(args: argparse.Namespace) -> int:
@@ -317,12 +288,7 @@ def _run_codes(args: argparse.Namespace) -> int:
             queries=_CODE_QUERIES, seed=args.seed,
         )  # fmt: skip
     report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    section = report.section()
-    print_table(section.head, section.rows, title=section.title)
-    return 0
+    return print_report(args, report.as_json(), [report.section()])
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from funnelvec.commands.output import print_json, print_table, progress
+from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 
 __all__ = ["add_relevance", "run_relevance"]
@@ -30,12 +30,9 @@ def run_relevance(args: argparse.Namespace) -> int:
         halvings=relevance.QUICK if args.quick else relevance.HALVINGS,
         say=progress(),
     )
-    if args.json:
-        print_json(report.as_json())
-        return 0
-    for section in relevance_report.sections(report):
-        print_table(section.head, section.rows, title=section.title)
-        print()
-    for line in relevance_report.missed(report):
-        print(f"missed: {line}")
-    return 0
+    return print_report(
+        args,
+        report.as_json(),
+        relevance_report.sections(report),
+        [f"missed: {line}" for line in relevance_report.missed(report)],
+    )

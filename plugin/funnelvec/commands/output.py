@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import math
@@ -9,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["print_json", "print_table", "progress"]
+if TYPE_CHECKING:
+    from funnelvec.bench.report import Section
+
+__all__ = ["print_json", "print_report", "print_table", "progress"]
 
 
 def print_table(
@@ -75,6 +79,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def print_report(
+    args: argparse.Namespace,
+    content: Any,
+    sections: Sequence[Section],
+    lines: Sequence[str] = (),
+) -> int:
+    """Print what a measurement found: its content with ``--json``, else its tables and lines."""
+    if args.json:
+        print_json(content)
+        return 0
+    for section in sections:
+        print_table(section.head, section.rows, title=section.title)
+        print()
+    for line in lines:
+        print(line)
+    return 0
 
 
 def progress() -> Callable[[str], None]:

@@ -34,7 +34,7 @@ from funnelvec.types import BaseCode, Metric
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
 
-__all__ = ["AsyncRotating"]
+__all__ = ["AsyncRotating", "rotation_of"]
 
 #: Bytes before the numbers of an array of two dimensions that is sent.
 _HEAD = 28
@@ -121,7 +121,7 @@ class AsyncRotating:
                 row = await fetch_one(connection, statement("read_rotation"), {"id": id})
                 if row is None:
                     return []
-                self._maps[id] = _rotation(row)
+                self._maps[id] = rotation_of(row)
             rotation = self._maps[id]
             found.append(np.stack([rotation.map_query(query, width) for query in queries]))
         return found
@@ -138,7 +138,8 @@ class AsyncRotating:
         return {"table": self._regclass, "vector": self._vector}
 
 
-def _rotation(row: TupleRow) -> Rotation:
+def rotation_of(row: TupleRow) -> Rotation:
+    """Read a row of the statement ``read_rotation``, got in binary."""
     name, kind, chain, metric, width, dims, rows, step, asked, asked_step, *about = row
 
     def read(sent: bytes, unit: float) -> LinearMap:

@@ -36,7 +36,7 @@ from funnelvec.types import BaseCode, Metric
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
 
-__all__ = ["Rotating"]
+__all__ = ["Rotating", "rotation_of"]
 
 #: Bytes before the numbers of an array of two dimensions that is sent.
 _HEAD = 28
@@ -123,7 +123,7 @@ class Rotating:
                 row = fetch_one(connection, statement("read_rotation"), {"id": id})
                 if row is None:
                     return []
-                self._maps[id] = _rotation(row)
+                self._maps[id] = rotation_of(row)
             rotation = self._maps[id]
             found.append(np.stack([rotation.map_query(query, width) for query in queries]))
         return found
@@ -140,7 +140,8 @@ class Rotating:
         return {"table": self._regclass, "vector": self._vector}
 
 
-def _rotation(row: TupleRow) -> Rotation:
+def rotation_of(row: TupleRow) -> Rotation:
+    """Read a row of the statement ``read_rotation``, got in binary."""
     name, kind, chain, metric, width, dims, rows, step, asked, asked_step, *about = row
 
     def read(sent: bytes, unit: float) -> LinearMap:
