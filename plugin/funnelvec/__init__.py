@@ -19,7 +19,7 @@ from funnelvec import errors
 from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         Upserted,
     )
     from funnelvec.resolution import Resolution
-    from funnelvec.types import Hit, Judgments
+    from funnelvec.types import Answer, Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "Certificate",
     "Diagnosis",
     "Explanation",
     "Funnel",
@@ -64,6 +66,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Answer": "funnelvec.types",
+    "Certificate": "funnelvec.calibration",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",

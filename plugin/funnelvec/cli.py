@@ -30,6 +30,8 @@ COMMANDS = {
     "repair": "mend what renames, drops, moves and restores left out of step",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
+    "calibrate": "fit relevance to judgments: a Parquet or CSV file, or a table",
+    "certify": "certify a cutoff by judgments: what it loses, or what it shows in vain",
     "doctor": "what kind of vectors a table holds, and what to do about it",
     "bench": "measure a funnel beside full HNSW and exact search",
 }

@@ -233,7 +233,9 @@ begin
     result := format(
         E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
         case when counted or returned.names is not null then key.carried else key.returned end,
-        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff,
+        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'),
+        -- NaN asks for the cutoff of the best F1 (74_certificate); the plan looks for it only then.
+        coalesce(format('case when %1$s = ''NaN'' then %2$s else %1$s end', cutoff, funnelvec._best_f1_sql(funnelvec._calibration(f))), cutoff),
         coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(

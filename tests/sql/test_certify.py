@@ -84,8 +84,8 @@ def test_the_cutoff_is_the_one_of_conformal_risk_control(judged: Connection) -> 
         found = certify(judged, max_miss=level, k=K)
         expected = conformal_threshold(scores, labels, max_miss=level)
         assert found["cutoff"] == pytest.approx(expected.threshold, abs=1e-6)
-        assert found["missed"] == pytest.approx(expected.observed, abs=1e-9)
-        assert found["low"] <= found["missed"] <= found["high"]
+        assert found["observed"] == pytest.approx(expected.observed, abs=1e-9)
+        assert found["low"] <= found["observed"] <= found["high"]
         assert (found["level"], found["top_k"], found["queries"]) == (level, K, 60)
         assert found["without_relevant"] == pytest.approx(0.1)
         assert found["stages"] == FUNNELS["two_stages"]
@@ -110,7 +110,7 @@ def test_the_promise_holds_for_the_queries_that_made_it(judged: Connection) -> N
     scores, labels = by_hand(judged)
     counts = labels.sum(axis=1)
     lost = (labels & (scores < found["cutoff"])).sum(axis=1) / np.maximum(counts, 1)
-    assert lost.mean() == pytest.approx(found["missed"], abs=1e-9)
+    assert lost.mean() == pytest.approx(found["observed"], abs=1e-9)
     assert lost.mean() <= (0.1 * 61 - 1) / 60
 
 
@@ -120,6 +120,7 @@ def test_the_promise_holds_for_the_queries_that_made_it(judged: Connection) -> N
         ("two_stages(%s, 39, cutoff => 'certified')", "k is 39"),
         ("two_stages(%s, 40, cutoff => 'certified', filter => '{\"id\": 5}')", "without a filter"),
         ("two_stages(%s, 40, cutoff => 'best')", "cutoff is 'best'"),
+        ("two_stages(%s, 40, cutoff => 'best_f1', min_relevance => 0.5)", "are given"),
         ("two_stages(%s, 40, min_relevance => 0.5, cutoff => 'certified')", "are given"),
     ],
 )
@@ -197,7 +198,11 @@ def test_what_the_stages_lose_alone_is_said_with_what_can_be_promised(judged: Co
         ({"max_miss": 0}, "max_miss is 0"),
         ({"max_miss": 1}, "max_miss is 1"),
         ({"max_miss": "'nan'"}, "max_miss is NaN"),
-        ({"max_miss": "null"}, "max_miss is null"),
+        ({"max_miss": 0.1, "min_precision": 0.9}, "max_miss and min_precision are given"),
+        ({"min_precision": 1}, "min_precision is 1"),
+        ({"min_precision": 0.9, "confidence": 0}, "confidence is 0"),
+        ({"min_precision": 0.9, "confidence": "null"}, "confidence is null"),
+        ({"min_precision": 0.9, "unjudged": "'guess'"}, "unjudged is 'guess'"),
         ({"k": 0}, "k is 0"),
         ({"k": 100000}, "k is 100000"),
     ],
@@ -249,7 +254,8 @@ def test_a_certificate_is_read_back_from_the_function(judged: Connection) -> Non
 def test_an_odd_certificate_is_none(judged: Connection, change: str) -> None:
     certify(judged, k=K)
     judged.execute(
-        "update funnelvec.funnels set certificate = certificate || %s where name = 'two_stages'",
+        "update funnelvec.funnels set certificate = jsonb_build_object('max_miss',"
+        " certificate -> 'max_miss' || %s) where name = 'two_stages'",
         (change,),
     )
     judged.execute("select funnelvec._write_function(funnelvec._funnel('two_stages'))")

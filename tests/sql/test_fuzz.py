@@ -185,6 +185,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "cutoff": lambda _: [None, None, "certified", "precise", "best_f1", *WORDS],
     },
     "funnelvec.measure_recall": {
         "funnel": lambda _: ["f", "f", "f", *WORDS],
@@ -215,7 +216,11 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
         "max_miss": lambda _: FLOATS,
         "k": lambda _: NUMBERS,
+        "min_precision": lambda _: [None, None, *FLOATS],
+        "confidence": lambda _: FLOATS,
+        "unjudged": lambda _: ["irrelevant", "ignored", *WORDS],
     },
+    "funnelvec.list_certificates": {"table_name": tables},
     "funnelvec.relevance": {
         "funnel": lambda _: ["f", "f", *WORDS],
         "score": lambda _: FLOATS,
@@ -241,7 +246,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
-        "cutoff": lambda _: ["certified", *WORDS],
+        "cutoff": lambda _: ["certified", "precise", "best_f1", *WORDS],
     },
     "scanned": {
         "query": vector_texts,
@@ -249,7 +254,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
-        "cutoff": lambda _: ["certified", *WORDS],
+        "cutoff": lambda _: ["certified", "precise", "best_f1", *WORDS],
     },
 }
 REQUIRED = {

@@ -144,9 +144,9 @@ def slow_ranking(answers: Answers, i: int, k: int) -> tuple[float, float, float]
     return found / ideal, sum(gains[:k]) / total, first
 
 
-@pytest.mark.parametrize("unjudged", ["irrelevant", "left out"])
+@pytest.mark.parametrize("unjudged", ["irrelevant", "ignored"])
 def test_measures_of_order_are_those_of_their_definitions(answers: Answers, unjudged: str) -> None:
-    if unjudged == "left out":
+    if unjudged == "ignored":
         answers = replace(answers, counted=answers.judged)
     found = ranking(answers, k=13)
     for i in range(N):
@@ -252,15 +252,15 @@ def test_judged_pairs_become_labels_of_the_rows_that_came_back() -> None:
     assert found.judged.tolist() == [[True, False], [False, False]]
     assert found.counted.tolist() == [[True, True], [True, False]]
     assert found.totals.tolist() == [2, 1] and math.isnan(found.scores[1, 1])
-    left = Answers.of(queries, hits, unjudged="left out")
+    left = Answers.of(queries, hits, unjudged="ignored")
     assert left.counted.tolist() == [[True, False], [False, False]]
     keys = Judgments(np.ones((1, 2)), [np.int64(7)], [True])
     assert Answers.of(JudgedQueries.of(keys), [[Hit(7, 0.1, None)]]).labels.all()
     pair = Judgments(np.ones((1, 2)), [("a", 1)], [True])
     assert Answers.of(JudgedQueries.of(pair), [[Hit(("a", 1), 0.1, None)]]).labels.all()
     with pytest.raises(InvalidInput, match="no judged row"):
-        Answers.of(queries, [[], []], unjudged="left out")
-    with pytest.raises(InvalidInput, match="left out"):
+        Answers.of(queries, [[], []], unjudged="ignored")
+    with pytest.raises(InvalidInput, match="ignored"):
         Answers.of(queries, hits, unjudged="maybe")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="1 answers"):
         Answers.of(queries, hits[:1])

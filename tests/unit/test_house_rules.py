@@ -23,7 +23,8 @@ VALUES = ("errors", "types", "reports", "kinds", "resolution", "funnel", "filter
 #: that names a module or one of its packages counts, so the narrow ones stand first.
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "types": ("errors",),
+    "judging": ("errors", "judging"),
+    "types": ("errors", "judging"),
     "reports": ("types",),
     "kinds": ("errors", "types"),
     "resolution": ("errors", "types"),
@@ -48,12 +49,14 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.progress",
         "evaluation",
     ),
+    "engines.searching": ("types", "reports"),
     "engines.base": (
         *VALUES,
         "calibration.base",
         "engines.certifying",
         "engines.evaluated",
         "engines.protocols",
+        "engines.searching",
     ),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),

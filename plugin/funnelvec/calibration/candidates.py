@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.alike import alike
-from funnelvec.calibration.corpus import CorpusStats, pull
+from funnelvec.calibration.corpus import BANDS, CorpusStats, bands, pull
 from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import CalibrationError, InvalidInput
 
@@ -42,6 +42,9 @@ class Candidates:
         (n, 32) the query in the main directions of the rows (`CorpusStats.directions`).
     groups
         (n,) cross-validation keeps queries with the same number together.
+    bands
+        (n, K, 4) what bands of main directions contribute to the score (`corpus.bands`). None
+        where an engine cannot turn queries; then no correction that weighs them is tried.
     """
 
     scores: Floats
@@ -53,6 +56,7 @@ class Candidates:
     coherence: Floats
     place: Floats
     groups: npt.NDArray[np.int64]
+    bands: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -69,6 +73,7 @@ class Candidates:
             coherence=self.coherence[index],
             place=self.place[index],
             groups=self.groups[index],
+            bands=None if self.bands is None else self.bands[index],
         )
 
     @classmethod
@@ -98,6 +103,9 @@ class Candidates:
         n = len(queries)
         scores, labels = np.empty((n, k)), np.zeros((n, k), dtype=np.bool_)
         bias, pulls, coherence = np.empty((n, k)), np.empty((n, k)), np.empty((n, 2))
+        shares = np.empty((n, k, len(BANDS)))
+        axes = stats.axes().astype(np.float32)
+        turned, turned_queries = rows @ axes, queries @ axes
         for i, query in enumerate(queries):
             every = rows @ query
             nearest = np.argpartition(-every, k - 1)[:k]
@@ -106,6 +114,7 @@ class Candidates:
             labels[i] = np.isin(nearest, relevant[i])
             bias[i], pulls[i] = stats.bias[nearest], pull(vectors, scores[i])
             coherence[i] = _coherence(vectors[:10]), _coherence(vectors[:20])
+            shares[i] = bands(turned[nearest], turned_queries[i])
         return cls(
             scores=scores,
             labels=labels,
@@ -116,6 +125,7 @@ class Candidates:
             coherence=coherence,
             place=queries.astype(np.float64) @ stats.directions,
             groups=alike(relevant) if groups is None else np.asarray(groups, dtype=np.int64),
+            bands=shares,
         )
 
 

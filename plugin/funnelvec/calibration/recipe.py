@@ -6,6 +6,7 @@ more than noise. Queries are kept together, and nothing is looked at but the jud
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,13 +142,25 @@ def cross_fit(
     return logits, labels
 
 
-def fit_recipe(candidates: Candidates, *, weighting: Weighting = "pairs", seed: int = 0) -> Fitted:
+def fit_recipe(
+    candidates: Candidates,
+    *,
+    weighting: Weighting = "pairs",
+    corrections: Sequence[CorrectionKind] = CORRECTIONS,
+    seed: int = 0,
+) -> Fitted:
     """Choose by cross-validation and fit to all candidates given.
 
     First the correction, with the features "shape" and without any, then its strength, then
     features and ridge. What is chosen is the mean of the three best by held-out log loss, if the
     best beats plain Platt on the raw score by one standard error of the difference over queries;
     else plain Platt.
+
+    Parameters
+    ----------
+    corrections
+        Those that whoever applies the fit can apply. One that weighs bands is left out where the
+        candidates have none.
 
     Raises
     ------
@@ -169,7 +182,9 @@ def fit_recipe(candidates: Candidates, *, weighting: Weighting = "pairs", seed: 
         error = float((losses - reference).std() / np.sqrt(len(losses)))
         tried.append(Tried(choice, float(losses.mean()), error))
 
-    for kind in CORRECTIONS:
+    for kind in corrections:
+        if kind == "hub+pull+bands" and candidates.bands is None:
+            continue
         for features in ("none", "shape"):
             if (kind, features) != ("raw", "none"):
                 attempt(Choice(kind, 1.0, features, _RIDGES[1], weighting))

@@ -42,8 +42,7 @@ class Evaluated(Protocol):
         min_relevance
             A cutoff to measure too: rows kept, precision, share missed, F1, empty answers.
         unjudged
-            Rows that come back and that nobody judged count as ``irrelevant``, or are ``left
-            out`` of everything.
+            Rows that come back and that nobody judged count as ``irrelevant``, or are ``ignored``.
         times, seed
             Of the bootstrap.
         progress

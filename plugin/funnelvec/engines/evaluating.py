@@ -18,7 +18,7 @@ from funnelvec.evaluation import Answers, Evaluation, JudgedQueries, Unjudged, e
 from funnelvec.evaluation.answers import check_unjudged
 from funnelvec.evaluation.ranking import check_available
 from funnelvec.funnel import Funnel
-from funnelvec.types import Hit, Judgments
+from funnelvec.types import Answer, Hit, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.engines.store import NamedFunnel
@@ -119,7 +119,7 @@ class Evaluating:
             filter: Mapping[str, Any] | None = None,
             cutoff: Any = None,
             funnel: str | None = None,
-        ) -> list[list[Hit]]: ...
+        ) -> list[Answer]: ...
 
     def evaluate(
         self,
@@ -156,7 +156,7 @@ class Evaluating:
 
     def _asked(self, asked: Plan, funnel: str, progress: Progress) -> Answers:
         options.check_progress(progress)
-        found: list[list[Hit]] = []
+        found: list[Answer] = []
         with reporting(progress, len(asked.queries), "asking", unit="queries") as tell:
             for block in asked.blocks():
                 found += self.search_many(block, k=asked.k, funnel=funnel)

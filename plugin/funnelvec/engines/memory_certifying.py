@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,22 +11,36 @@ import numpy.typing as npt
 
 from funnelvec.calibration.certificate import Certificate
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
+from funnelvec.calibration.precision import Shown, precise_threshold
 from funnelvec.engines import checks
-from funnelvec.engines.asking import check_max_miss
+from funnelvec.engines.asking import Wanted, check_promise
 from funnelvec.engines.keys import check_key
 from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.errors import CalibrationError, NotCalibrated
-from funnelvec.types import Judgments
+from funnelvec.types import Judgments, Promised
 
 if TYPE_CHECKING:
     from funnelvec.calibration import PlattCalibration
+    from funnelvec.judging import Unjudged
     from funnelvec.resolution import Resolution
     from funnelvec.types import BaseCode, Metric
 
 __all__ = ["MemoryCertifying"]
 
 _TOP = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """A cutoff that can be promised, and what the judged queries lose by it."""
+
+    cutoff: float
+    relevance: float
+    losses: npt.NDArray[np.float64]
+    without_relevant: float
+    answered: float | None = None
+    approximate: bool = False
 
 
 class MemoryCertifying:
@@ -36,7 +51,7 @@ class MemoryCertifying:
         _base: Resolution
         _store: Store
         _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
@@ -48,13 +63,18 @@ class MemoryCertifying:
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
-        """Find the cutoff that loses at most a share of the relevant rows, and promise it."""
+        """Find a cutoff by judgments of whole queries, and promise something of it."""
         named = self._funnel(funnel)
-        level = check_max_miss(max_miss)
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
         calibration = self._calibrations.get(
             (named.model, self.metric, named.funnel.last.resolution)
         )
@@ -64,46 +84,94 @@ class MemoryCertifying:
                 f"funnel={named.name!r}) first"
             )
         keep = named.funnel.narrowest_keep
-        wanted = min(_TOP, keep or _TOP) if k is None else checks.check_k(k, funnel=named.funnel)
-        scores, labels = self._judged_answers(named, judgments, wanted)
-        cutoff = _certified(scores, labels, level, named)
-        losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
-        low, high = bootstrap_interval(losses, seed=0)
+        top = min(_TOP, keep or _TOP) if k is None else checks.check_k(k, funnel=named.funnel)
+        if wanted.kind == "max_miss":
+            made = self._promised_miss(named, calibration, judgments, wanted.level, top)
+        else:
+            shown = self._judged_shown(named, calibration, judgments, top, unjudged=unjudged)
+            made = _promised_precision(shown, calibration, wanted, _same(calibration, judgments))
         certificate = Certificate(
-            level=level,
-            k=wanted,
-            cutoff=cutoff,
-            relevance=float(calibration.apply(None, [cutoff])[0]),
-            missed=float(losses.mean()),
-            low=low,
-            high=high,
-            queries=len(losses),
-            without_relevant=float((~labels.any(axis=1)).mean()),
+            kind=wanted.kind,
+            level=wanted.level,
+            confidence=None if wanted.kind == "max_miss" else wanted.confidence,
+            k=top,
+            cutoff=made.cutoff,
+            relevance=made.relevance,
+            observed=float(made.losses.mean()),
+            **dict(zip(("low", "high"), bootstrap_interval(made.losses, seed=0), strict=True)),
+            queries=len(made.losses),
+            without_relevant=made.without_relevant,
+            answered=made.answered,
+            approximate=made.approximate,
             funnel=str(named.funnel),
             judgments_sha256=judgments.sha256,
             certified_at=datetime.datetime.now(datetime.timezone.utc),
         )
-        self._certificates[named.name] = certificate, named, calibration
+        self._certificates[named.name, wanted.kind] = certificate, named, calibration
         return certificate
+
+    def _promised_miss(
+        self,
+        named: NamedFunnel,
+        calibration: PlattCalibration,
+        judgments: Judgments,
+        level: float,
+        k: int,
+    ) -> _Made:
+        scores, labels = self._judged_answers(named, judgments, k)
+        cutoff = _certified(scores, labels, level, named)
+        losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
+        return _Made(
+            cutoff=cutoff,
+            relevance=float(calibration.apply(None, [cutoff])[0]),
+            losses=losses,
+            without_relevant=float((~labels.any(axis=1)).mean()),
+        )
+
+    def _judged_shown(
+        self,
+        named: NamedFunnel,
+        calibration: PlattCalibration,
+        judgments: Judgments,
+        k: int,
+        *,
+        unjudged: Unjudged,
+    ) -> list[Shown]:
+        """Per query what it is shown at `k` rows: relevances, and labels."""
+        store, everything = self._store, np.arange(len(self._store))
+        found = []
+        for query, rows in self._by_query(judgments).values():
+            last = store.descend(query, named.funnel, everything)[-1]
+            unknown = -1 if unjudged == "ignored" else 0
+            labels = [rows.get(row, unknown) for row in last.rows[:k].tolist()]
+            found.append(
+                Shown(calibration.apply(query, last.scores[:k]), np.array(labels, dtype=np.int8))
+            )
+        return found
+
+    def _by_query(
+        self, judgments: Judgments
+    ) -> dict[bytes, tuple[npt.NDArray[np.float32], dict[int, int]]]:
+        """The different queries, each with the label of every row of the table that was judged."""
+        store = self._store
+        queries = checks.check_judgments(
+            judgments, dims=self.dims, code=self.code, directed=store.directed
+        )
+        found: dict[bytes, tuple[npt.NDArray[np.float32], dict[int, int]]] = {}
+        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
+            row = store.row_of(check_key(id, kind=store.key_kind))
+            _, rows = found.setdefault(query.tobytes(), (query, {}))
+            if row is not None:  # judged both ways means that somebody found it relevant
+                rows[row] = max(int(label), rows.get(row, 0))
+        return found
 
     def _judged_answers(
         self, named: NamedFunnel, judgments: Judgments, k: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Per query its relevant rows among the exact top k: scores, -inf where they are lost."""
-        store = self._store
-        queries = checks.check_judgments(
-            judgments, dims=self.dims, code=self.code, directed=store.directed
-        )
-        relevant: dict[bytes, set[int]] = {}
-        vectors: dict[bytes, npt.NDArray[np.float32]] = {}
-        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
-            row = store.row_of(check_key(id, kind=store.key_kind))
-            rows = relevant.setdefault(query.tobytes(), set())
-            vectors[query.tobytes()] = query
-            if label and row is not None:
-                rows.add(row)
         answers = [
-            self._found(named, vectors[name], sorted(rows), k) for name, rows in relevant.items()
+            self._found(named, query, sorted(row for row, label in rows.items() if label), k)
+            for query, rows in self._by_query(judgments).values()
         ]
         width = max(1, *(len(answer) for answer in answers))
         scores = np.full((len(answers), width), -np.inf)
@@ -126,6 +194,24 @@ class MemoryCertifying:
         last = store.descend(query, named.funnel, everything)[-1]
         reached = dict(zip(last.rows[:k].tolist(), last.scores[:k].tolist(), strict=True))
         return [reached.get(row, -np.inf) for row in rows if exact[row] >= least]
+
+
+def _same(calibration: PlattCalibration, judgments: Judgments) -> bool:
+    return calibration.judgments_sha256 == judgments.sha256
+
+
+def _promised_precision(
+    shown: list[Shown], calibration: PlattCalibration, wanted: Wanted, same: bool
+) -> _Made:
+    precise = precise_threshold(shown, min_precision=wanted.level, confidence=wanted.confidence)
+    return _Made(
+        cutoff=calibration.cutoff(None, precise.relevance),
+        relevance=precise.relevance,
+        losses=precise.losses,
+        without_relevant=float(np.mean([not (labels == 1).any() for _, labels in shown])),
+        answered=precise.answered,
+        approximate=same,
+    )
 
 
 def _certified(

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import filters
+from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
 from funnelvec.engines.asking import RESERVED, check_after, check_cutoff, check_many, check_returns
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.store import NamedFunnel, Step, Store
-from funnelvec.errors import Conflict, NotCalibrated, NotFound
-from funnelvec.types import Cutoff, Hit
+from funnelvec.errors import Conflict, InvalidInput, NotCalibrated, NotFound
+from funnelvec.types import Answer, Cutoff, Hit, Promised
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate, PlattCalibration
@@ -37,6 +38,16 @@ class Asked:
     cutoff: Cutoff | None = None
 
 
+#: The certificate that a cutoff goes by.
+_PROMISED: dict[str, Promised] = {"certified": "max_miss", "precise": "min_precision"}
+
+
+def _said(asked: Asked) -> str:
+    if asked.min_relevance is None:
+        return str(asked.cutoff)
+    return f"min_relevance {asked.min_relevance:g}"
+
+
 class MemorySearching:
     """The methods of `MemoryTable` that search."""
 
@@ -45,7 +56,7 @@ class MemorySearching:
         dims: int
         _store: Store
         _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
@@ -63,7 +74,7 @@ class MemorySearching:
         after: After | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[Hit]:
+    ) -> Answer:
         """Find the `k` most similar rows."""
         asked = Asked(k, min_relevance, filter, after, cutoff)
         return self._search(self._funnel(funnel), query, asked)[0]
@@ -77,7 +88,7 @@ class MemorySearching:
         filter: Mapping[str, Any] | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Answer]:
         """Find the `k` rows most similar to each query."""
         named = self._funnel(funnel)
         matrix = check_many(queries, dims=self.dims, code=self.code, directed=self._store.directed)
@@ -100,17 +111,37 @@ class MemorySearching:
         parsed = filters.parse(asked.filter)
         if parsed is not None:
             filters.check(parsed, self._store.kinds)
-        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
-            self._certificate(named).check_asked(k=asked.k, filtered=parsed is not None)
+        chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
+        if chosen == "best_f1":
+            self._check_best_f1(named, asked, calibration)
+        elif chosen is not None:
+            self._certificate(named, _PROMISED[chosen]).check_asked(
+                k=asked.k, filtered=parsed is not None, continued=asked.after is not None
+            )
         return calibration
 
-    def _certificate(self, named: NamedFunnel) -> Certificate:
-        certificate, funnel, calibration = self._certificates.get(named.name, (None, None, None))
+    def _check_best_f1(
+        self, named: NamedFunnel, asked: Asked, calibration: PlattCalibration | None
+    ) -> None:
+        if calibration is None:
+            raise NotCalibrated(
+                f"funnel {named.name!r} has no calibration, so nothing is known of the F1 of an "
+                f"answer; call calibrate(judgments, funnel={named.name!r}) first"
+            )
+        if asked.after is not None and len(named.funnel.stages) == 1:
+            raise InvalidInput(
+                "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
+                "min_relevance"
+            )
+
+    def _certificate(self, named: NamedFunnel, kind: Promised) -> Certificate:
+        nothing = (None, None, None)
+        certificate, funnel, calibration = self._certificates.get((named.name, kind), nothing)
         last = named.funnel.last.resolution
         if certificate is None:
             raise NotCalibrated(
-                f"funnel {named.name!r} has no certificate; call certify(judgments, "
-                f"funnel={named.name!r}) first"
+                f"funnel {named.name!r} has no certificate of {kind}; call certify(judgments, "
+                f"{kind}=..., funnel={named.name!r}) first"
             )
         if funnel is not named or calibration is not self._calibrations.get(
             (named.model, self.metric, last)
@@ -121,9 +152,29 @@ class MemorySearching:
             )
         return certificate
 
+    def _cutoff(
+        self,
+        named: NamedFunnel,
+        vector: npt.NDArray[np.float32],
+        asked: Asked,
+        calibration: PlattCalibration,
+        scores: npt.NDArray[np.float64],
+    ) -> float | None:
+        """The score from which on rows are returned; `scores` are those of the last stage."""
+        threshold = checks.check_min_relevance(asked.min_relevance)
+        if threshold is not None:
+            return calibration.cutoff(vector, threshold)
+        if asked.cutoff is None:
+            return None
+        if asked.cutoff == "best_f1":
+            # A single stage keeps no more rows than were asked for.
+            listed = scores[: asked.k] if len(named.funnel.stages) == 1 else scores
+            return best_f1_cutoff(listed, calibration.apply(vector, listed))
+        return self._certificate(named, _PROMISED[asked.cutoff]).cutoff
+
     def _search(
         self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
-    ) -> tuple[list[Hit], tuple[Step, ...], list[str]]:
+    ) -> tuple[Answer, tuple[Step, ...], list[str]]:
         vector = checks.check_query(
             query, dims=self.dims, code=self.code, directed=self._store.directed
         )
@@ -134,6 +185,9 @@ class MemorySearching:
         steps = self._store.descend(vector, named.funnel, self._store.matching(bound))
         notes = []
         top, scores = steps[-1].rows, steps[-1].scores
+        cutoff = None
+        if calibration is not None:
+            cutoff = self._cutoff(named, vector, asked, calibration, scores)
         if place is not None:
             key = place.key[0] if len(place.key) == 1 else place.key
             checked = check_key(key, kind=self._store.key_kind, where="after")
@@ -144,18 +198,20 @@ class MemorySearching:
             top, scores = top[behind], scores[behind]
         top, scores = top[: asked.k], scores[: asked.k]
         relevance: list[float | None] = [None] * len(top)
+        passing = len(top)
         if calibration is not None:
-            threshold = checks.check_min_relevance(asked.min_relevance)
-            if threshold is not None:
-                cutoff = calibration.cutoff(vector, threshold)
-                notes.append(f"min_relevance {threshold:g} is a score of at least {cutoff:.6g}")
-                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
-            if asked.cutoff is not None:
-                cutoff = self._certificate(named).cutoff
-                notes.append(f"certified is a score of at least {cutoff:.6g}")
-                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
+            if cutoff is not None:
+                notes.append(f"{_said(asked)} is a score of at least {cutoff:.6g}")
+                passed = scores >= cutoff
+                # Where nothing passes, the best row is told apart from the answer.
+                kept = passed if passed.any() else slice(0, 1)
+                top, scores = top[kept], scores[kept]
+                passing = int(passed.sum())
             relevance = [float(value) for value in calibration.apply(vector, scores)]
-        return self._hits(named, top, scores, relevance), steps, notes
+        hits = self._hits(named, top, scores, relevance)
+        if passing == 0 and cutoff is not None:
+            return Answer(nearest=hits[0] if hits and place is None else None), steps, notes
+        return Answer(hits), steps, notes
 
     def _hits(
         self,

@@ -29,6 +29,7 @@ from funnelvec.types import (
     ColumnKind,
     Judgments,
     Metric,
+    Promised,
     Storage,
 )
 
@@ -75,7 +76,9 @@ class MemoryTable(
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
         self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
-        self._certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]] = {}
+        self._certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]
+        ] = {}
 
     def __len__(self) -> int:
         return len(self._store)
@@ -244,7 +247,7 @@ class MemoryTable(
             way_out = "pass replace=True" if owner == self.name else "choose another name"
             raise Conflict(f"funnel {name!r} exists already, on table {owner!r}; {way_out}")
         self._funnels[name] = NamedFunnel(name, funnel, model, columns)
-        self._certificates.pop(name, None)
+        self._forget_certificates(name)
         self._funnel_owners[name] = self.name
         self._claim(name, chosen)
 
@@ -252,8 +255,12 @@ class MemoryTable(
         """Remove a funnel."""
         checks.check_name(name, "the name of a funnel")
         del self._funnels[self._funnel(name).name], self._funnel_owners[name]
-        self._certificates.pop(name, None)
+        self._forget_certificates(name)
         self._release(name)
+
+    def _forget_certificates(self, funnel: str) -> None:
+        for kind in ("max_miss", "min_precision"):
+            self._certificates.pop((funnel, kind), None)
 
     def _funnel(self, name: str | None) -> NamedFunnel:
         wanted = default_funnel(self.name) if name is None else checks.check_name(name, "funnel")

@@ -16,7 +16,7 @@ from funnelvec.types import Hit, Judgments, Key
 __all__ = ["UNJUDGED", "Answers", "JudgedQueries", "Unjudged"]
 
 #: What becomes of a row that a query returned and nobody judged.
-Unjudged: TypeAlias = Literal["irrelevant", "left out"]
+Unjudged: TypeAlias = Literal["irrelevant", "ignored"]
 UNJUDGED: tuple[Unjudged, ...] = get_args(Unjudged)
 
 Floats = npt.NDArray[np.float64]
@@ -146,7 +146,7 @@ def check_unjudged(unjudged: Any) -> Unjudged:
     if unjudged not in UNJUDGED:
         raise InvalidInput(
             f"unjudged is {unjudged!r}; it is 'irrelevant' (rows that nobody judged count as "
-            "irrelevant) or 'left out' (they do not count)"
+            "irrelevant) or 'ignored' (they do not count)"
         )
     chosen: Unjudged = unjudged
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from funnelvec.evaluation.held_out import held_out_platt
 __all__ = ["FORMATS", "CalibrationReport"]
 
 FORMATS = (".html", ".png", ".json")
+#: The cutoff that searches ask for by a promise.
+_NAMES = {"max_miss": "certified", "min_precision": "precise"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class CalibrationReport:
         Precision over recall of all pairs together: (recall, precision).
     points
         Thresholds, by falling relevance.
-    certificate
-        What the cutoff of the funnel promises, if it was certified.
+    certificates
+        What cutoffs of the funnel promise.
     """
 
     kind: str
@@ -67,7 +69,7 @@ class CalibrationReport:
     density: Density
     curve: tuple[tuple[float, float], ...]
     points: tuple[Point, ...]
-    certificate: Certificate | None = None
+    certificates: tuple[Certificate, ...] = ()
 
     @classmethod
     def of(
@@ -77,7 +79,7 @@ class CalibrationReport:
         calibration: Calibration,
         *,
         queries: npt.NDArray[np.float32],
-        certificate: Certificate | None = None,
+        certificates: Sequence[Certificate] = (),
         points: Mapping[str, float] | None = None,
         relevance: Floats | None = None,
     ) -> CalibrationReport:
@@ -107,8 +109,8 @@ class CalibrationReport:
             relevance = held_out_platt(answers)
         shown = answers.relevance if relevance is None else relevance
         given = dict(points or {})
-        if certificate is not None:
-            given["certified"] = certificate.relevance
+        for each in certificates:
+            given[_NAMES[each.kind]] = each.relevance
 
         def cutoff(least: float) -> Floats:
             return np.array([calibration.cutoff(query, least) for query in queries])
@@ -124,14 +126,13 @@ class CalibrationReport:
                 measure_point(name, least, shown, answers, cutoff)
                 for name, least in choose_points(shown, answers, given).items()
             ),
-            certificate=certificate,
+            certificates=tuple(certificates),
         )
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that JSON knows; what is not a number is None."""
         content = {"format": 1, **asdict(self), "evaluation": self.evaluation.as_json()}
-        if self.certificate is not None:
-            content["certificate"] = json.loads(self.certificate.to_json())
+        content["certificates"] = [json.loads(each.to_json()) for each in self.certificates]
         plain: dict[str, Any] = _finite(content)
         return plain
 

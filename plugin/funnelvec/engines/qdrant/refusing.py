@@ -16,6 +16,7 @@ from funnelvec.types import Cutoff, Judgments, Metric
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate
     from funnelvec.fitting.report import RotationReport, RotationStatus
+    from funnelvec.judging import Unjudged
 
 __all__ = ["QdrantRefusing", "check_certified", "check_rotation"]
 
@@ -65,8 +66,11 @@ class QdrantRefusing:
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
         """Refused: this version certifies no cutoffs in Qdrant."""

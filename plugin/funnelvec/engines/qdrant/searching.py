@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from funnelvec.engines.qdrant.payload import from_payload
 from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
-from funnelvec.types import Cutoff, Hit
+from funnelvec.types import Answer, Cutoff, Hit
 
 __all__ = ["Asked", "QdrantSearching", "Question"]
 
@@ -107,7 +107,7 @@ class QdrantSearching:
         after: After | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[Hit]:
+    ) -> Answer:
         """Find the `k` most similar rows."""
         named = self._funnel(funnel)
         check_certified(cutoff, min_relevance)
@@ -116,7 +116,7 @@ class QdrantSearching:
             query, dims=column.base.dims, code=column.code, directed=column.directed
         )
         question = self._question(named, Asked(k, min_relevance, filter, after))
-        return self._answer(question, vector)
+        return self._whole(question, vector, self._answer(question, vector))
 
     def search_many(
         self,
@@ -127,7 +127,7 @@ class QdrantSearching:
         filter: Mapping[str, Any] | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Answer]:
         """Find the `k` rows most similar to each query, in one request."""
         named = self._funnel(funnel)
         check_certified(cutoff, min_relevance)
@@ -139,7 +139,22 @@ class QdrantSearching:
         asked = [row for row in range(len(matrix)) if question.cutoff(matrix[row]) != np.inf]
         requests = [self._request(question, matrix[row], k + 1) for row in asked]
         first = dict(zip(asked, self._query(requests), strict=True))
-        return [self._answer(question, vector, first.get(row)) for row, vector in enumerate(matrix)]
+        return [
+            self._whole(question, vector, self._answer(question, vector, first.get(row)))
+            for row, vector in enumerate(matrix)
+        ]
+
+    def _whole(
+        self, question: Question, vector: npt.NDArray[np.float32], hits: list[Hit]
+    ) -> Answer:
+        return Answer(hits, nearest=None if hits else self._nearest(question, vector))
+
+    def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None:
+        """The best row of a first page that nothing passed; None where there is no cutoff."""
+        if question.threshold is None or question.after is not None:
+            return None
+        found = self._answer(replace(question, threshold=None, k=1), vector)
+        return found[0] if found else None
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""

@@ -16,7 +16,7 @@ from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.engines.progress import reporting
 from funnelvec.evaluation import Answers, Evaluation, Unjudged
 from funnelvec.funnel import Funnel
-from funnelvec.types import Hit, Judgments
+from funnelvec.types import Answer, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
@@ -44,7 +44,7 @@ class AsyncEvaluating:
             filter: Mapping[str, Any] | None = None,
             cutoff: Any = None,
             funnel: str | None = None,
-        ) -> list[list[Hit]]: ...
+        ) -> list[Answer]: ...
 
     async def evaluate(
         self,
@@ -88,7 +88,7 @@ class AsyncEvaluating:
 
     async def _asked(self, asked: Plan, funnel: str, progress: Progress) -> Answers:
         options.check_progress(progress)
-        found: list[list[Hit]] = []
+        found: list[Answer] = []
         with reporting(progress, len(asked.queries), "asking", unit="queries") as tell:
             for block in asked.blocks():
                 answered = await self.search_many(block, k=asked.k, funnel=funnel)

@@ -18,7 +18,7 @@ from funnelvec.engines.postgres.twins import in_place
 from funnelvec.engines.progress import reporting
 from funnelvec.evaluation import Answers, Evaluation, Unjudged
 from funnelvec.funnel import Funnel
-from funnelvec.types import Hit, Judgments
+from funnelvec.types import Answer, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
@@ -46,7 +46,7 @@ class Evaluating:
             filter: Mapping[str, Any] | None = None,
             cutoff: Any = None,
             funnel: str | None = None,
-        ) -> list[list[Hit]]: ...
+        ) -> list[Answer]: ...
 
     def evaluate(
         self,
@@ -90,7 +90,7 @@ class Evaluating:
 
     def _asked(self, asked: Plan, funnel: str, progress: Progress) -> Answers:
         options.check_progress(progress)
-        found: list[list[Hit]] = []
+        found: list[Answer] = []
         with reporting(progress, len(asked.queries), "asking", unit="queries") as tell:
             for block in asked.blocks():
                 answered = self.search_many(block, k=asked.k, funnel=funnel)
