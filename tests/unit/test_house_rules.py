@@ -267,6 +267,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "install",
         "demo",
         "doctor",
+        "evaluation",
+        "pages",
         "bench",
         "commands",
     ),

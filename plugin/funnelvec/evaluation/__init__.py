@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from funnelvec.evaluation.answers import Answers, JudgedQueries, Unjudged
+from funnelvec.evaluation.calibration_report import CalibrationReport
 from funnelvec.evaluation.evaluation import Evaluation, Figure, evaluate_answers
 
-__all__ = ["Answers", "Evaluation", "Figure", "JudgedQueries", "Unjudged", "evaluate_answers"]
+__all__ = [
+    "Answers",
+    "CalibrationReport",
+    "Evaluation",
+    "Figure",
+    "JudgedQueries",
+    "Unjudged",
+    "evaluate_answers",
+]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from funnelvec.calibration.base import Calibration
 from funnelvec.calibration.certificate import Certificate
 from funnelvec.errors import CalibrationError, InvalidInput
-from funnelvec.evaluation.answers import Answers, Floats
+from funnelvec.evaluation.answers import Answers, Floats, JudgedQueries, Unjudged
 from funnelvec.evaluation.curves import (
     Bin,
     Density,
@@ -27,14 +27,34 @@ from funnelvec.evaluation.curves import (
     precision_recall,
     reliability,
 )
-from funnelvec.evaluation.evaluation import Evaluation
+from funnelvec.evaluation.evaluation import Evaluation, evaluate_answers
 from funnelvec.evaluation.held_out import held_out_platt
+from funnelvec.types import Judgments
 
 __all__ = ["FORMATS", "CalibrationReport"]
 
 FORMATS = (".html", ".png", ".json")
 #: The cutoff that searches ask for by a promise.
 _NAMES = {"max_miss": "certified", "min_precision": "precise"}
+
+
+class Asked(Protocol):
+    """What a report needs of a table."""
+
+    @property
+    def name(self) -> str:
+        """Name of the table."""
+
+    def answers(
+        self,
+        judgments: Judgments,
+        *,
+        k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
+        funnel: str | None = None,
+        progress: bool = False,
+    ) -> Answers:
+        """Ask every judged query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,47 @@ class CalibrationReport:
     curve: tuple[tuple[float, float], ...]
     points: tuple[Point, ...]
     certificates: tuple[Certificate, ...] = ()
+
+    @classmethod
+    def measure(
+        cls,
+        table: Asked,
+        judgments: Judgments,
+        calibration: Calibration,
+        *,
+        k: int | None = None,
+        funnel: str | None = None,
+        unjudged: Unjudged = "ignored",
+        certificates: Sequence[Certificate] = (),
+        points: Mapping[str, float] | None = None,
+        progress: bool = False,
+    ) -> CalibrationReport:
+        """Ask a table the judged queries, and measure what is to be shown.
+
+        Parameters
+        ----------
+        table
+            Of any engine that does not await, with this calibration in force.
+        unjudged
+            Rows that nobody judged have no part in the fit, so by default they have none here.
+        """
+        queries = JudgedQueries.of(judgments)
+        answers = table.answers(judgments, k=k, unjudged=unjudged, funnel=funnel, progress=progress)
+        evaluation = evaluate_answers(
+            answers,
+            k=answers.scores.shape[1] if k is None else k,
+            table=table.name,
+            funnel=funnel or f"{table.name}_search",
+            unjudged=unjudged,
+        )
+        return cls.of(
+            answers,
+            evaluation,
+            calibration,
+            queries=queries.vectors,
+            certificates=certificates,
+            points=points,
+        )
 
     @classmethod
     def of(

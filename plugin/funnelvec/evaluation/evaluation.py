@@ -111,22 +111,29 @@ class Evaluation:
                     figure[part] = None
         return content
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table as text, its head first."""
         head = ("figure", "value", "95 %", "raw score", "what it is")
-        rows = [
-            (
-                each.name,
-                _digits(each.value),
-                f"[{_digits(each.low)}, {_digits(each.high)}]",
-                "" if each.raw is None else _digits(each.raw),
-                each.about,
-            )
-            for each in self.figures
+        return [
+            head,
+            *(
+                (
+                    each.name,
+                    _digits(each.value),
+                    f"[{_digits(each.low)}, {_digits(each.high)}]",
+                    "" if each.raw is None else _digits(each.raw),
+                    each.about,
+                )
+                for each in self.figures
+            ),
         ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (head, *rows)
+            for row in rows
         ]
         return "\n".join([*textwrap.wrap(self.assumptions(), 100), "", *lines])
 
