@@ -161,6 +161,7 @@ def test_a_report_has_everything_the_page_shows(report: CalibrationReport) -> No
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert content["format"] == 1 and len(content["bins"]) == 15
     assert content["certificates"][0]["level"] == 0.2
+    assert sum(content["said"]["counts"]) == sum(each["pairs"] for each in content["bins"])
     assert content["evaluation"]["unjudged"] == "ignored"
 
 

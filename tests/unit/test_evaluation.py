@@ -190,6 +190,7 @@ def test_an_evaluation_says_what_a_cutoff_does(answers: Answers) -> None:
     quarters = [each.name for each in found.figures if each.name.startswith("ece_")]
     assert quarters == ["ece_lowest", "ece_second", "ece_third", "ece_highest"]
     assert json.loads(json.dumps(found.as_json()))["figures"][0]["name"] == "ndcg@10"
+    assert all(each.low <= each.value <= each.high for each in found.figures), str(found)
     text = str(found)
     assert "12 judged queries" in text and "count as irrelevant" in text
     assert all(each.name in text for each in found.figures)

@@ -25,6 +25,8 @@ BRINGS = {
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
     "evaluate": {"ir_measures", "pytrec_eval"},
+    "onnx": {"onnxruntime"},
+    "train": {"onnx"},
     "bench": set(),
     "demo": {"wordllama"},
 }
@@ -32,6 +34,7 @@ CONTAINS = {
     "embedded": {"postgres"},
     "edge": {"qdrant"},
     "report": {"cli"},
+    "train": {"onnx"},
     "bench": {"arrow", "cli", "embedded"},
     "demo": {"cli", "embedded"},
 }
@@ -83,6 +86,15 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
         " t.add([1], [[1, 2]]); t.create_funnel('t_search', '2:f32');"
         " t.evaluate(fv.Judgments([[1.0, 2.0]], [1], [True]))",
         "evaluate",
+    ),
+    "network": (
+        "from funnelvec.calibration.network import NetworkAdapter;"
+        " NetworkAdapter(b'x', 'linear', 2).curves([[1.0, 2.0]])",
+        "onnx",
+    ),
+    "train": (
+        "from funnelvec.calibration.train_network import train_network; train_network([], [], [])",
+        "train",
     ),
     "explain": (f"command('explain', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
 }

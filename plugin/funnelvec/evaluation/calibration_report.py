@@ -19,6 +19,7 @@ from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.evaluation.answers import Answers, Floats, JudgedQueries, Unjudged
 from funnelvec.evaluation.curves import (
     Bin,
+    Counts,
     Density,
     Point,
     choose_points,
@@ -26,6 +27,7 @@ from funnelvec.evaluation.curves import (
     measure_point,
     precision_recall,
     reliability,
+    said,
 )
 from funnelvec.evaluation.evaluation import Evaluation, evaluate_answers
 from funnelvec.evaluation.held_out import held_out_platt
@@ -70,8 +72,8 @@ class CalibrationReport:
         calibration itself, which is no surprise on the judgments that it was fitted to.
     evaluation
         Figures with their intervals, by the relevance of the table itself.
-    bins
-        The reliability diagram.
+    bins, said
+        The reliability diagram, and how many pairs are said to have which relevance.
     density
         Scores by label.
     curve
@@ -86,6 +88,7 @@ class CalibrationReport:
     held_out: bool
     evaluation: Evaluation
     bins: tuple[Bin, ...]
+    said: Counts
     density: Density
     curve: tuple[tuple[float, float], ...]
     points: tuple[Point, ...]
@@ -181,6 +184,7 @@ class CalibrationReport:
             held_out=relevance is not None,
             evaluation=evaluation,
             bins=reliability(shown, answers),
+            said=said(shown, answers),
             density=densities(answers),
             curve=precision_recall(shown, answers),
             points=tuple(

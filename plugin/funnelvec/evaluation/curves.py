@@ -23,6 +23,7 @@ __all__ = [
     "measure_point",
     "precision_recall",
     "reliability",
+    "said",
 ]
 
 _STEPS, _CURVE = 40, 200
@@ -133,6 +134,11 @@ def _wilson(share: float, count: float) -> tuple[float, float]:
     middle = (share + weight / 2) / (1 + weight)
     width = _Z * math.sqrt(share * (1 - share) / count + weight / (4 * count)) / (1 + weight)
     return max(0.0, middle - width), min(1.0, middle + width)
+
+
+def said(relevance: Floats, answers: Answers) -> Counts:
+    """How many pairs are said to have which relevance, in twenty steps."""
+    return _histogram(relevance[answers.counted], np.linspace(0.0, 1.0, 21))
 
 
 def densities(answers: Answers) -> Density:

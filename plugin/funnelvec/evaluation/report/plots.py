@@ -67,7 +67,7 @@ def _reliability(figure: Any, report: CalibrationReport) -> str:
     )
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share relevant")
     legend(upper)
-    _bars(lower, report)
+    _bars(lower, report.said)
     lower.set(xlabel="relevance as it is said", ylabel="pairs")
     pairs = ", ".join(
         f"{number(each.said)} said, {number(each.found)} found" for each in report.bins
@@ -75,12 +75,9 @@ def _reliability(figure: Any, report: CalibrationReport) -> str:
     return f"Reliability by bins of equal size: {pairs}."
 
 
-def _bars(axes: Any, report: CalibrationReport) -> None:
-    """How many pairs lie where: bins hold the same number, so the narrow ones are the tall ones."""
-    sizes = [0] * 20
-    for each in report.bins:
-        sizes[min(19, int(each.said * 20))] += each.pairs
-    axes.bar([(place + 0.5) / 20 for place in range(20)], sizes, width=0.045, color=BLUE, alpha=0.6)
+def _bars(axes: Any, found: Counts) -> None:
+    """How many pairs lie where."""
+    axes.stairs(found.counts, found.edges, fill=True, color=BLUE, alpha=0.6)
     axes.set_yscale("symlog", linthresh=10)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_locator(NullLocator())
