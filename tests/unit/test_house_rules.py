@@ -39,6 +39,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "fitting": ("errors", "types", "resolution", "codes", "doctor.neighbours", "fitting"),
     "engines.protocols": ("types", "reports", "resolution", "doctor.diagnosis"),
     "engines.certifying": (),
+    "engines.adapted": ("types", "calibration.base", "engines.checks"),
     "engines.evaluated": (),
     "engines.evaluating": (
         *VALUES,

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import funnelvec as fv
 from funnelvec.calibration import Calibration
 from funnelvec.calibration.layers import Network
 from funnelvec.calibration.logistic import sigmoid
 from funnelvec.calibration.network import FAMILIES, NetworkAdapter
 from funnelvec.calibration.platt import fit_platt
 from funnelvec.calibration.train_network import Training, _Judged, _Start, train_network
+from funnelvec.engines.adapted import AdaptedTable
 from funnelvec.errors import CalibrationError, InvalidInput
 
 DIMS = 4
@@ -218,3 +220,50 @@ def test_too_little_to_train_on_is_refused() -> None:
     for wrong in ({"hidden": 0}, {"dropout": 1.0}, {"rate": 0.0}, {"held_out": 1.0}):
         with pytest.raises(InvalidInput):
             Training(**wrong)
+
+
+def test_a_table_is_searched_by_a_network() -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(120, DIMS)).astype(np.float32)
+    queries = rng.uniform(-0.9, 0.9, (12, DIMS)).astype(np.float32)
+    ids, labels = [], []
+    for query in queries:
+        scores = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+        nearest = np.argsort(-scores)[::6]
+        ids += nearest.tolist()
+        labels += (rng.random(20) < sigmoid(8 * (scores[nearest] - 0.4))).tolist()
+    with fv.connect("memory:") as engine:
+        table = engine.create("things", dims=DIMS)
+        table.add(range(120), rows)
+        table.create_funnel("things_search", f"{DIMS}:f32")
+        fitted = table.calibrate(fv.Judgments(np.repeat(queries, 20, axis=0), ids, labels))
+        network = small("power")
+        asked: list[float | None] = []
+
+        class Heard:
+            """Notes what the database is told."""
+
+            def search(self, query: Any, **options: Any) -> Any:
+                asked.append(options["min_relevance"])
+                return table.search(query, **options)
+
+        for line in (fitted, None):
+            adapted = AdaptedTable(Heard(), network, fitted=line)  # type: ignore[arg-type]
+            for query in queries:
+                every = table.search(query, k=100)
+                relevance = network.apply(query, [hit.score for hit in every])
+                for least in (None, 0.0, 0.2, 0.6, 0.9999, 1.0):
+                    found = adapted.search(query, k=100, min_relevance=least)
+                    expected = [
+                        (hit.id, hit.score, pytest.approx(value))
+                        for hit, value in zip(every, relevance, strict=True)
+                        if least is None or value >= least
+                    ]
+                    assert [(hit.id, hit.score, hit.relevance) for hit in found] == expected
+                    if not found:
+                        assert found.nearest is not None and found.nearest.id == every[0].id
+                        assert found.nearest.relevance == pytest.approx(relevance[0])
+            if line is not None:
+                # The cutoff of each query is another, and the database hears of it.
+                assert len({told for told in asked if told is not None}) > len(queries)
+            asked.clear()

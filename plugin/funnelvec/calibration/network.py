@@ -88,7 +88,8 @@ class NetworkAdapter:
             raise CalibrationError(
                 f"there is no family {self.family!r}; choose from {', '.join(FAMILIES)}"
             )
-        if not isinstance(self.onnx, bytes) or not self.onnx or self.dims < 1:
+        model: Any = self.onnx
+        if not isinstance(model, bytes) or not model or self.dims < 1:
             raise CalibrationError(
                 f"a network adapter has an ONNX model and a width of at least 1, not {self.dims!r}"
             )
