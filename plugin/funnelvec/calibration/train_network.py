@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -289,35 +290,10 @@ def write_onnx(weights: Weights, *, mean: float, scale: float, family: Family) -
         "mean": np.array([mean], np.float32),
         "two": np.array([2.0], np.float32),
     }
-    node = helper.make_node
-    nodes, given = [], "query"
-    for block in (1, 2):
-        ends = [f"gain_{block}", f"shift_{block}"]
-        normal, dense, hidden = (f"{what}_{block}" for what in ("normal", "dense", "hidden"))
-        nodes += [
-            node("LayerNormalization", [given, *ends], [normal], axis=-1, epsilon=EPSILON),
-            node("Gemm", [normal, f"matrix_{block}", f"bias_{block}"], [dense]),
-            node("Relu", [dense], [hidden]),
-        ]
-        given = hidden
     width = 3 if family == "power" else 2
-    parts = ["steep", "level", "bend"][:width]
-    nodes += [
-        node("Gemm", [given, "matrix_3", "bias_3"], ["ends"]),
-        node("Split", ["ends"], parts, axis=1, num_outputs=width),
-        node("Softplus", ["steep"], ["rise"]),
-        node("Mul", ["rise", "per_scale"], ["slope"]),
-        node("Mul", ["slope", "mean"], ["shift"]),
-        node("Sub", ["level", "shift"], ["offset"]),
-    ]
-    found = ["slope", "offset"]
-    if family == "power":
-        nodes += [node("Sigmoid", ["bend"], ["half"]), node("Mul", ["half", "two"], ["power"])]
-        found.append("power")
-    nodes.append(node("Concat", found, ["curve"], axis=1))
     dims = len(weights["gain_1"])
     graph = helper.make_graph(
-        nodes,
+        _nodes(width),
         "cosine_adapter",
         [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["n", dims])],
         [helper.make_tensor_value_info("curve", TensorProto.FLOAT, ["n", width])],
@@ -330,3 +306,34 @@ def write_onnx(weights: Weights, *, mean: float, scale: float, family: Family) -
     checker.check_model(model, full_check=True)
     written: bytes = model.SerializeToString()
     return written
+
+
+def _nodes(width: int) -> list[Any]:
+    """The graph: two blocks, the last layer, and a slope and power that are positive."""
+    from onnx import helper
+
+    node = helper.make_node
+    nodes, given = [], "query"
+    for block in (1, 2):
+        ends = [f"gain_{block}", f"shift_{block}"]
+        normal, dense, hidden = (f"{what}_{block}" for what in ("normal", "dense", "hidden"))
+        nodes += [
+            node("LayerNormalization", [given, *ends], [normal], axis=-1, epsilon=EPSILON),
+            node("Gemm", [normal, f"matrix_{block}", f"bias_{block}"], [dense]),
+            node("Relu", [dense], [hidden]),
+        ]
+        given = hidden
+    parts = ["steep", "level", "bend"][:width]
+    nodes += [
+        node("Gemm", [given, "matrix_3", "bias_3"], ["ends"]),
+        node("Split", ["ends"], parts, axis=1, num_outputs=width),
+        node("Softplus", ["steep"], ["rise"]),
+        node("Mul", ["rise", "per_scale"], ["slope"]),
+        node("Mul", ["slope", "mean"], ["shift"]),
+        node("Sub", ["level", "shift"], ["offset"]),
+    ]
+    found = ["slope", "offset"]
+    if width == 3:
+        nodes += [node("Sigmoid", ["bend"], ["half"]), node("Mul", ["half", "two"], ["power"])]
+        found.append("power")
+    return [*nodes, node("Concat", found, ["curve"], axis=1)]
