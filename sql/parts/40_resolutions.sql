@@ -344,6 +344,19 @@ as $body$
     cross join lateral funnelvec._code(p.dims, p.code, 'x', metric, 'f32') as c
 $body$;
 
+-- The actions of ALTER TABLE that add the column of a resolution. Storage main, set before the rewrite: codes stay in the row, where
+-- middle stages read them cheaply, and may still move out of a row that would not fit its page (with plain storage the application's
+-- INSERT would fail).
+create or replace function funnelvec._adding(table_name regclass, column_name text, resolution text, metric text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format('add column %I %s generated always as (%s) stored, alter column %I set storage main', n.name, c.type, c.expression, n.name)
+    from funnelvec._code_of(table_name, column_name, resolution, quote_ident(column_name), metric) as c
+    cross join funnelvec._column_for(table_name, column_name, resolution) as n (name)
+$body$;
+
 create or replace function funnelvec._keep_in_column(
     table_name regclass,
     column_name text,
@@ -371,11 +384,7 @@ begin
     stored := funnelvec._code_of(table_name, column_name, resolution, quote_ident(column_name), metric);
     if code_column is null then
         code_column := funnelvec._column_for(table_name, column_name, resolution);
-        -- Storage main, set before the rewrite: codes stay in the row, where middle stages read them cheaply, and may still move
-        -- out of a row that would not fit its page (with plain storage the application's INSERT would fail).
-        execute format(
-            'alter table %s add column %I %s generated always as (%s) stored, alter column %I set storage main',
-            table_name, code_column, stored.type, stored.expression, code_column);
+        execute format('alter table %s %s', table_name, funnelvec._adding(table_name, column_name, resolution, metric));
     end if;
     insert into funnelvec.resolutions (table_name, column_name, resolution, metric, code_column)
     values ($1, $2, $3, $4, code_column)

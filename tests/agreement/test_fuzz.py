@@ -177,6 +177,14 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "storage": lambda rng: rng.choice([None, None, "column", "side"]),
         "concurrently": lambda rng: rng.random() < 0.3,
     },
+    "add_resolutions": {
+        "funnel": lambda rng: rng.choice(["4:f16@9 > 2:bit@5 > 8:f32", "2:f16~pca@9 > 8:f32"]),
+        "index": lambda rng: rng.random() < 0.5,
+        "allow_rewrite": lambda _: False,
+        "metric": lambda rng: rng.choice([None, "cosine"]),
+        "storage": lambda rng: rng.choice([None, None, "column", "side"]),
+        "concurrently": lambda rng: rng.random() < 0.3,
+    },
     "backfill": {"batch": lambda rng: rng.choice([None, 7]), "progress": lambda _: False},
     "drop_resolution": {"resolution": lambda rng: rng.choice(["4:f16", "2:bit", "8:f16"])},
     "add_window": {
@@ -249,7 +257,7 @@ def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]
     named: dict[str, Any] = {}
     for i, (name, make) in enumerate(ENTRIES[entry].items()):
         required = (name in REQUIRED and (entry != "load" or name == "source")) or (
-            entry == "create_funnel" and name == "funnel"
+            entry in ("create_funnel", "add_resolutions") and name == "funnel"
         )
         if not required and rng.random() < 0.5:
             continue

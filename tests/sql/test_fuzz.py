@@ -137,6 +137,22 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "storage": lambda _: ["side", "column", "Side", "index", *WORDS],
         "concurrently": lambda _: BOOLEANS,
     },
+    "funnelvec.add_resolutions": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "embedding", "half", "price", *WORDS],
+        "funnel": lambda rng: [
+            " > ".join([*(f"{rng.choice(RESOLUTIONS)}@9" for _ in range(2)), "8:f32"]),
+            *RESOLUTIONS,
+            *WORDS,
+        ],
+        "index": lambda _: BOOLEANS,
+        "allow_rewrite": lambda _: BOOLEANS,
+        "m": lambda _: NUMBERS,
+        "ef_construction": lambda _: NUMBERS,
+        "metric": lambda _: METRICS,
+        "storage": lambda _: ["side", "column", *WORDS],
+        "concurrently": lambda _: BOOLEANS,
+    },
     "funnelvec.next_step": {"table_name": tables},
     "funnelvec.recheck": {"table_name": tables},
     "funnelvec.activate": {
@@ -259,7 +275,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
 }
 REQUIRED = {
     "funnelvec.next_step": 1, "funnelvec.recheck": 1, "funnelvec.activate": 3,
-    "funnelvec.add_resolution": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
+    "funnelvec.add_resolution": 3, "funnelvec.add_resolutions": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
     "funnelvec.add_window": 4, "funnelvec.drop_window": 4,
     "funnelvec.drop_rotation": 3,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,

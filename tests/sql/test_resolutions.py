@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -156,3 +157,94 @@ def test_a_name_that_would_be_cut_is_refused(owner_conn: Connection) -> None:
         owner_conn.execute("select funnelvec.add_resolution('products', %s, '16:f16')", (name,))
     owner_conn.execute(f"alter table products rename column {name} to {name[:-1]}")  # type: ignore[arg-type]
     owner_conn.execute("select funnelvec.add_resolution('products', %s, '16:f16')", (name[:-1],))
+
+
+def add_all(connection: Connection, funnel: str, **named: Any) -> list[str]:
+    options = "".join(f", {name} => {value}" for name, value in named.items())
+    row = connection.execute(
+        f"select funnelvec.add_resolutions('products', 'embedding', %s{options})",  # type: ignore[arg-type]
+        (funnel,),
+    ).fetchone()
+    assert row is not None
+    return list(row[0])
+
+
+def rewrites(connection: Connection) -> Any:
+    row = connection.execute(
+        "select relfilenode from pg_class where oid = 'products'::regclass"
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def files_made(connection: Connection, make: Callable[[], object]) -> int:
+    """How many numbers of files were taken meanwhile, in one transaction: each rewrite takes some."""
+    first, last = "begin; create table first ()", "create table last (); commit"
+    connection.execute(first)
+    make()
+    connection.execute(last)
+    row = connection.execute(
+        "select l.relfilenode::int8 - f.relfilenode::int8 from pg_class as f, pg_class as l"
+        " where f.oid = 'first'::regclass and l.oid = 'last'::regclass"
+    ).fetchone()
+    connection.execute("drop table first, last")
+    assert row is not None
+    return int(row[0])
+
+
+def test_all_that_a_funnel_needs_comes_in_one_rewrite(table: Connection) -> None:
+    named: list[str] = []
+    at_once = files_made(
+        table,
+        lambda: named.extend(
+            add_all(table, "16:f16@40 > 32:bit~random@20 > 32:f32", index="false")
+        ),
+    )
+    assert named == ["embedding_16_f16", "embedding_32_bit_random"]
+    assert table.execute(COLUMNS).fetchall() == [
+        ("embedding_32_bit_random", "bit(32)", "m", "s"),
+        ("embedding_16_f16", "halfvec(16)", "m", "s"),
+    ]
+    for resolution in ("16:f16", "32:bit~random"):
+        table.execute(
+            "select funnelvec.drop_resolution('products', 'embedding', %s)", (resolution,)
+        )
+    one_by_one = files_made(table, lambda: (add(table, "32:bit~random"), add(table, "16:f16")))
+    assert 0 < at_once < one_by_one
+
+
+def test_all_that_a_funnel_needs_can_be_searched_at_once(table: Connection) -> None:
+    funnel = "16:f16@60 > 24:f32@30 > 32:f32"
+    add_all(table, funnel)
+    assert table.execute(INDEXES).fetchall() == [
+        ("products_embedding_16_f16_idx",),
+        ("products_pkey",),
+    ]
+    table.execute(
+        "select funnelvec.create_funnel('wide_search', 'products', 'embedding', %s)", (funnel,)
+    )
+    assert len(search(table, "wide_search", Q, k=5)) == 5
+    before = rewrites(table)
+    assert add_all(table, funnel) == ["embedding_16_f16", "embedding_24_f32"]
+    assert add_all(table, "32:f32") == ["embedding"]  # the column itself, which gets an index
+    assert rewrites(table) == before
+
+
+def test_all_or_nothing(table: Connection) -> None:
+    before = table.execute(COLUMNS).fetchall()
+    for funnel, code in (
+        ("16:f16@60 > 8:f16~pca@30 > 32:f32", "FV005"),
+        ("16:f16@60 > 64:f16@30 > 32:f32", "FV001"),
+        ("16:f16", "FV001"),
+        ("16:f16 > 32:f32", "FV001"),
+    ):
+        with pytest.raises(psycopg.Error) as error:
+            add_all(table, funnel, index="null") if funnel != "16:f16" else add_all(table, "16:f99")
+        assert error.value.sqlstate == code, funnel
+        assert table.execute(COLUMNS).fetchall() == before
+
+
+def test_all_of_them_in_side_tables(table: Connection) -> None:
+    named = add_all(table, "16:f16@60 > 24:f32@30 > 32:f32", storage="'side'")
+    assert named == ["public.products_embedding_16_f16", "public.products_embedding_24_f32"]
+    assert table.execute(COLUMNS).fetchall() == []

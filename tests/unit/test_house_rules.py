@@ -58,7 +58,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.evaluated",
         "engines.protocols",
         "engines.searching",
+        "engines.storing",
     ),
+    "engines.storing": VALUES,
+    "engines.together": (*VALUES, "engines.checks", "engines.options"),
     "engines.keys": VALUES,
     "engines.options": (*VALUES, "engines.keys"),
     "engines.checks": (
@@ -180,6 +183,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.memory_rotating",
         "fitting.report",
         "engines.store",
+        "engines.together",
         "engines.memory_observing",
     ),
     "engines.memory": (
@@ -206,6 +210,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.rotating",
         "engines.sources",
+        "engines.together",
         "engines.postgres",
         "evaluation",
         "fitting",
@@ -227,6 +232,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.recall",
         "engines.sources",
         "engines.store",
+        "engines.together",
         "engines.qdrant",
     ),
     "engines": (

@@ -194,7 +194,7 @@ def our_recipe(schema: str, template: str, *, table: str, dims: int, storage: st
             label="funnel",
             table=table,
             statement=f"select * from {schema}.{function}(%(query)s, %(k)s)",
-            build=_storing(schema, table, (first, *others), storage=storage),
+            build=_storing(schema, table, (first, *others), whole=resolutions[-1], storage=storage),
             beside=beside,
             ready=(
                 f"select funnelvec.create_funnel('{function}', '{schema}.{table}', 'embedding', "
@@ -229,16 +229,14 @@ def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int, str | None], 
 
 
 def _storing(
-    schema: str, table: str, resolutions: tuple[str, ...], *, storage: str
+    schema: str, table: str, resolutions: tuple[str, ...], *, whole: str, storage: str
 ) -> tuple[str, ...]:
-    """Store the codes, the indexed ones last: adding a column rewrites every index on the table."""
-    add = (
-        f"select funnelvec.add_resolution('{schema}.{table}', 'embedding', '{{}}'{{}}, "
+    """Store the codes, in one rewrite of the table, and index the first."""
+    keeps = " > ".join(f"{each}@{KEEPS[-1]}" for each in resolutions)
+    statements = [
+        f"select funnelvec.add_resolutions('{schema}.{table}', 'embedding', '{keeps} > {whole}', "
         f"storage => '{storage}', allow_rewrite => true)"
-    )
-    first, *others = resolutions
-    statements = [add.format(other, "") for other in others]
-    statements.append(add.format(first, ", index => true"))
+    ]
     if storage == "side":
         statements.append(rf"select funnelvec.next_step('{schema}.{table}') \gexec")
     return tuple(statements)

@@ -23,6 +23,7 @@ from funnelvec.engines.protocols import (
     Windowed,
 )
 from funnelvec.engines.searching import After, Searching
+from funnelvec.engines.storing import Storing
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -66,7 +67,16 @@ class Capabilities:
 
 @runtime_checkable
 class Table(
-    Searching, Certifying, Evaluated, Loading, Windowed, Observed, Examined, Rotating, Protocol
+    Searching,
+    Certifying,
+    Evaluated,
+    Loading,
+    Storing,
+    Windowed,
+    Observed,
+    Examined,
+    Rotating,
+    Protocol,
 ):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 

@@ -19,6 +19,7 @@ from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.store import NamedFunnel, Store, judge
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
@@ -47,6 +48,7 @@ class MemoryTable(
     MemoryExamining,
     MemoryRotating,
     Evaluating,
+    OneByOne,
 ):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.
 

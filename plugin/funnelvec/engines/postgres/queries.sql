@@ -105,6 +105,11 @@ select funnelvec.add_resolution(
     %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
     metric => %(metric)s, storage => %(storage)s, concurrently => %(concurrently)s)
 
+-- name: add_resolutions
+select funnelvec.add_resolutions(
+    %(table)s::regclass, %(vector)s, %(funnel)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
+    metric => %(metric)s, storage => %(storage)s, concurrently => %(concurrently)s)
+
 -- name: next_step
 select funnelvec.next_step(%(table)s::regclass)
 

@@ -26,6 +26,7 @@ from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_rotation
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
+from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
@@ -37,7 +38,13 @@ __all__ = ["QdrantTable"]
 
 
 class QdrantTable(
-    QdrantLoading, QdrantSearching, QdrantObserving, QdrantExamining, QdrantRefusing, Evaluating
+    QdrantLoading,
+    QdrantSearching,
+    QdrantObserving,
+    QdrantExamining,
+    QdrantRefusing,
+    OneByOne,
+    Evaluating,
 ):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 

@@ -30,6 +30,7 @@ from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
+from funnelvec.engines.together import needed
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
@@ -156,6 +157,28 @@ class AsyncPostgresTable(
         await self._call(
             "add_resolution",
             resolution=text,
+            index=options.check_flag(index, "index"),
+            allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
+            metric=checks.check_metric(metric),
+            storage=options.check_storage(storage),
+            concurrently=options.check_flag(concurrently, "concurrently"),
+        )
+
+    async def add_resolutions(
+        self,
+        funnel: Funnel | str,
+        *,
+        index: bool = True,
+        allow_rewrite: bool = False,
+        metric: Metric | None = None,
+        storage: Storage | None = None,
+        concurrently: bool = False,
+    ) -> None:
+        """Store every resolution that a funnel needs, in one rewrite of the table."""
+        needed(funnel, dims=self._dims, code=self._code)
+        await self._call(
+            "add_resolutions",
+            funnel=str(funnel),
             index=options.check_flag(index, "index"),
             allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
