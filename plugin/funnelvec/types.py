@@ -31,6 +31,7 @@ __all__ = [
     "Code",
     "ColumnKind",
     "Cutoff",
+    "Family",
     "Hit",
     "Judgments",
     "Key",
@@ -77,9 +78,10 @@ Storage: TypeAlias = Literal["column", "side"]
 #: Where a search is cut off, beside a relevance: by the certificate of ``max_miss``, by that of
 #: ``min_precision``, or where the expected F1 of this answer is best.
 Cutoff: TypeAlias = Literal["certified", "precise", "best_f1"]
-
 #: What a certificate bounds: what is lost, or what is shown in vain.
 Promised: TypeAlias = Literal["max_miss", "min_precision"]
+#: What is fitted to judgments: a curve, steps, or a curve for each query; ``auto`` is the best.
+Family: TypeAlias = Literal["platt", "beta", "isotonic", "adapter", "auto"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 CUTOFFS: tuple[Cutoff, ...] = get_args(Cutoff)

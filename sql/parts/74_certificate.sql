@@ -15,8 +15,11 @@ as $body$
     from (select f.certificate -> kind) as c (said)
     where c.said ->> 'funnel' = f.funnel and c.said ->> 'calibration' = f.calibration::text
         and c.said ->> 'k' ~ '^[1-9]\d{0,8}$'
-        and case when jsonb_typeof(c.said -> 'cutoff') = 'number'
-            then (c.said ->> 'cutoff')::numeric between -1e300 and 1e300 else false end
+        -- What is missed is about the score, precision about the relevance.
+        and case
+            when kind = 'min_precision' and jsonb_typeof(c.said -> 'relevance') = 'number' then (c.said ->> 'relevance')::numeric between 0.001 and 0.999
+            when kind = 'max_miss' and jsonb_typeof(c.said -> 'cutoff') = 'number' then (c.said ->> 'cutoff')::numeric between -1e300 and 1e300
+            else false end
 $body$;
 
 -- What the function of a funnel does with its argument `cutoff`.
@@ -85,11 +88,12 @@ $text$,
                         else 'the certificate is about the first page' end,
                     hint = %2$L;
             end if;
-            _fv_cutoff := %3$s;
+            %3$s;
 $text$,
         k,
         format('Ask for k => %s without a filter, certify with another k, or use min_relevance, which promises nothing.', k),
-        funnelvec._literal((certificate ->> 'cutoff')::double precision),
+        case when kind = 'max_miss' then '_fv_cutoff := ' || funnelvec._literal((certificate ->> 'cutoff')::double precision)
+            else funnelvec._assign_least(funnelvec._calibration(f), funnelvec._literal((certificate ->> 'relevance')::double precision)) end,
         case kind when 'max_miss' then '<' else '<>' end,
         case kind when 'min_precision' then ' or after is not null' end);
 end
@@ -126,7 +130,7 @@ $body$;
 -- The score down to which an answer promises the best F1: 2 * (relevant rows kept) / (rows kept + relevant rows), each expected by the
 -- relevances of the rows of the last stage. One cutoff: rows of equal scores are kept or dropped together. As an expression over the
 -- CTE `scored` of the statement.
-create or replace function funnelvec._best_f1_sql(calibration jsonb)
+create or replace function funnelvec._best_f1_sql(calibration jsonb, line text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -134,10 +138,10 @@ as $body$
     select format(
         E'(\n    select b.score\n    from (\n'
         '        select r.score, sum(r.p) over w / (count(*) over w + sum(r.p) over ()) as gain\n'
-        '        from (select s.score, %s as p from scored as s where s.score < ''NaN'') as r\n'
+        '        from (select s.score, %s as p from scored as s%s where s.score < ''NaN'') as r\n'
         '        window w as (order by r.score desc)\n'
         '    ) as b\n    order by b.gain desc, b.score desc\n    limit 1\n)',
-        funnelvec._relevance_sql(calibration, 's.score'))
+        funnelvec._relevance_sql(calibration, 's.score'), case when line <> '' then ' cross join line as q' end)
 $body$;
 
 -- Per judged query: its relevant rows among the exact top k, and the scores of those that the funnel finds.
@@ -440,40 +444,54 @@ as $body$
     order by r.step
 $body$;
 
--- The lowest threshold on the relevance that can be promised, by fixed-sequence testing: from the strictest on, until the first fails.
--- Each one that passed is promised with the same confidence, so the choice among them is free: the lowest one at which those queries
--- that are shown something see enough that is relevant. Without that, an answer that is nearly always empty would pass.
-create or replace function funnelvec._precise_threshold(
-    relevances double precision[],
-    labels boolean[],
-    query_of integer[],
+-- The lowest threshold on the relevance that can be promised, as a step of _precision_losses, by fixed-sequence testing: from the
+-- strictest on, until the first fails. Each one that passed is promised with the same confidence, so the choice among them is free: the
+-- lowest one at which those queries that are shown something see enough that is relevant. Without that, an answer that is nearly always
+-- empty would pass. `means` has the mean loss at each step, `shown` how many queries are shown a row.
+create or replace function funnelvec._precise_step(
+    means double precision[],
+    shown integer[],
     queries integer,
     min_precision double precision,
-    confidence double precision,
-    out relevance double precision,
-    out losses double precision[],
-    out answered double precision,
-    out strictest double precision
+    confidence double precision
 )
+returns integer
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    tested record;
-    mean double precision;
+    result integer;
 begin
-    for tested in select * from funnelvec._precision_losses(relevances, labels, query_of, queries) as p loop
-        mean := (select avg(l) from unnest(tested.losses) as l);
-        if tested.shown > 0 then
-            strictest := coalesce(strictest, mean * queries / tested.shown);
-        end if;
-        exit when funnelvec._hoeffding_bentkus(mean, 1 - min_precision, queries) > 1 - confidence;
-        if tested.shown > 0 and mean * queries <= (1 - min_precision) * tested.shown + 1e-9 then
-            relevance := (200 - tested.step) / 200.0::double precision;
-            losses := tested.losses;
-            answered := tested.shown / queries::double precision;
+    for step in 1 .. cardinality(means) loop
+        exit when funnelvec._hoeffding_bentkus(means[step], 1 - min_precision, queries) > 1 - confidence;
+        if shown[step] > 0 and means[step] * queries <= (1 - min_precision) * shown[step] + 1e-9 then
+            result := step;
         end if;
     end loop;
+    return result;
+end
+$body$;
+
+-- The highest precision in hundredths that can be promised; null where there is none. What a higher one passes, a lower one passes too.
+create or replace function funnelvec._possible_precision(means double precision[], shown integer[], queries integer, confidence double precision)
+returns double precision
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    low integer := 0;
+    high integer := 100;
+    middle integer;
+begin
+    while high - low > 1 loop
+        middle := (low + high) / 2;
+        if funnelvec._precise_step(means, shown, queries, middle / 100.0::double precision, confidence) is null then
+            high := middle;
+        else
+            low := middle;
+        end if;
+    end loop;
+    return nullif(low, 0) / 100.0::double precision;
 end
 $body$;
 
@@ -495,12 +513,14 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     answer record;
-    found_one record;
     relevances double precision[] := '{}';
     labels boolean[] := '{}';
     query_of integer[] := '{}';
     queries integer := 0;
     barren integer := 0;
+    means double precision[];
+    shown integer[];
+    found_one integer;
 begin
     for answer in select a.* from funnelvec._judged_shown(f, judgments, k, unjudged) as a loop
         queries := queries + 1;
@@ -509,24 +529,26 @@ begin
         labels := labels || answer.labels;
         query_of := query_of || array_fill(queries, array[cardinality(answer.labels)]);
     end loop;
-    found_one := funnelvec._precise_threshold(relevances, labels, query_of, queries, min_precision, confidence);
-    if found_one.relevance is null then
+    select array_agg((select avg(l) from unnest(p.losses) as l) order by p.step), array_agg(p.shown order by p.step) into means, shown
+    from funnelvec._precision_losses(relevances, labels, query_of, queries) as p;
+    found_one := funnelvec._precise_step(means, shown, queries, min_precision, confidence);
+    if found_one is null then
         raise exception using
             errcode = 'FV007',
             message = format('min_precision %s can''t be promised with confidence %s by %s judged queries: where the fewest rows are '
                 'shown, %s of them are relevant', min_precision, confidence, queries,
-                coalesce(round((1 - found_one.strictest)::numeric, 3)::text, 'none')),
-            hint = coalesce((
-                select format('Judge more queries or rows, or ask for min_precision => %s.', g.level)
-                from (select n / 100.0::double precision as level from generate_series(99, 1, -1) as n) as g
-                where g.level < min_precision
-                    and (funnelvec._precise_threshold(relevances, labels, query_of, queries, g.level, confidence)).relevance is not null
-                order by g.level desc limit 1),
+                coalesce((
+                    select round((1 - u.mean * queries / u.shown)::numeric, 3)::text
+                    from unnest(means, shown) with ordinality as u (mean, shown, step)
+                    where u.shown > 0 order by u.step limit 1), 'none')),
+            hint = coalesce(
+                'Judge more queries or rows, or ask for min_precision => ' || funnelvec._possible_precision(means, shown, queries, confidence) || '.',
                 'These judgments carry none: hardly anything that the search shows was judged relevant.');
     end if;
-    relevance := found_one.relevance;
-    losses := found_one.losses;
-    answered := found_one.answered;
+    relevance := (200 - found_one) / 200.0::double precision;
+    losses := (
+        select p.losses from funnelvec._precision_losses(relevances, labels, query_of, queries) as p where p.step = found_one);
+    answered := shown[found_one] / queries::double precision;
     without_relevant := barren / queries::double precision;
 end
 $body$;
@@ -589,7 +611,8 @@ begin
         level := budget;
         approximate := false;
         cutoff := missing.cutoff;
-        relevance := funnelvec.relevance($1, missing.cutoff);
+        -- By an adapter one score is another relevance for each query, and the other way round.
+        relevance := case when fitted.family <> 'adapter' then funnelvec.relevance($1, missing.cutoff) end;
         losses := missing.losses;
         without_relevant := missing.without_relevant;
     else
@@ -598,7 +621,7 @@ begin
         level := $5;
         at_confidence := $6;
         approximate := judgments_sha256 = fitted.judgments_sha256;
-        cutoff := funnelvec.cutoff($1, precise.relevance);
+        cutoff := case when fitted.family <> 'adapter' then funnelvec.cutoff($1, precise.relevance) end;
         relevance := precise.relevance;
         losses := precise.losses;
         without_relevant := precise.without_relevant;

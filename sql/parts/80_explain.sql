@@ -134,7 +134,7 @@ begin
     least_score := funnelvec._explained_cutoff(f, query, k, min_relevance, filter, cutoff);
     run := funnelvec._run_explained(f, query, k, coalesce(least_score, '-infinity'), predicate, funnelvec._window_for(f, filter));
     if least_score is not null and (run.plan #>> '{0,Plan,Actual Rows}')::numeric = 0 then
-        nearest := funnelvec._nearest_note(f, query, filter, least_score);
+        nearest := funnelvec._nearest_note(f, query, filter);
     end if;
     rows_out := funnelvec._rows(f.table_name);
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
@@ -154,6 +154,7 @@ begin
                 when abs(least_score) < 1e300 then round(least_score::numeric, 6)::text else least_score::text end, '') else '' end;
         notes := concat_ws(E'\n',
             case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.relation, predicate is not null) end,
+            case when s.stage = stages then funnelvec._cutoff_note(run.plan, least_score) end,
             funnelvec._codes_note(s.relation, s.code_column, s.dims, s.code, s.is_base, stages),
             case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
                 '%s of %s blocks were not in shared_buffers (%s)', blocks_read, blocks_hit + blocks_read,
@@ -193,13 +194,14 @@ begin
     perform set_config('funnelvec.logging', coalesce(logging, ''), true);
     return case cutoff
         when 'certified' then (funnelvec._certificate(f, 'max_miss') ->> 'cutoff')::double precision
-        when 'precise' then (funnelvec._certificate(f, 'min_precision') ->> 'cutoff')::double precision
+        when 'precise' then funnelvec.cutoff(
+            funnelvec._function_name(f), (funnelvec._certificate(f, 'min_precision') ->> 'relevance')::double precision, query)
         else result end;
 end
 $body$;
 
 -- How close the best row came where nothing passes the cutoff; null where there is no row at all.
-create or replace function funnelvec._nearest_note(f funnelvec.funnels, query vector, filter jsonb, least_score double precision)
+create or replace function funnelvec._nearest_note(f funnelvec.funnels, query vector, filter jsonb)
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -216,6 +218,23 @@ begin
     return format('no row passes the cutoff: the best has the score %s%s', round(best.score::numeric, 6),
         ', relevance ' || round(best.relevance::numeric, 4));
 end
+$body$;
+
+-- What a cutoff does to the rows that reach the last stage; null without one.
+create or replace function funnelvec._cutoff_note(plan jsonb, cutoff double precision)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format('the cutoff leaves %s of the %s rows compared', n.passed, n.passed + n.removed)
+    from (
+        select (s.node ->> 'Actual Rows')::numeric::bigint, coalesce((s.node ->> 'Rows Removed by Filter')::numeric::bigint, 0)
+        -- The scan outside of all CTEs; an adapter's line has one of its own.
+        from jsonb_path_query(plan, 'strict $.** ? (@."CTE Name" == "scored" && exists (@."Filter"))', silent => true) as s (node)
+        where s.node ->> 'Filter' like '%score >= %'
+        limit 1
+    ) as n (passed, removed)
+    where cutoff is not null
 $body$;
 
 -- The plan of the try that answered, and how it came to that.

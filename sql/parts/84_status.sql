@@ -1,7 +1,7 @@
 -- status: the stored resolutions and how well they cover the table, and whatever is out of step with the registry.
 
--- What each row is about stands in `object`. Rows of stored resolutions have `resolution`; rows without it are about a certificate
--- (`storage` says so), or about something that repair() looks after: a function, a column, or what a dropped table left behind.
+-- What each row is about stands in `object`. Rows of stored resolutions have `resolution`; rows without it are about a calibration or
+-- a certificate (`storage` says which), or about something that repair() looks after: a function, a column, or what a dropped table left behind.
 create or replace function funnelvec.status(table_name regclass default null)
 returns table (
     "table" regclass,
@@ -133,7 +133,7 @@ begin
 end
 $body$;
 
--- What stands behind relevances and cutoffs: each certificate, and what it says.
+-- What stands behind relevances and cutoffs: the calibration of each funnel, its certificates, and what they say.
 create or replace function funnelvec._promise_status(table_name regclass)
 returns table ("table" regclass, column_name text, object text, storage text, advice text)
 language sql stable
@@ -151,6 +151,13 @@ as $body$
             case when c.state <> 'in force' then format('select * from funnelvec.certify(%L, judgments, %s => %s);', c.funnel, c.kind, c.level) end)
     from funnelvec.list_certificates(_promise_status.table_name) as c
     join funnelvec.funnels as f on f.table_name = c."table" and funnelvec._function_name(f) = c.funnel
+    union all
+    select f.table_name, f.column_name, format('calibration of %s', funnelvec._function_name(f)), 'calibration', d.said
+    from funnelvec.funnels as f
+    cross join lateral funnelvec._calibration_said(f) as d (said)
+    where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.said is not null
+        and exists (select from pg_class as t where t.oid = f.table_name)
+    order by 1, 3
 $body$;
 
 -- Each window of a row of the registry, by the statistics of its index: what it holds, what to do. Nothing for one that has a fault.

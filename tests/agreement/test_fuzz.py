@@ -279,7 +279,8 @@ def judge(table: Any, rng: random.Random) -> None:
     funnel = rng.choice([None, "products_search", anything(rng)])
     call = rng.randrange(3)
     if call == 0:
-        table.calibrate(fv.Judgments(*given), funnel=funnel)
+        family = rng.choice(["platt", "beta", "isotonic", "adapter", "auto", anything(rng)])
+        table.calibrate(fv.Judgments(*given), family=family, funnel=funnel)
     elif call == 1:
         table.evaluate(
             rng.choice([fv.Judgments(*given), fv.Judgments(*given), anything(rng)]),

@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from funnelvec.calibration.guarantees import conformal_threshold
+from funnelvec.calibration.guarantees import conformal_threshold, hoeffding_bentkus
 from tests import databases
 from tests.sql.tables import FUNNELS, text, vectors
 
@@ -262,3 +262,39 @@ def test_an_odd_certificate_is_none(judged: Connection, change: str) -> None:
     with pytest.raises(psycopg.Error, match="void"):
         certified(judged, Q)
     assert judged.execute("select count(*) > 0 from products").fetchone() == (True,)
+
+
+def test_the_p_value_is_that_of_python(judged: Connection) -> None:
+    for mean, level, n in (
+        (0.0, 0.1, 29), (0.0, 0.1, 2000), (0.05, 0.1, 60), (0.1, 0.1, 60), (0.2, 0.1, 60),
+        (0.5, 0.9, 3000), (1.0, 0.5, 10), (0.001, 0.99, 5000), (0.3, 0.31, 1),
+    ):  # fmt: skip
+        found = judged.execute(
+            "select funnelvec._hoeffding_bentkus(%s, %s, %s)", (mean, level, n)
+        ).fetchone()
+        assert found == (pytest.approx(hoeffding_bentkus(mean, level, n), rel=1e-9, abs=1e-300),)
+
+
+def test_status_shows_certificates_and_what_has_become_of_them(judged: Connection) -> None:
+    certify(judged, max_miss=0.3, k=K)
+    certify(judged, min_precision=0.3, k=K)
+    shown = (
+        "select object, advice from funnelvec.status('products') where storage = 'certificate'"
+        " order by object"
+    )
+    missed, precise = judged.execute(shown).fetchall()
+    assert missed[0] == "certificate of public.two_stages: max_miss 0.3"
+    assert "in force: 40 rows" in missed[1] and "10.0 % without a relevant row" in missed[1]
+    assert precise[0] == "certificate of public.two_stages: min_precision 0.3, confidence 0.95"
+    assert "approximate: the calibration was fitted to the same judgments" in precise[1]
+    assert judged.execute("select count(*) from funnelvec._problems()").fetchone() == (0,)
+    judged.execute("select funnelvec.calibrate('two_stages', 'judgments')")
+    for _, advice in judged.execute(shown).fetchall():
+        assert "void" in advice and "select * from funnelvec.certify(" in advice
+    kinds = judged.execute(
+        "select kind, state, level, confidence, top_k, queries from funnelvec.list_certificates()"
+    ).fetchall()
+    void = "void: the funnel or its calibration has changed"
+    assert kinds == [
+        ("max_miss", void, 0.3, None, K, 60), ("min_precision", void, 0.3, 0.95, K, 60),
+    ]  # fmt: skip

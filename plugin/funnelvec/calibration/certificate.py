@@ -8,10 +8,12 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from funnelvec.calibration.listed import AdapterCalibration
+from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.types import Promised
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "cutoff_at", "relevance_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,9 @@ class Certificate:
         How many rows it is about: searches ask for at least as many with ``max_miss``, for just as
         many with ``min_precision``.
     cutoff, relevance
-        Rows of this score and better are kept, and what the calibration makes of it.
+        Rows of this score and better are kept, and what the calibration makes of it. By an adapter
+        one of them differs by query and is None: the relevance for ``max_miss``, the score for
+        ``min_precision``.
     observed, low, high
         The mean over the judged queries at the cutoff of the share that is lost, or of the share
         of what is shown that is not relevant, and its 95 % bootstrap interval over queries.
@@ -65,8 +69,8 @@ class Certificate:
     level: float
     confidence: float | None
     k: int
-    cutoff: float
-    relevance: float
+    cutoff: float | None
+    relevance: float | None
     observed: float
     low: float
     high: float
@@ -83,7 +87,8 @@ class Certificate:
             self.kind not in get_args(Promised)
             or not 0 < self.level < 1
             or (self.confidence is None) != (self.kind == "max_miss")
-            or math.isnan(self.cutoff)
+            or (self.cutoff is None and self.relevance is None)
+            or any(math.isnan(at) for at in (self.cutoff, self.relevance) if at is not None)
             or self.k < 1
             or self.queries < 1
         ):
@@ -114,11 +119,11 @@ class Certificate:
                 f"judged queries are shown, {interval} is not, and {self.answered:.1%} of them "
                 "are shown a row"
             )
+        cutoff = f"{_at('score', self.cutoff)}, {_at('relevance', self.relevance)}"
         lines = [
             promise,
-            f"cutoff {self.cutoff:.6g} (relevance {self.relevance:.4g}); {self.queries} judged "
-            f"queries, {self.without_relevant:.1%} without a relevant row; {self.funnel}; "
-            f"{self.certified_at:%Y-%m-%d %H:%M}",
+            f"cutoff: {cutoff}; {self.queries} judged queries, {self.without_relevant:.1%} without "
+            f"a relevant row; {self.funnel}; {self.certified_at:%Y-%m-%d %H:%M}",
         ]
         if self.approximate:
             lines.append(
@@ -171,3 +176,21 @@ class Certificate:
             return cls(**content, certified_at=moment)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CalibrationError(f"a certificate is a JSON object: {error}") from None
+
+
+def _at(what: str, value: float | None) -> str:
+    return f"{what} differs by query" if value is None else f"{what} {value:.6g}"
+
+
+def relevance_at(calibration: StoredCalibration, cutoff: float) -> float | None:
+    """Return what a calibration makes of one cutoff for all queries; None for an adapter."""
+    if isinstance(calibration, AdapterCalibration):
+        return None
+    return float(calibration.apply(None, [cutoff])[0])
+
+
+def cutoff_at(calibration: StoredCalibration, relevance: float) -> float | None:
+    """Return the score that a relevance means for all queries; None for an adapter."""
+    if isinstance(calibration, AdapterCalibration):
+        return None
+    return calibration.cutoff(None, relevance)

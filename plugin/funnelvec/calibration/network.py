@@ -165,6 +165,10 @@ class NetworkAdapter:
         logarithm = math.log(risen) / curve.power
         return math.exp(logarithm) if logarithm < 700.0 else math.inf
 
+    def at(self, query: npt.NDArray[np.float32] | None, shortlist: npt.ArrayLike) -> NetworkAdapter:
+        """Return itself: the curve depends on the query, not on its shortlist."""
+        return self
+
     def _curve(self, query: npt.NDArray[np.float32] | None) -> Curve:
         if query is None:
             raise InvalidInput("this calibration depends on the query; pass its vector")

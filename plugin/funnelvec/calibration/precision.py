@@ -97,8 +97,7 @@ def precise_threshold(
         return found
     strictest = np.flatnonzero(some.any(axis=1))[:1]
     right = [1.0 - losses[row].sum() / some[row].sum() for row in strictest]
-    lower = (level / 100 for level in range(99, 0, -1) if level / 100 < min_precision)
-    possible = next((p for p in lower if _tested(losses, some, p, confidence) is not None), None)
+    possible = _possible(losses, some, confidence)
     raise CalibrationError(
         f"min_precision={min_precision:g} cannot be promised with confidence {confidence:g} by {n} "
         f"judged queries: where the fewest rows are shown, "
@@ -110,6 +109,18 @@ def precise_threshold(
             else f"judge more queries or rows, or ask for min_precision={possible:g}"
         )
     )
+
+
+def _possible(losses: Floats, some: npt.NDArray[np.bool_], confidence: float) -> float | None:
+    """The highest precision in hundredths that can be promised: what passes it, passes lower."""
+    low, high = 0, 100
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _tested(losses, some, middle / 100, confidence) is None:
+            high = middle
+        else:
+            low = middle
+    return low / 100 if low else None
 
 
 def _tested(

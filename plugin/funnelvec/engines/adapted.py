@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from funnelvec.calibration.base import Calibration
 from funnelvec.engines import checks
+from funnelvec.errors import InvalidInput
 from funnelvec.types import Answer
 
 __all__ = ["AdaptedTable"]
@@ -50,16 +51,27 @@ class AdaptedTable:
     table
         Of any engine that does not await.
     fitted
-        What ``table.calibrate(judgments)`` returned, in force in the table: it carries the cutoff
-        to the database. None if there is none; then rows are cut off here, after they were read.
+        What ``table.calibrate(judgments)`` returned, in force in the table and of a family with
+        one map for all queries: it carries the cutoff to the database. None if there is none;
+        then rows are cut off here, after they were read.
     calibration
         Whose relevance is shown and asked for, such as a `NetworkAdapter`. It has to belong to
         the last stage of the funnel, like `fitted`.
+
+    Raises
+    ------
+    InvalidInput
+        If `fitted` is an adapter.
     """
 
     def __init__(
         self, table: Searched, calibration: Calibration, *, fitted: Calibration | None = None
     ) -> None:
+        if hasattr(fitted, "depth"):
+            raise InvalidInput(
+                "the calibration in force is an adapter, by which each score means another "
+                "relevance for each query; calibrate with family='platt', or leave `fitted` out"
+            )
         self._table, self._calibration, self._fitted = table, calibration, fitted
 
     def search(

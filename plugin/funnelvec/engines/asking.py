@@ -14,7 +14,7 @@ from funnelvec.engines import checks
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import plain
 from funnelvec.errors import InvalidInput
-from funnelvec.types import CUTOFFS, BaseCode, Cutoff, Hit, KeyPart, Promised
+from funnelvec.types import CUTOFFS, BaseCode, Cutoff, Hit, Key, KeyPart, Promised
 
 __all__ = [
     "RESERVED",
@@ -22,9 +22,11 @@ __all__ = [
     "Wanted",
     "check_after",
     "check_cutoff",
+    "check_feedback",
     "check_many",
     "check_promise",
     "check_returns",
+    "key_to_json",
 ]
 
 #: Names that the search function has taken, so that no column it returns may have them.
@@ -171,6 +173,29 @@ def check_promise(
     return Wanted(
         "max_miss", _check_share(0.05 if max_miss is None else max_miss, "max_miss"), sure
     )
+
+
+def check_feedback(*, score: float | None, query: Any, id: Any) -> float | None:
+    """Return the score of the row that feedback is about; None where its key is given instead.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not said which row it was, or said twice.
+    """
+    if (score is None) == (id is None) or (id is not None and query is None):
+        raise InvalidInput("which row was it? give score=, or query= and id=, and not both")
+    value: Any = plain(score)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e150:
+        raise InvalidInput(f"score must be a number, not {score!r:.100}")
+    return float(value)
+
+
+def key_to_json(id: Key) -> str:
+    """Write a key as the list of values that functions in SQL take."""
+    return json.dumps(json.loads(Hit(id, 0.0, None).cursor)["key"])
 
 
 def _check_share(share: float, name: str) -> float:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from funnelvec.calibration.base import Calibration
+from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.evaluated import Evaluated
+from funnelvec.engines.following import Following
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -31,7 +32,6 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Judgments,
     Metric,
     Storage,
 )
@@ -68,8 +68,10 @@ class Capabilities:
 @runtime_checkable
 class Table(
     Searching,
+    Calibrating,
     Certifying,
     Evaluated,
+    Following,
     Loading,
     Storing,
     Windowed,
@@ -226,19 +228,6 @@ class Table(
 
     def drop_funnel(self, name: str) -> None:
         """Remove a funnel; its calibration stays for the next one with the same last stage."""
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
-        """Fit relevance to judged pairs and use it from now on.
-
-        The fit belongs to (model, column, metric, last stage): it serves every funnel that ends
-        the same way.
-
-        Raises
-        ------
-        CalibrationError
-            If the judgments are too few, or scores do not rise with relevance. Judged rows that
-            the table does not have (any more) are left out.
-        """
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.certificate import Certificate
+from funnelvec.calibration.certificate import Certificate, cutoff_at, relevance_at
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
 from funnelvec.calibration.precision import Shown, precise_threshold
 from funnelvec.engines import checks
@@ -21,10 +21,10 @@ from funnelvec.errors import CalibrationError, NotCalibrated
 from funnelvec.types import Judgments, Promised
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import StoredCalibration
     from funnelvec.judging import Unjudged
     from funnelvec.resolution import Resolution
-    from funnelvec.types import BaseCode, Metric
+    from funnelvec.types import BaseCode
 
 __all__ = ["MemoryCertifying"]
 
@@ -35,8 +35,8 @@ _TOP = 100
 class _Made:
     """A cutoff that can be promised, and what the judged queries lose by it."""
 
-    cutoff: float
-    relevance: float
+    cutoff: float | None
+    relevance: float | None
     losses: npt.NDArray[np.float64]
     without_relevant: float
     answered: float | None = None
@@ -50,14 +50,14 @@ class MemoryCertifying:
         dims: int
         _base: Resolution
         _store: Store
-        _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ]
 
         @property
         def code(self) -> BaseCode: ...
-        @property
-        def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
 
     def certify(
         self,
@@ -75,9 +75,7 @@ class MemoryCertifying:
         wanted = check_promise(
             max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
         )
-        calibration = self._calibrations.get(
-            (named.model, self.metric, named.funnel.last.resolution)
-        )
+        calibration = self._calibration(named)
         if calibration is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration; call calibrate(judgments, "
@@ -113,7 +111,7 @@ class MemoryCertifying:
     def _promised_miss(
         self,
         named: NamedFunnel,
-        calibration: PlattCalibration,
+        calibration: StoredCalibration,
         judgments: Judgments,
         level: float,
         k: int,
@@ -123,7 +121,7 @@ class MemoryCertifying:
         losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
         return _Made(
             cutoff=cutoff,
-            relevance=float(calibration.apply(None, [cutoff])[0]),
+            relevance=relevance_at(calibration, cutoff),
             losses=losses,
             without_relevant=float((~labels.any(axis=1)).mean()),
         )
@@ -131,7 +129,7 @@ class MemoryCertifying:
     def _judged_shown(
         self,
         named: NamedFunnel,
-        calibration: PlattCalibration,
+        calibration: StoredCalibration,
         judgments: Judgments,
         k: int,
         *,
@@ -145,7 +143,7 @@ class MemoryCertifying:
             unknown = -1 if unjudged == "ignored" else 0
             labels = [rows.get(row, unknown) for row in last.rows[:k].tolist()]
             found.append(
-                Shown(calibration.apply(query, last.scores[:k]), np.array(labels, dtype=np.int8))
+                Shown(_relevances(calibration, query, last.scores, k), np.array(labels, np.int8))
             )
         return found
 
@@ -196,16 +194,28 @@ class MemoryCertifying:
         return [reached.get(row, -np.inf) for row in rows if exact[row] >= least]
 
 
-def _same(calibration: PlattCalibration, judgments: Judgments) -> bool:
+def _relevances(
+    calibration: StoredCalibration,
+    query: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float64],
+    k: int,
+) -> npt.NDArray[np.float64]:
+    """Of the `k` best rows; what an adapter makes of them hangs on the whole shortlist."""
+    if not len(scores):
+        return np.empty(0)
+    return calibration.at(query, scores).apply(query, scores[:k])
+
+
+def _same(calibration: StoredCalibration, judgments: Judgments) -> bool:
     return calibration.judgments_sha256 == judgments.sha256
 
 
 def _promised_precision(
-    shown: list[Shown], calibration: PlattCalibration, wanted: Wanted, same: bool
+    shown: list[Shown], calibration: StoredCalibration, wanted: Wanted, same: bool
 ) -> _Made:
     precise = precise_threshold(shown, min_precision=wanted.level, confidence=wanted.confidence)
     return _Made(
-        cutoff=calibration.cutoff(None, precise.relevance),
+        cutoff=cutoff_at(calibration, precise.relevance),
         relevance=precise.relevance,
         losses=precise.losses,
         without_relevant=float(np.mean([not (labels == 1).any() for _, labels in shown])),

@@ -20,9 +20,8 @@ from funnelvec.errors import Conflict, InvalidInput, NotCalibrated, NotFound
 from funnelvec.types import Answer, Cutoff, Hit, Promised
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import Certificate, PlattCalibration
-    from funnelvec.resolution import Resolution
-    from funnelvec.types import BaseCode, Metric
+    from funnelvec.calibration import Certificate, StoredCalibration
+    from funnelvec.types import BaseCode
 
 __all__ = ["Asked", "MemorySearching"]
 
@@ -55,14 +54,14 @@ class MemorySearching:
         name: str
         dims: int
         _store: Store
-        _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ]
 
         @property
         def code(self) -> BaseCode: ...
-        @property
-        def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
 
     def search(
         self,
@@ -97,12 +96,11 @@ class MemorySearching:
             self._check(named, asked)
         return [self._search(named, query, asked)[0] for query in matrix]
 
-    def _check(self, named: NamedFunnel, asked: Asked) -> PlattCalibration | None:
+    def _check(self, named: NamedFunnel, asked: Asked) -> StoredCalibration | None:
         """Refuse arguments that no query could be asked with; return the calibration in force."""
         checks.check_k(asked.k, funnel=named.funnel)
         threshold = checks.check_min_relevance(asked.min_relevance)
-        last = named.funnel.last.resolution
-        calibration = self._calibrations.get((named.model, self.metric, last))
+        calibration = self._calibration(named)
         if threshold is not None and calibration is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
@@ -121,7 +119,7 @@ class MemorySearching:
         return calibration
 
     def _check_best_f1(
-        self, named: NamedFunnel, asked: Asked, calibration: PlattCalibration | None
+        self, named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None
     ) -> None:
         if calibration is None:
             raise NotCalibrated(
@@ -137,15 +135,12 @@ class MemorySearching:
     def _certificate(self, named: NamedFunnel, kind: Promised) -> Certificate:
         nothing = (None, None, None)
         certificate, funnel, calibration = self._certificates.get((named.name, kind), nothing)
-        last = named.funnel.last.resolution
         if certificate is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no certificate of {kind}; call certify(judgments, "
                 f"{kind}=..., funnel={named.name!r}) first"
             )
-        if funnel is not named or calibration is not self._calibrations.get(
-            (named.model, self.metric, last)
-        ):
+        if funnel is not named or calibration is not self._calibration(named):
             raise NotCalibrated(
                 f"the certificate of {named.name!r} is void: it is about {certificate.funnel} with "
                 "another calibration or other stages; certify again"
@@ -157,7 +152,7 @@ class MemorySearching:
         named: NamedFunnel,
         vector: npt.NDArray[np.float32],
         asked: Asked,
-        calibration: PlattCalibration,
+        calibration: StoredCalibration,
         scores: npt.NDArray[np.float64],
     ) -> float | None:
         """The score from which on rows are returned; `scores` are those of the last stage."""
@@ -170,7 +165,10 @@ class MemorySearching:
             # A single stage keeps no more rows than were asked for.
             listed = scores[: asked.k] if len(named.funnel.stages) == 1 else scores
             return best_f1_cutoff(listed, calibration.apply(vector, listed))
-        return self._certificate(named, _PROMISED[asked.cutoff]).cutoff
+        certificate = self._certificate(named, _PROMISED[asked.cutoff])
+        if certificate.kind == "min_precision" and certificate.relevance is not None:
+            return calibration.cutoff(vector, certificate.relevance)
+        return certificate.cutoff
 
     def _search(
         self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
@@ -183,11 +181,12 @@ class MemorySearching:
         bound = None if parsed is None else filters.check(parsed, self._store.kinds)
         place = check_after(asked.after)
         steps = self._store.descend(vector, named.funnel, self._store.matching(bound))
-        notes = []
+        notes: list[str] = []
         top, scores = steps[-1].rows, steps[-1].scores
-        cutoff = None
-        if calibration is not None:
-            cutoff = self._cutoff(named, vector, asked, calibration, scores)
+        least = None
+        if calibration is not None and len(scores):
+            calibration = calibration.at(vector, scores)
+            least = self._cutoff(named, vector, asked, calibration, scores)
         if place is not None:
             key = place.key[0] if len(place.key) == 1 else place.key
             checked = check_key(key, kind=self._store.key_kind, where="after")
@@ -196,22 +195,21 @@ class MemorySearching:
                 for row, score in zip(top, scores, strict=True)
             ]
             top, scores = top[behind], scores[behind]
-        top, scores = top[: asked.k], scores[: asked.k]
-        relevance: list[float | None] = [None] * len(top)
-        passing = len(top)
-        if calibration is not None:
-            if cutoff is not None:
-                notes.append(f"{_said(asked)} is a score of at least {cutoff:.6g}")
-                passed = scores >= cutoff
-                # Where nothing passes, the best row is told apart from the answer.
-                kept = passed if passed.any() else slice(0, 1)
-                top, scores = top[kept], scores[kept]
-                passing = int(passed.sum())
-            relevance = [float(value) for value in calibration.apply(vector, scores)]
-        hits = self._hits(named, top, scores, relevance)
-        if passing == 0 and cutoff is not None:
-            return Answer(nearest=hits[0] if hits and place is None else None), steps, notes
-        return Answer(hits), steps, notes
+        passed = np.ones(len(scores), dtype=np.bool_)
+        if least is not None:
+            notes.append(f"{_said(asked)} is a score of at least {least:.6g}")
+            passed = scores >= least
+            if least > -np.inf:
+                notes.append(f"the cutoff leaves {passed.sum()} of the {len(scores)} rows compared")
+        # Where nothing passes, the best row is told apart from the answer.
+        kept = np.flatnonzero(passed)[: asked.k] if passed.any() else np.arange(len(top))[:1]
+        relevance: list[float | None] = [None] * len(kept)
+        if calibration is not None and len(kept):
+            relevance = [float(value) for value in calibration.apply(vector, scores[kept])]
+        hits = self._hits(named, top[kept], scores[kept], relevance)
+        if passed.any() or not hits:
+            return Answer(hits), steps, notes
+        return Answer(nearest=hits[0] if place is None else None), steps, notes
 
     def _hits(
         self,

@@ -5,20 +5,26 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
-from funnelvec.calibration import Certificate, PlattCalibration
+import numpy as np
+import numpy.typing as npt
+
+from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
+from funnelvec.engines.memory_following import MemoryFollowing
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
-from funnelvec.engines.store import NamedFunnel, Store, judge
+from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
@@ -28,7 +34,6 @@ from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
     ColumnKind,
-    Judgments,
     Metric,
     Promised,
     Storage,
@@ -43,7 +48,9 @@ _DEFAULT: Metric = "cosine"
 class MemoryTable(
     MemoryLoading,
     MemorySearching,
+    MemoryCalibrating,
     MemoryCertifying,
+    MemoryFollowing,
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
@@ -77,10 +84,15 @@ class MemoryTable(
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
-        self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
-        self._certificates: dict[
-            tuple[str, Promised], tuple[Certificate, NamedFunnel, PlattCalibration]
+        self._calibrations: dict[
+            tuple[str | None, Metric, Resolution], tuple[StoredCalibration, ...]
         ] = {}
+        self._certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ] = {}
+        self._online: dict[str, tuple[StoredCalibration, OnlinePlatt]] = {}
+        # By the identity of a calibration, which is kept as long as the table is.
+        self._references: dict[int, npt.NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self._store)
@@ -273,21 +285,3 @@ class MemoryTable(
                 f"create_funnel({wanted!r}, '... > {self._base}')"
             )
         return self._funnels[wanted]
-
-    # -- measuring and calibrating ---------------------------------------------------------------
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
-        named = self._funnel(funnel)
-        last = named.funnel.last.resolution
-        present, scores = judge(self._store, judgments, last)
-        calibration = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=self.metric,
-            last_stage=str(last),
-        )
-        self._calibrations[named.model, self.metric, last] = calibration
-        return calibration

@@ -118,6 +118,8 @@ class CalibrationReport:
             Rows that nobody judged have no part in the fit, so by default they have none here.
         """
         queries = JudgedQueries.of(judgments)
+        depth = getattr(calibration, "depth", 0)  # of the shortlist, where that decides the map
+        k = max(k or 100, depth) if depth else k
         answers = table.answers(judgments, k=k, unjudged=unjudged, funnel=funnel, progress=progress)
         evaluation = evaluate_answers(
             answers,
@@ -174,10 +176,21 @@ class CalibrationReport:
         shown = answers.relevance if relevance is None else relevance
         given = dict(points or {})
         for each in certificates:
-            given[_NAMES[each.kind]] = each.relevance
+            if each.relevance is not None:
+                given[_NAMES[each.kind]] = each.relevance
+
+        maps = [
+            calibration.at(query, scores[~np.isnan(scores)]) if not np.isnan(scores).all() else None
+            for query, scores in zip(queries, answers.scores, strict=True)
+        ]
 
         def cutoff(least: float) -> Floats:
-            return np.array([calibration.cutoff(query, least) for query in queries])
+            return np.array(
+                [
+                    math.nan if each is None else each.cutoff(query, least)
+                    for query, each in zip(queries, maps, strict=True)
+                ]
+            )
 
         return cls(
             kind=kind,

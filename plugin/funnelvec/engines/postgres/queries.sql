@@ -177,13 +177,44 @@ from funnelvec.funnels as f
 where f.table_name = %(table)s::regclass and f.name = %(funnel)s
 
 -- name: calibrate
-select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
-from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
+select c.family, c.parameters, c.judgments_sha256, c.pairs, c.relevant, c.queries
+from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments', %(family)s) as c
+
+-- name: judged
+select pg_catalog.cardinality(j.scores), j.sha256
+from funnelvec._judged_scores(funnelvec._funnel(%(funnel)s), 'pg_temp.funnelvec_judgments') as j
+
+-- name: judged_lists
+select j.scores, j.labels, j.list
+from funnelvec._judged_lists(%(funnel)s, 'pg_temp.funnelvec_judgments', %(depth)s) as j
+
+-- name: keep_calibration
+select funnelvec._keep_calibration(
+    funnelvec._funnel(%(funnel)s), %(family)s, %(parameters)s::jsonb, %(sha256)s, %(queries)s::integer, %(pairs)s::integer,
+    %(relevant)s::integer)
+
+-- name: keep_reference
+select funnelvec._keep_reference(%(funnel)s, 'pg_temp.funnelvec_judgments')
 
 -- name: certify
 select c.kind, c.level, c.at_confidence, c.top_k, c.cutoff, c.relevance, c.observed, c.low, c.high, c.queries, c.without_relevant,
     c.answered, c.approximate, c.stages, c.judgments_sha256, c.certified_at
 from funnelvec.certify(%(funnel)s, 'pg_temp.funnelvec_judgments', %(max_miss)s, %(k)s, %(min_precision)s, %(confidence)s, %(unjudged)s) as c
+
+-- name: feedback
+select f.slope, f."offset", f.seen, f.means, f.counts, f.h
+from funnelvec.feedback(%(funnel)s, %(relevant)s, %(score)s, %(query)s, %(key)s) as f
+
+-- name: feedback_state
+select f.slope, f."offset", f.seen, f.means, f.counts, f.h
+from funnelvec.feedback_state(%(funnel)s) as f
+
+-- name: adopt_feedback
+select funnelvec.adopt_feedback(%(funnel)s)
+
+-- name: check_drift
+select d.reference_queries, d.live_queries, d.distance, d.p_value, d.reference_median, d.live_median, d.stale, d.advice
+from funnelvec.check_drift(%(funnel)s, %(live)s) as d
 
 -- name: sample
 -- How the vectors of a column are sent, and how many pages its rows lie on; a partitioned table has them in its leaves.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration import StoredCalibration, read_calibration
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
@@ -42,7 +42,7 @@ class Vector:
     column: Column
     resolutions: Mapping[Resolution, Kept] = field(default_factory=dict)
     funnels: Mapping[str, NamedFunnel] = field(default_factory=dict)
-    calibrations: tuple[PlattCalibration, ...] = ()
+    calibrations: tuple[StoredCalibration, ...] = ()
 
     @property
     def indexed(self) -> frozenset[Resolution]:
@@ -54,12 +54,12 @@ class Vector:
         """Resolutions that some points may not have yet."""
         return [each for each, kept in self.resolutions.items() if not kept.ready]
 
-    def calibration(self, named: NamedFunnel) -> PlattCalibration | None:
+    def calibration(self, named: NamedFunnel) -> StoredCalibration | None:
         """The calibration in force for a funnel."""
         wanted = (named.model, str(named.funnel.last.resolution))
         return next((c for c in self.calibrations if (c.model, c.last_stage) == wanted), None)
 
-    def calibrated(self, fitted: PlattCalibration) -> Vector:
+    def calibrated(self, fitted: StoredCalibration) -> Vector:
         """Return the vector with one calibration more, in place of the one before."""
         kept = [
             each
@@ -187,5 +187,5 @@ def _read(name: str, given: Mapping[str, Any]) -> Vector:
             name: NamedFunnel(name, Funnel.parse(n["funnel"]), n["model"], tuple(n["returns"]))
             for name, n in given["funnels"].items()
         },
-        tuple(PlattCalibration.from_json(text) for text in given["calibrations"]),
+        tuple(read_calibration(text) for text in given["calibrations"]),
     )

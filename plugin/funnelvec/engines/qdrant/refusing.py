@@ -11,14 +11,16 @@ from funnelvec.engines.asking import check_cutoff
 from funnelvec.engines.base import Progress
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
-from funnelvec.types import Cutoff, Judgments, Metric
+from funnelvec.types import Cutoff, Family, Judgments, Key, Metric
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate
+    from funnelvec.calibration.drift import Drift
+    from funnelvec.calibration.online import OnlinePlatt
     from funnelvec.fitting.report import RotationReport, RotationStatus
     from funnelvec.judging import Unjudged
 
-__all__ = ["QdrantRefusing", "check_certified", "check_rotation"]
+__all__ = ["QdrantRefusing", "check_applied", "check_certified", "check_rotation"]
 
 _WINDOWS = (
     "Qdrant has no indexes over ranges of a column; a filter goes through its own index there. A "
@@ -32,6 +34,12 @@ _CERTIFIED = (
 )
 
 
+_FOLLOWED = (
+    "this version keeps no feedback and no scores of judged queries in Qdrant; a postgresql:// or "
+    "memory: table does, and funnelvec.calibration.online and .drift work on arrays"
+)
+
+
 def check_certified(cutoff: Cutoff | None, min_relevance: float | None) -> None:
     """Refuse a certified cutoff.
 
@@ -42,6 +50,22 @@ def check_certified(cutoff: Cutoff | None, min_relevance: float | None) -> None:
     """
     if check_cutoff(cutoff, min_relevance=min_relevance) is not None:
         raise CapabilityError(_CERTIFIED)
+
+
+def check_applied(family: Family) -> None:
+    """Refuse a family that a search in Qdrant cannot apply.
+
+    Raises
+    ------
+    CapabilityError
+        If it is an adapter, whose line needs the scores of the whole shortlist.
+    """
+    if family == "adapter":
+        raise CapabilityError(
+            "Qdrant answers with the rows asked for, not with the shortlist that an adapter reads; "
+            "family='auto' takes the best of platt, beta and isotonic, and a postgresql:// or "
+            "memory: table applies adapters"
+        )
 
 
 def check_rotation(resolution: Resolution) -> None:
@@ -75,6 +99,32 @@ class QdrantRefusing:
     ) -> Certificate:
         """Refused: this version certifies no cutoffs in Qdrant."""
         raise CapabilityError(_CERTIFIED)
+
+    def feedback(
+        self,
+        relevant: bool,
+        *,
+        score: float | None = None,
+        query: npt.ArrayLike | None = None,
+        id: Key | None = None,
+        funnel: str | None = None,
+    ) -> OnlinePlatt:
+        """Refused: this version keeps no feedback in Qdrant."""
+        raise CapabilityError(_FOLLOWED)
+
+    def feedback_state(self, *, funnel: str | None = None) -> OnlinePlatt:
+        """Refused, as `feedback` is."""
+        raise CapabilityError(_FOLLOWED)
+
+    def adopt_feedback(self, *, funnel: str | None = None) -> int:
+        """Refused, as `feedback` is."""
+        raise CapabilityError(_FOLLOWED)
+
+    def check_drift(
+        self, queries: npt.ArrayLike | None = None, *, funnel: str | None = None
+    ) -> Drift:
+        """Refused: this version keeps no scores of judged queries in Qdrant."""
+        raise CapabilityError(_FOLLOWED)
 
     def add_window(
         self,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration import StoredCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import Place, check_after, check_many
 from funnelvec.engines.base import After
@@ -52,7 +52,7 @@ class Question:
     k: int
     filter: models.Filter | None
     threshold: float | None
-    calibration: PlattCalibration | None
+    calibration: StoredCalibration | None
     after: Place | None
 
     @property

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from funnelvec import codes
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.stored import StoredCalibration, provenance_of
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
@@ -23,7 +24,7 @@ from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.observing import QdrantObserving
-from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_rotation
+from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_applied, check_rotation
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.engines.together import OneByOne
@@ -32,7 +33,7 @@ from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, Judgments, Metric, Storage
+from funnelvec.types import BaseCode, Family, Judgments, Metric, Storage
 
 __all__ = ["QdrantTable"]
 
@@ -327,8 +328,11 @@ class QdrantTable(
 
     # -- calibrating -----------------------------------------------------------------------------
 
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
+    def calibrate(
+        self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
+    ) -> StoredCalibration:
+        """Fit relevance to judged pairs and use it from now on; an adapter is refused."""
+        check_applied(options.check_family(family))
         named, column = self._funnel(funnel), self._vector().column
         queries = checks.check_judgments(
             judgments, dims=column.base.dims, code=column.code, directed=column.directed
@@ -356,13 +360,16 @@ class QdrantTable(
                 raise CalibrationError(
                     f"judgments: pair {pair} is zero at {stored.resolution}: no score"
                 )
-        fitted = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=column.metric,
-            last_stage=str(stored.resolution),
+        fitted = fit_family(
+            JudgedScores.of(present, scores),
+            family,
+            **provenance_of(
+                present,
+                model=named.model,
+                vector=self.vector,
+                metric=column.metric,
+                last_stage=str(stored.resolution),
+            ),
         )
         self._change(lambda vector: vector.calibrated(fitted))
         return fitted
