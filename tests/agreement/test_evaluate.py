@@ -103,6 +103,10 @@ def test_commands_evaluate_and_report(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "calibrated docs: platt" in out and f"report: {page}" in out
     assert page.read_text("utf-8").startswith("<!doctype html>")
     assert json.loads(numbers.read_text("utf-8"))["kind"] == "platt"
+    shown = tmp_path / "beta.png"
+    beta = ["calibrate", url, "docs", str(source), "--family", "beta", "--report", str(shown)]
+    assert cli.main(beta) == 0
+    assert "calibrated docs: beta" in capsys.readouterr().out and shown.stat().st_size > 50_000
     asked = ["evaluate", url, "docs", str(source), "-k", "30", "--min-relevance", "0.5"]
     assert cli.main([*asked, "--draws", "20"]) == 0
     out = capsys.readouterr().out

@@ -6,11 +6,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from funnelvec.commands import judged
 from funnelvec.commands.output import print_json
 from funnelvec.commands.target import usage_error
+from funnelvec.types import Family
 
 if TYPE_CHECKING:
     from funnelvec.calibration.base import Calibration
@@ -28,6 +29,13 @@ _EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     judged.add_arguments(parser, examples=_EXAMPLES)
+    parser.add_argument(
+        "--family",
+        choices=get_args(Family),
+        default="platt",
+        help="the kind of map: one for all queries, or an adapter with one for each; auto takes "
+        "the best by cross-validation (default platt)",
+    )
     parser.add_argument(
         "--report",
         action="append",
@@ -52,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         promises: list[Certificate] = []
         found: dict[str, Any] = {"table": opened.table.name, **judged.summary(opened.judgments)}
         if not args.dry_run:
-            fitted = opened.table.calibrate(opened.judgments, funnel=opened.funnel)
+            fitted = opened.table.calibrate(
+                opened.judgments, family=args.family, funnel=opened.funnel
+            )
             found["calibration"] = json.loads(fitted.to_json())
             if args.max_miss is not None:
                 promise = opened.table.certify(
