@@ -10,7 +10,7 @@ import numpy as np
 
 from funnelvec.calibration import f1
 from funnelvec.evaluation.answers import Answers, Bools, Floats
-from funnelvec.evaluation.pooled import BINS, Calibrated, Ranked
+from funnelvec.evaluation.pooled import Ranked
 
 __all__ = [
     "Bin",
@@ -26,7 +26,7 @@ __all__ = [
     "said",
 ]
 
-_STEPS, _CURVE = 40, 200
+_BINS, _STEPS, _CURVE = 20, 40, 200
 #: 95 % of a normal distribution lie within so many deviations.
 _Z = 1.959964
 
@@ -119,14 +119,17 @@ class Point:
     cutoff: Quantiles
 
 
-def reliability(relevance: Floats, answers: Answers, *, bins: int = BINS) -> tuple[Bin, ...]:
-    """Bins of equal size by relevance."""
-    pairs = Calibrated.of(relevance, answers.labels, answers.counted)
-    parts = zip(*pairs.bins(np.ones(len(answers)), bins), strict=True)
-    return tuple(
-        Bin(round(count), float(said), float(found), *_wilson(float(found), float(count)))
-        for count, said, found in parts
-    )
+def reliability(relevance: Floats, answers: Answers) -> tuple[Bin, ...]:
+    """Bins of one width, those that hold a pair: bins of one size would show the low end alone."""
+    told = relevance[answers.counted]
+    truth = answers.labels[answers.counted].astype(np.float64)
+    place = np.minimum((told * _BINS).astype(np.int64), _BINS - 1)
+    found = []
+    for number in np.unique(place):
+        inside = place == number
+        count, share = int(inside.sum()), float(truth[inside].mean())
+        found.append(Bin(count, float(told[inside].mean()), share, *_wilson(share, count)))
+    return tuple(found)
 
 
 def _wilson(share: float, count: float) -> tuple[float, float]:
@@ -137,8 +140,8 @@ def _wilson(share: float, count: float) -> tuple[float, float]:
 
 
 def said(relevance: Floats, answers: Answers) -> Counts:
-    """How many pairs are said to have which relevance, in twenty steps."""
-    return _histogram(relevance[answers.counted], np.linspace(0.0, 1.0, 21))
+    """How many pairs are said to have which relevance, in the steps of `reliability`."""
+    return _histogram(relevance[answers.counted], np.linspace(0.0, 1.0, _BINS + 1))
 
 
 def densities(answers: Answers) -> Density:

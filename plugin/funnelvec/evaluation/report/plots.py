@@ -63,7 +63,14 @@ def _reliability(figure: Any, report: CalibrationReport) -> str:
     ]
     upper.plot([0, 1], [0, 1], "--", color=GREY, label="as it should be")
     upper.errorbar(
-        said, found, yerr=errors, fmt="o-", color=BLUE, capsize=2, label="bins, 95 %", linewidth=1.4
+        said,
+        found,
+        yerr=errors,
+        fmt="o-",
+        color=BLUE,
+        capsize=2,
+        label="found, 95 %",
+        linewidth=1.4,
     )
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share relevant")
     legend(upper)
@@ -72,7 +79,7 @@ def _reliability(figure: Any, report: CalibrationReport) -> str:
     pairs = ", ".join(
         f"{number(each.said)} said, {number(each.found)} found" for each in report.bins
     )
-    return f"Reliability by bins of equal size: {pairs}."
+    return f"Reliability by steps of relevance: {pairs}."
 
 
 def _bars(axes: Any, found: Counts) -> None:

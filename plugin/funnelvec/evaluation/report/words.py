@@ -58,14 +58,14 @@ def _reliability(report: CalibrationReport) -> Section:
         "fitted to these very judgments, the diagram flatters it."
     )
     outside = (
-        "Every bin holds what it says, as far as its size can tell."
+        "Every step holds what it says, as far as its size can tell."
         if not odd
-        else f"{len(odd)} of {len(report.bins)} bins differ from what they say by more than chance."
+        else f"{len(odd)} of {len(report.bins)} steps differ from what they say by more than chance."
     )
     return Section(
         "reliability",
         "What relevance says, and what is so",
-        f"Pairs in {len(report.bins)} bins of equal size. {outside} {seen}",
+        f"Pairs in steps of relevance, with their 95 % interval. {outside} {seen}",
         "Points above the line: rows are relevant more often than is said. A curve that bends away "
         "from the line at the right end matters most, since that is where cutoffs are.",
     )
