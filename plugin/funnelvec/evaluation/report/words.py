@@ -60,7 +60,7 @@ def _reliability(report: CalibrationReport) -> Section:
     outside = (
         "Every step holds what it says, as far as its size can tell."
         if not odd
-        else f"{len(odd)} of {len(report.bins)} steps differ from what they say by more than chance."
+        else f"{len(odd)} of {len(report.bins)} steps differ from it by more than chance."
     )
     return Section(
         "reliability",
