@@ -256,7 +256,7 @@ def test_the_recipe_beats_platt_where_queries_differ(candidates: Candidates) -> 
     fit, test = candidates.take(np.flatnonzero(half)), candidates.take(np.flatnonzero(~half))
     fitted, platt = fit_recipe(fit), fit_choice(fit, Choice())
     assert fitted.choices != (Choice(),)
-    assert fitted.tried[0].choice == Choice()
+    assert fitted.tried[0].choices == (Choice(),)
 
     def loss(one: object) -> float:
         logits, labels = one.logits(test), one.corrected(test).labels  # type: ignore[attr-defined]
