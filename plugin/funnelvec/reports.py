@@ -281,7 +281,8 @@ class FillingStep:
     statement
         The SQL that is run next (an index is built, searches switch over); None for a batch.
     resolution, state
-        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check).
+        What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check);
+        ``copying`` and ``comparing`` where Qdrant takes a new collection for it.
     done, total
         Rows so far, and about how many there are.
     """

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from funnelvec.errors import SpecError
-from funnelvec.types import Code
+from funnelvec.types import Code, OwnCode, PortableCode
 
-__all__ = ["CODES", "MAX_DIMS", "Resolution"]
+__all__ = ["CODES", "MAX_DIMS", "OWN_CODES", "Resolution"]
 
-CODES: tuple[Code, ...] = get_args(Code)
+#: Codes that every engine has.
+CODES: tuple[Code, ...] = get_args(PortableCode)
+#: Codes that only some have; see `Capabilities.codes`.
+OWN_CODES: tuple[Code, ...] = get_args(OwnCode)
 
 #: The widest value that pgvector's ``vector`` and ``halfvec`` types hold.
 MAX_DIMS = 16_000
@@ -33,7 +36,8 @@ class Resolution:
     dims
         How many leading numbers are kept, 1 to 16,000.
     code
-        ``f32`` (32-bit floats), ``f16`` (16-bit floats) or ``bit`` (signs).
+        ``f32`` (32-bit floats), ``f16`` (16-bit floats) or ``bit`` (signs); see `CODES` and
+        `OWN_CODES`.
     rotation
         Name of the stored linear map applied before the cut, or None.
 
@@ -61,8 +65,11 @@ class Resolution:
         rotation: Any = self.rotation
         if type(dims) is not int or not 1 <= dims <= MAX_DIMS:
             raise SpecError(f"dims must be a whole number from 1 to {MAX_DIMS}, not {dims!r}")
-        if not isinstance(code, str) or code not in CODES:
-            raise SpecError(f"unknown code {self.code!r}; this version knows {', '.join(CODES)}")
+        if not isinstance(code, str) or code not in (*CODES, *OWN_CODES):
+            raise SpecError(
+                f"unknown code {self.code!r}; this version knows {', '.join(CODES)}, and in Qdrant "
+                f"{', '.join(OWN_CODES)}"
+            )
         if rotation is not None and not (
             isinstance(rotation, str) and _ROTATION.fullmatch(rotation)
         ):

@@ -37,6 +37,8 @@ __all__ = [
     "Key",
     "KeyPart",
     "Metric",
+    "OwnCode",
+    "PortableCode",
     "Promised",
     "Storage",
     "needs_direction",
@@ -44,7 +46,11 @@ __all__ = [
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 #: ``bit2`` to ``bit4`` have so many bits for each number of a rotated vector.
-Code: TypeAlias = Literal["f32", "f16", "bit", "bit2", "bit3", "bit4"]
+PortableCode: TypeAlias = Literal["f32", "f16", "bit", "bit2", "bit3", "bit4"]
+#: Codes that only some engines have: ``int8`` is ours, in Qdrant and in memory; the others are
+#: what Qdrant makes of a vector itself.
+OwnCode: TypeAlias = Literal["int8", "turbo", "turbo8", "bq1", "bq15", "bq2"]
+Code: TypeAlias = PortableCode | OwnCode
 #: The codes that a vector column itself may have: ``vector`` and ``halfvec`` in Postgres.
 BaseCode: TypeAlias = Literal["f32", "f16"]
 #: What a column holds; ``[]`` is an array, ``json`` any JSON value.

@@ -1,7 +1,8 @@
 -- status: the stored resolutions and how well they cover the table, and whatever is out of step with the registry.
 
--- What each row is about stands in `object`. Rows of stored resolutions have `resolution`; rows without it are about a calibration or
--- a certificate (`storage` says which), or about something that repair() looks after: a function, a column, or what a dropped table left behind.
+-- What each row is about stands in `object`. Rows with `resolution` are about what is stored, or, as `storage` says, about a calibration or
+-- a certificate of scores at that resolution; rows without it are about something that repair() looks after: a function, a column, or
+-- what a dropped table left behind.
 create or replace function funnelvec.status(table_name regclass default null)
 returns table (
     "table" regclass,
@@ -119,7 +120,7 @@ begin
     where (status.table_name is null or w.table_name = status.table_name) and exists (select from pg_class as c where c.oid = w.table_name)
     order by w.table_name::text, w.column_name, w.resolution, w.by_column, s.number;
     return query
-    select p."table", p.column_name, null::text, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
+    select p."table", p.column_name, p.resolution, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
         null::regclass, null::bigint, p.advice, p.object, p.storage, null::bigint, null::double precision, null::double precision,
         null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
     from funnelvec._promise_status(status.table_name) as p;
@@ -135,11 +136,11 @@ $body$;
 
 -- What stands behind relevances and cutoffs: the calibration of each funnel, its certificates, and what they say.
 create or replace function funnelvec._promise_status(table_name regclass)
-returns table ("table" regclass, column_name text, object text, storage text, advice text)
+returns table ("table" regclass, column_name text, resolution text, object text, storage text, advice text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select c."table", f.column_name, format('certificate of %s: %s %s%s', c.funnel, c.kind, c.level, ', confidence ' || c.confidence),
+    select c."table", f.column_name, funnelvec._last_stage(f.funnel), format('certificate of %s: %s %s%s', c.funnel, c.kind, c.level, ', confidence ' || c.confidence),
         'certificate',
         concat_ws(E'\n',
             format('%s: %s rows, score at least %s (relevance %s), %s %s (%s to %s); %s judged queries, %s %% without a relevant row; %s; %s',
@@ -152,12 +153,12 @@ as $body$
     from funnelvec.list_certificates(_promise_status.table_name) as c
     join funnelvec.funnels as f on f.table_name = c."table" and funnelvec._function_name(f) = c.funnel
     union all
-    select f.table_name, f.column_name, format('calibration of %s', funnelvec._function_name(f)), 'calibration', d.said
+    select f.table_name, f.column_name, funnelvec._last_stage(f.funnel), format('calibration of %s', funnelvec._function_name(f)), 'calibration', d.said
     from funnelvec.funnels as f
     cross join lateral funnelvec._calibration_said(f) as d (said)
     where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.said is not null
         and exists (select from pg_class as t where t.oid = f.table_name)
-    order by 1, 3
+    order by 1, 4
 $body$;
 
 -- Each window of a row of the registry, by the statistics of its index: what it holds, what to do. Nothing for one that has a fault.

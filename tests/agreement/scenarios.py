@@ -28,7 +28,7 @@ from funnelvec.types import BaseCode, ColumnKind, Hit, Judgments, Key, Metric, S
 Vectors = npt.NDArray[np.float32]
 
 #: Largest difference of two engines' scores, relative to max(1, |score|), by the last code.
-SCORE_TOLERANCE = {"f32": 1e-6, "f16": 2e-6, "bit": 1e-12}
+SCORE_TOLERANCE = {"f32": 1e-6, "f16": 2e-6, "bit": 1e-12, "int8": 1e-9}
 #: Both fits see scores that differ by SCORE_TOLERANCE, so slope and offset differ a little too.
 RELEVANCE_TOLERANCE = 1e-4
 
@@ -69,6 +69,7 @@ class Scenario:
     judgments: Callable[[np.random.Generator, Rows], Judgments] | None = None
     expected: tuple[Key, ...] | None = None  # the ids of the answer, where they are obvious
     storage: Storage | None = None
+    fits: tuple[Mapping[str, Any], ...] = ()  # rotations to fit, as `fit_rotation` takes them
 
     def build(self) -> tuple[Rows, Vectors]:
         """The rows and the query."""
@@ -80,6 +81,11 @@ class Scenario:
     def base(self) -> Resolution:
         """The resolution of the vector column."""
         return Resolution(self.dims, self.dtype)
+
+    def asked(self) -> Vectors:
+        """Queries to fit with: then all rows are fitted to, in whichever order they are drawn."""
+        rng = np.random.default_rng(self.seed + 2)
+        return decaying(rng, 40, self.dims) + rng.normal(size=(40, self.dims)).astype(np.float32)
 
     def judge(self) -> Judgments | None:
         """The judgments, or None."""
@@ -103,6 +109,8 @@ def load(engine: Engine, scenario: Scenario) -> Table:
         columns=scenario.columns,
     )
     table.add(rows.ids, rows.vectors, columns=rows.columns)
+    for fit in scenario.fits:
+        table.fit_rotation(**fit, queries=scenario.asked())
     funnel = Funnel.parse(scenario.funnel)
     for resolution in dict.fromkeys(stage.resolution for stage in funnel.stages):
         if resolution != scenario.base:
@@ -481,6 +489,93 @@ def of_halves(metric: Metric) -> tuple[Scenario, ...]:
     )
 
 
+def of_bytes() -> tuple[Scenario, ...]:
+    """Scenarios of codes of one byte a number, which Postgres does not have."""
+    pca = {"name": "pca", "dims": 16}
+    return (
+        Scenario("bytes", 48, "24:int8@30 > 48:f32", plain(300), fresh),
+        Scenario("bytes_of_all", 80, "80:int8@20 > 80:f32", plain(100), beside(3)),
+        Scenario("bytes_of_halves", 48, "24:int8@30 > 48:f16", plain(300), fresh, dtype="f16"),
+        Scenario(
+            "bytes_last",
+            96,
+            "96:bit@50 > 96:int8",
+            flocks(50, 100),
+            beside(0),
+            approximate=True,
+            judgments=noisy_copies,
+            min_relevance=0.735,
+            k=50,
+        ),
+        Scenario("bytes_of_twins", 24, "24:int8", twins, own(2), approximate=True),
+        Scenario(
+            "bytes_rotated",
+            64,
+            "16:int8~pca@100 > 64:int8~random@30 > 64:f32",
+            plain(300),
+            beside(9),
+            fits=(pca,),
+        ),
+    )
+
+
+def of_fitted_rotations() -> tuple[Scenario, ...]:
+    """Scenarios whose first stages are behind rotations that each engine fits itself.
+
+    Engines round the maps differently in the last bits, so they end in the column itself.
+    """
+    pca = {"name": "pca", "dims": 16}
+    return (
+        Scenario("fitted_pca", 48, "16:f16~pca@30 > 48:f32", plain(300), fresh, fits=(pca,)),
+        Scenario(
+            "fitted_three_stages",
+            48,
+            "8:f16~pca@100 > 16:f32~pca@30 > 48:f32",
+            plain(300),
+            beside(4),
+            metric="euclidean",
+            fits=(pca,),
+        ),
+        Scenario(
+            "fitted_signs",
+            64,
+            "64:bit~pcar@40 > 64:f32",
+            flocks(40, 200),
+            beside(0),
+            fits=({"name": "pcar", "dims": 64, "then": "random"},),
+        ),
+        Scenario(
+            "fitted_levels",
+            64,
+            "64:bit3~pcar@40 > 64:f16",
+            flocks(40, 200),
+            beside(0),
+            dtype="f16",
+            fits=({"name": "pcar", "dims": 64, "then": "random"},),
+        ),
+        Scenario(
+            "fitted_to_queries",
+            48,
+            "16:f16~sphere@40 > 48:f32",
+            plain(300),
+            fresh,
+            metric="dot",
+            fits=({"name": "sphere", "kind": "sphering", "dims": 16},),
+        ),
+        Scenario(
+            "fitted_to_queries_of_cosine",
+            48,
+            "16:f16~sphere@40 > 48:f32",
+            plain(300),
+            beside(7),
+            fits=({"name": "sphere", "kind": "sphering", "dims": 16}, pca),
+            judgments=noisy_copies,
+            min_relevance=0.5,
+            k=40,
+        ),
+    )
+
+
 def beside_the_table(*names: str) -> tuple[Scenario, ...]:
     """The same questions where codes are kept in side tables."""
     found = {scenario.name: scenario for scenario in IN_COLUMNS}
@@ -667,6 +762,8 @@ IN_COLUMNS: tuple[Scenario, ...] = (
     *of_halves("cosine"),
     *of_halves("dot"),
     *of_halves("euclidean"),
+    *of_fitted_rotations(),
+    *of_bytes(),
     Scenario(
         "keys_of_text_and_numbers",
         16,
@@ -733,4 +830,7 @@ SCENARIOS = IN_COLUMNS + beside_the_table(
     "keys_filtered_by_a_part",
     "keys_of_three_kinds",
     "keys_of_one_kind_and_relevance",
+    "fitted_three_stages",
+    "fitted_signs",
+    "fitted_to_queries_of_cosine",
 )

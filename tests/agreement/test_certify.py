@@ -13,6 +13,7 @@ from funnelvec.calibration import Certificate, guarantees
 from funnelvec.engines.base import Engine
 from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
 from tests import awaited, databases
+from tests.agreement import edge
 
 DIMS, ROWS, QUERIES = 16, 400, 60
 
@@ -45,12 +46,17 @@ def made(engine: Engine) -> Any:
     return table
 
 
-@pytest.fixture(params=["memory", "sync", "async"])
+@pytest.fixture(params=["memory", "sync", "async", "local", "edge"])
 def table(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """On the memory engine, and on Postgres in both forms."""
-    if request.param == "memory":
-        with fv.connect("memory:") as memory:
-            yield made(memory)
+    """On the memory engine, on Postgres in both forms, and on Qdrant's local mode and Edge."""
+    if request.param in ("memory", "local"):
+        url = "memory:" if request.param == "memory" else "qdrant-local::memory:"
+        with fv.connect(url) as opened:
+            yield made(opened)
+        return
+    if request.param == "edge":
+        with edge.folder() as folder, fv.connect(f"edge:{folder}") as opened:
+            yield made(opened)
         return
     server = request.getfixturevalue("pg_server")
     database = databases.Database(server, databases.new_name(server))

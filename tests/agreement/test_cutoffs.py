@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import funnelvec as fv
 from funnelvec.calibration.precision import queries_for_precision
 from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
 from tests import awaited, databases
+from tests.agreement import edge
 from tests.agreement.test_certify import DIMS, QUERIES, made, rows
 
 #: Most of what is near is relevant here, so that precision can be promised.
@@ -34,15 +36,17 @@ def judgments(seed: int = 7) -> fv.Judgments:
     return fv.Judgments(np.stack(queries), ids, np.array(labels))
 
 
-@pytest.fixture(scope="module", params=["memory", "sync", "async"])
+@pytest.fixture(scope="module", params=["memory", "sync", "async", "local", "edge"])
 def table(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """On the memory engine, and on Postgres in both forms; calibrated by these judgments."""
-    if request.param == "memory":
-        with fv.connect("memory:") as memory:
-            table = made(memory)
+    """On memory, on Postgres in both forms, on Qdrant's local mode and Edge, calibrated alike."""
+    with contextlib.ExitStack() as stack:
+        if request.param in ("memory", "local", "edge"):
+            url = {"memory": "memory:", "local": "qdrant-local::memory:"}.get(request.param)
+            url = url or f"edge:{stack.enter_context(edge.folder())}"
+            table = made(stack.enter_context(fv.connect(url)))
             table.calibrate(judgments())
             yield table
-        return
+            return
     server = request.getfixturevalue("pg_server")
     database = databases.Database(server, databases.new_name(server))
     with databases.connected(server.url()) as admin:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from funnelvec.codes.bits import LEVELS, levels
 from funnelvec.engines.base import Table
 from funnelvec.engines.memory import MemoryEngine
 from funnelvec.funnel import Funnel
@@ -97,44 +98,88 @@ BY_HAND: dict[str, Any] = {
 }
 
 
-def slow_f16(x: list[float], scenario: Scenario) -> list[float]:
+def slow_f16(x: list[float], scenario: Scenario, metric: str) -> list[float]:
     """The 16-bit code of a prefix, a number at a time."""
     length = slow_length(x)
-    if scenario.metric == "cosine":
+    if metric == "cosine":
         x = [float(np.float32(v / length)) for v in x]
     elif scenario.dtype == "f32" and length > 65504:
         x = [float(np.float32(v / length) * np.float32(65504)) for v in x]
     return [float(np.float16(v)) for v in x]
 
 
+def slow_steps(dims: int) -> float:
+    return 127 / min(1.0, 8 / math.sqrt(dims))
+
+
+def slow_bytes(x: list[float]) -> list[int]:
+    """The code of one byte a number of a vector."""
+    length = slow_length(x)
+    steps = [float(np.float32(v / length)) * slow_steps(len(x)) for v in x]
+    return [max(-127, min(127, round(step))) for step in steps]
+
+
 def slow_length(x: list[float]) -> float:
     return math.sqrt(math.fsum(v * v for v in x))
 
 
-def slow_score(resolution: Any, a: Any, b: Any, scenario: Scenario) -> float:
-    """Score of two base vectors at a resolution, a number at a time."""
+def slow_mapped(fitted: Any, vector: Any, resolution: Any, asked: bool) -> list[float]:
+    """A vector behind a fitted rotation, a number at a time."""
+    numbers = (fitted.query_map if asked and fitted.query_map else fitted.row_map).matrix()
+    x = [float(v) for v in vector]
+    length = slow_length(x) if fitted.query_map and fitted.metric == "cosine" else 1.0
+    return [
+        float(np.float32(math.fsum(p * q for p, q in zip(row, x, strict=True)) / length))
+        for row in numbers[: resolution.dims]
+    ]
+
+
+def slow_above(x: list[float], code: str) -> list[bool]:
+    """Signs, or which levels the numbers of a vector are above."""
+    if code == "bit":
+        return [p > 0 for p in x]
+    length = slow_length(x)
+    return [p / length > level / math.sqrt(len(x)) for level in LEVELS[code] for p in x]
+
+
+def slow_score(resolution: Any, a: Any, b: Any, scenario: Scenario, rotations: Any) -> float:
+    """Score of a query and a row at a resolution, a number at a time."""
     a, b = (vector.astype(np.float16) if scenario.dtype == "f16" else vector for vector in (a, b))
-    x, y = ([float(v) for v in vector[: resolution.dims]] for vector in (a, b))
-    if resolution.code == "bit":
-        return 1 - 2 * sum((p > 0) != (q > 0) for p, q in zip(x, y, strict=True)) / len(x)
+    fitted = rotations.get(resolution.rotation)
+    metric = scenario.metric
+    if fitted is None:
+        x, y = ([float(v) for v in vector[: resolution.dims]] for vector in (a, b))
+    else:
+        x = slow_mapped(fitted, a, resolution, True)
+        y = slow_mapped(fitted, b, resolution, False)
+        metric = "dot" if fitted.query_map else metric
+    if resolution.code == "bit" or (fitted and resolution.code in LEVELS):
+        above = zip(*(slow_above(z, resolution.code) for z in (x, y)), strict=True)
+        return 1 - 2 * sum(p != q for p, q in above) / (len(x) * levels(resolution.code))
+    if resolution.code == "int8":
+        p, q = (slow_bytes(z) for z in (x, y))
+        return (
+            1 - sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) / 2 / slow_steps(len(x)) ** 2
+        )
     if resolution.code == "f16" and resolution != scenario.base:
-        x, y = (slow_f16(z, scenario) for z in (x, y))
-    if scenario.metric == "dot":
+        x, y = (slow_f16(z, scenario, metric) for z in (x, y))
+    if metric == "dot":
         return math.fsum(p * q for p, q in zip(x, y, strict=True))
-    if scenario.metric == "euclidean":
+    if metric == "euclidean":
         return -slow_length([p - q for p, q in zip(x, y, strict=True)])
     lengths = [slow_length(z) for z in (x, y)]
     return math.fsum(p / lengths[0] * (q / lengths[1]) for p, q in zip(x, y, strict=True))
 
 
-def slow_descent(scenario: Scenario) -> list[tuple[float, Any]]:
+def slow_descent(scenario: Scenario, rotations: Any) -> list[tuple[float, Any]]:
     """The answer before any threshold, and the proof that nothing hangs on a rounding."""
     rows, query = scenario.build()
     alive = matching(scenario)
     ranked: list[tuple[float, Any, int]] = []
     for stage in Funnel.parse(scenario.funnel).stages:
         scored = [
-            (-slow_score(stage.resolution, query, rows.vectors[i], scenario), i) for i in alive
+            (-slow_score(stage.resolution, query, rows.vectors[i], scenario, rotations), i)
+            for i in alive
         ]
         # Scores that differ only by rounding are one score; its ties are in the order of keys.
         ranked = sorted((round(score, 9), rows.ids[i], i) for score, i in scored)
@@ -157,7 +202,7 @@ def slow_tie(a: Any, b: Any, scenario: Scenario) -> bool:
     They do if it is one vector; under cosine also if it is scaled by 2 or 4, and under dot if the
     query has no length.
     """
-    if Funnel.parse(scenario.funnel).last.resolution.code == "bit":
+    if Funnel.parse(scenario.funnel).last.resolution.code in ("bit", "int8"):
         return True  # whole numbers do not round
     if scenario.metric == "dot" and not scenario.build()[1].any():
         return True
@@ -180,7 +225,7 @@ def test_names_differ_and_every_filter_is_checked_by_hand() -> None:
 def test_memory_answers_as_the_slow_evaluator(engine: MemoryEngine, scenario: Scenario) -> None:
     table: Table = load(engine, scenario)
     hits = ask(table, scenario)
-    expected = slow_descent(scenario)
+    expected = slow_descent(scenario, table._store.rotations)  # type: ignore[attr-defined]
     if scenario.min_relevance is not None:
         _, query = scenario.build()
         unlimited = table.search(query, k=scenario.k, filter=scenario.filter)

@@ -53,6 +53,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.collections: dict[str, Collection] = {}
+        self.aliases: dict[str, str] = {}
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
         self._guard = threading.Lock()
@@ -108,6 +109,10 @@ class Server:
                 return 200, {"title": "qdrant - vector search engine", "version": self.version}
             if path == "/collections":
                 return 200, {"collections": [{"name": name} for name in self.collections]}
+            if path == "/aliases":
+                pairs = self.aliases.items()
+                found = [{"alias_name": a, "collection_name": c} for a, c in pairs]
+                return 200, {"aliases": found}
             name, _, rest = path.removeprefix("/collections/").partition("/")
             try:
                 return 200, self.routed(method, name, rest, body)
@@ -116,7 +121,20 @@ class Server:
             except Exception as error:
                 return 400, str(error)
 
+    def renamed(self, body: Body) -> bool:
+        for operation in body["actions"]:
+            made = models.CreateAliasOperation.model_validate(operation).create_alias
+            if made.alias_name in self.collections:
+                raise ValueError(f"Collection `{made.alias_name}` already exists!")
+            if made.collection_name not in self.collections:
+                raise LookupError(f"Collection `{made.collection_name}` doesn't exist!")
+            self.aliases[made.alias_name] = made.collection_name
+        return True
+
     def routed(self, method: str, name: str, rest: str, body: Any) -> Any:
+        if (method, name, rest) == ("POST", "aliases", ""):
+            return self.renamed(body)
+        name = self.aliases.get(name, name)
         if rest == "exists":
             return {"exists": name in self.collections}
         if rest == "" and method == "PUT":
@@ -142,6 +160,7 @@ class Server:
         }
         if (method, rest) == ("DELETE", ""):
             self.collections.pop(name).shard.close()
+            self.aliases = {a: c for a, c in self.aliases.items() if c != name}
             return True
         return routes[method, rest](collection, body)
 
@@ -155,6 +174,8 @@ class Server:
         return True
 
     def vector(self, collection: Collection, method: str, name: str, body: Any) -> Body:
+        if tuple(int(part) for part in self.version.split(".")[:2]) < (1, 18):
+            raise LookupError(f"no route to vectors/{name}")
         if method == "DELETE":
             collection.update(edge.UpdateOperation.delete_vector_name(name))
             collection.vectors.pop(name, None)

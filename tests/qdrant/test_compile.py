@@ -128,7 +128,7 @@ def test_strict_mode_is_respected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("1.15.5", "needs Qdrant 1.16, and this server is 1.15"), ("x", "is none")]
+    ("text", "reason"), [("1.14.1", "needs Qdrant 1.15, and this server is 1.14"), ("x", "is none")]
 )
 def test_old_servers_are_refused(text: str, reason: str) -> None:
     with pytest.raises(CapabilityError, match=reason):

@@ -91,8 +91,8 @@ def test_old_servers_and_those_that_are_not_there(
 ) -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         fv.connect("http://127.0.0.1:1")
-    monkeypatch.setattr(Server, "version", "1.15.4")
-    with pytest.raises(CapabilityError, match=r"funnelvec needs Qdrant 1\.16"):
+    monkeypatch.setattr(Server, "version", "1.14.1")
+    with pytest.raises(CapabilityError, match=r"funnelvec needs Qdrant 1\.15"):
         fv.connect(server.url)
     monkeypatch.setattr(Server, "version", "1.17.1")
     with fv.connect(server.url) as engine:

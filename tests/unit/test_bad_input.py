@@ -134,7 +134,7 @@ def test_rows_all_or_nothing(
 Action = Callable[[MemoryEngine, MemoryTable], object]
 REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
-    (lambda e, t: t.add_resolution("4:int8"), SpecError, "int8"),
+    (lambda e, t: t.add_resolution("4:int4"), SpecError, "int4"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
     (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.NotFound, "rotation"),
     (lambda e, t: t.add_resolution("8:f16~random0"), fv.errors.CapabilityError, "rotation"),

@@ -78,7 +78,7 @@ def test_spaces_are_normalised(text: str, printed: str) -> None:
         "99999999999:f16",
         "١٢٨:f16",  # Arabic digits are digits to str.isdigit
         "128:F16",
-        "128:int8",
+        "128:int4",
         "128:f16 ",
         " 128:f16",
         "128: f16",

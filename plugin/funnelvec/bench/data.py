@@ -7,7 +7,7 @@ contestant (PEERS.md, pitfall 14). They come from a file of their own, or are he
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,18 @@ import numpy.typing as npt
 
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput, MissingDependency, NotFound
+from funnelvec.fitting.axes import random_orthogonal
 
-__all__ = ["SPECTRUM", "Dataset", "generate", "load", "read_vectors", "spectrum"]
+__all__ = [
+    "SPECTRUM",
+    "Dataset",
+    "generate",
+    "load",
+    "read_spectrum",
+    "read_vectors",
+    "rotated",
+    "spectrum",
+]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -27,6 +37,7 @@ Matrix = npt.NDArray[np.float32]
 SPECTRUM = "variance(i) ~ i^-0.5 * exp(-i/170)"
 
 _BATCH = 4096
+_DIMS = 1_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +55,20 @@ class Dataset:
         return int(self.rows.shape[1])
 
 
+def rotated(dataset: Dataset, *, seed: int = 0) -> Dataset:
+    """The same vectors under a random orthogonal matrix.
+
+    It changes no cosine, and takes from a prefix what it knew.
+    """
+    turn = random_orthogonal(dataset.dims, seed).astype(np.float32)
+    return replace(
+        dataset,
+        rows=dataset.rows @ turn,
+        queries=dataset.queries @ turn,
+        note=f"{dataset.note}; under a random rotation",
+    )
+
+
 def spectrum(dims: int) -> npt.NDArray[np.float64]:
     """Variance of each of `dims` dimensions, summing to 1; see `SPECTRUM`."""
     i = np.arange(1, dims + 1, dtype=np.float64)
@@ -52,24 +77,83 @@ def spectrum(dims: int) -> npt.NDArray[np.float64]:
     return share
 
 
+def read_spectrum(text: str, *, dims: int | None = None) -> tuple[npt.NDArray[np.float64], str]:
+    """Variances summing to 1, and what they are.
+
+    Parameters
+    ----------
+    text
+        ``power`` or ``power:EXPONENT``, where dimension i has the variance ``i ** -EXPONENT``
+        (1 if none is given); else an ``.npy`` file of eigenvalues.
+    dims
+        How many: as many as the file has if None, and 1,536 for a power. The largest of a file.
+
+    Raises
+    ------
+    NotFound
+        If there is no such file.
+    InvalidInput
+        If it does not hold finite numbers, none below zero and some above, or too few.
+    """
+    if text == "power" or text.startswith("power:"):
+        given = text.partition(":")[2] or "1"
+        try:
+            exponent = float(given)
+        except ValueError:
+            exponent = np.nan
+        if not 0 <= exponent <= 10:
+            raise InvalidInput(f"the exponent of a power is a number from 0 to 10, not {given!r}")
+        values = np.arange(1, (dims or _DIMS) + 1, dtype=np.float64) ** -exponent
+        return values / values.sum(), f"variance(i) ~ i^-{exponent:g}"
+    file = Path(text)
+    if not file.is_file():
+        raise NotFound(f"there is no file {text!r}, and a spectrum is a file or 'power'")
+    found = _read_npy(file)
+    if found.ndim != 1 or found.dtype.kind not in "fiu":
+        raise InvalidInput(f"{file} must hold one row of eigenvalues, not shape {found.shape}")
+    values = np.sort(found.astype(np.float64))[::-1]
+    if not (np.isfinite(values).all() and len(values) and values[-1] >= 0 and values[0] > 0):
+        raise InvalidInput(f"{file} must hold finite eigenvalues, none below 0 and some above")
+    if dims is not None and dims > len(values):
+        raise InvalidInput(f"{file} holds {len(values):,} eigenvalues, fewer than {dims:,}")
+    values = values[:dims]
+    return values / values.sum(), f"eigenvalues of {file.name}"
+
+
 def generate(
-    rows: int = 20_000, queries: int = 100, *, dims: int = 1_536, seed: int = 0
+    rows: int = 20_000,
+    queries: int = 100,
+    *,
+    dims: int | None = None,
+    seed: int = 0,
+    spectrum_of: str | None = None,
 ) -> Dataset:
     """Draw rows and queries independently from one normal distribution, scaled to unit length.
 
     The same arguments give the same vectors.
+
+    Parameters
+    ----------
+    dims
+        Width; 1,536 if None, or what the spectrum has.
+    spectrum_of
+        Variances of the dimensions, as `read_spectrum` takes them; None takes `SPECTRUM`.
     """
-    if min(rows, queries, dims) < 1:
+    if min(rows, queries, 1 if dims is None else dims) < 1:
         raise InvalidInput(
             f"cannot generate {rows} rows and {queries} queries of {dims} dimensions"
         )
+    if spectrum_of is None:
+        variances, said = spectrum(dims or _DIMS), SPECTRUM
+    else:
+        variances, said = read_spectrum(spectrum_of, dims=dims)
     rng = np.random.default_rng(seed)
-    deviation = np.sqrt(spectrum(dims)).astype(np.float32)
+    deviation = np.sqrt(variances).astype(np.float32)
     return Dataset(
-        name=f"generated, {dims:,} dimensions",
+        name=f"generated, {len(variances):,} dimensions",
         rows=_draw(rng, rows, deviation),
         queries=_draw(rng, queries, deviation),
-        note=f"normal, {SPECTRUM}, unit length, seed {seed}; queries are draws of their own",
+        note=f"normal, {said}, unit length, seed {seed}; queries are draws of their own",
     )
 
 
@@ -148,10 +232,7 @@ def read_vectors(path: str | os.PathLike[str], *, column: str | None = None) -> 
     if not file.is_file():
         raise NotFound(f"there is no file {str(path)!r}")
     if file.suffix == ".npy":
-        try:
-            found: Any = np.load(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InvalidInput(f"{file} is not a NumPy array file: {error}") from None
+        found = _read_npy(file)
     elif file.suffix in (".parquet", ".pq"):
         found = _read_parquet(file, column)
     else:
@@ -166,6 +247,14 @@ def read_vectors(path: str | os.PathLike[str], *, column: str | None = None) -> 
     if found.dtype.kind in "iu":
         kind += ", taken as they are (cosine ignores a scale)"
     return matrix, kind
+
+
+def _read_npy(file: Path) -> npt.NDArray[Any]:
+    try:
+        found: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidInput(f"{file} is not a NumPy array file: {error}") from None
+    return found
 
 
 def _read_parquet(file: Path, column: str | None) -> npt.NDArray[Any]:

@@ -98,10 +98,15 @@ def _units(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def generate_ranges(
-    rows: int = 20_000, *, dims: int = 256, per_share: int = 20, seed: int = 0
+    rows: int = 20_000,
+    *,
+    dims: int = 256,
+    per_share: int = 20,
+    seed: int = 0,
+    spectrum_of: str | None = None,
 ) -> RangeSet:
     """Vectors of `bench.data.generate`; the number of a row says nothing about its vector."""
-    dataset = generate(rows, per_share, dims=dims, seed=seed)
+    dataset = generate(rows, per_share, dims=dims, seed=seed, spectrum_of=spectrum_of)
     rng = np.random.default_rng([seed, 1])
     cases = []
     for share in SHARES:

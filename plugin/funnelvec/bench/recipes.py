@@ -6,9 +6,8 @@ pgvector's README: HNSW, half-precision indexing, binary quantization, indexing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 from funnelvec.bench.contestants import (
     EF_SEARCH,
@@ -17,18 +16,16 @@ from funnelvec.bench.contestants import (
     full_hnsw,
     over_plain,
 )
+from funnelvec.bench.knobs import Knobs, Setting
 from funnelvec.codes.rotations import is_random
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 
-__all__ = ["KEEPS", "Recipe", "Setting", "our_recipe", "peers"]
+__all__ = ["KEEPS", "Recipe", "our_recipe", "peers"]
 
 #: The values of every keep and limit among which the best is looked for.
 KEEPS = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 150, 200, 250, 300, 400, 500, 700, 1000)
-
-#: Values of a recipe's knobs, in their order.
-Setting = tuple[int, ...]
 
 _DEFAULT_EF = 40
 #: Rotations that are turned after they are fitted, by the names that templates give them.
@@ -46,7 +43,7 @@ class Recipe:
     name
         As printed while it is measured.
     knobs
-        Names and values, cheap to dear. A longer list of any knob finds no less.
+        See `Knobs`; empty where there is nothing to turn.
     at
         The contestant for a value of each knob.
     ours
@@ -59,15 +56,11 @@ class Recipe:
 
     family: str
     name: str
-    knobs: tuple[tuple[str, tuple[int, ...]], ...]
+    knobs: Knobs
     at: Callable[[Setting], Contestant]
     ours: bool = False
     fitted: tuple[tuple[str, int, str | None], ...] = ()
     elsewhere: Callable[[str], Recipe] | None = None
-
-    def starts(self) -> Iterator[Setting]:
-        """Values of all knobs but the last, which is searched by halving."""
-        yield from product(*(values for _, values in self.knobs[:-1]))
 
     def dearest(self) -> Setting:
         """The setting that finds most."""
@@ -195,6 +188,7 @@ def our_recipe(schema: str, template: str, *, table: str, dims: int, storage: st
             table=table,
             statement=f"select * from {schema}.{function}(%(query)s, %(k)s)",
             build=_storing(schema, table, (first, *others), whole=resolutions[-1], storage=storage),
+            undo=_dropping(schema, table, (first, *others)),
             beside=beside,
             ready=(
                 f"select funnelvec.create_funnel('{function}', '{schema}.{table}', 'embedding', "
@@ -226,6 +220,15 @@ def _fitted(resolutions: tuple[str, ...]) -> tuple[tuple[str, int, str | None], 
         if name is not None and not is_random(name):
             widths[name] = max(widths.get(name, 0), resolution.dims)
     return tuple((name, width, _CHAINS.get(name)) for name, width in widths.items())
+
+
+def _dropping(schema: str, table: str, resolutions: tuple[str, ...]) -> tuple[str, ...]:
+    """Take everything away that `_storing` and the funnel have made."""
+    drop = f"select funnelvec.drop_resolution('{schema}.{table}', 'embedding', '{{}}')"
+    return (
+        f"select funnelvec.drop_funnel('{schema}.{table}_search')",
+        *map(drop.format, resolutions),
+    )
 
 
 def _storing(

@@ -14,7 +14,7 @@ from funnelvec.calibration.candidates import Candidates
 from funnelvec.calibration.corpus import CorpusStats
 from funnelvec.errors import InvalidInput, MissingDependency
 
-__all__ = ["SETS", "RelevanceSet", "load_set"]
+__all__ = ["SETS", "RelevanceSet", "load_set", "read_columns"]
 
 SETS = ("csfcube", "csfcube grade 2", "dbpedia_entity", "clinc", "clinc imbalanced", "squad")
 
@@ -76,7 +76,8 @@ def _vectors(path: Path) -> npt.NDArray[np.float32]:
     return result
 
 
-def _columns(path: Path, *names: str) -> list[npt.NDArray[Any]]:
+def read_columns(path: Path, *names: str) -> list[npt.NDArray[Any]]:
+    """Columns of a Parquet file."""
     try:
         from pyarrow import parquet
     except ModuleNotFoundError as error:
@@ -112,7 +113,7 @@ def _graded(name: str, folder: Path, grade: int, code: str, *, limit: int | None
 
 def _clinc(name: str, folder: Path, *, imbalanced: bool, limit: int | None) -> RelevanceSet:
     vectors = _vectors(folder / "minilm384.f16.npy")
-    intent, split, outside, subset = _columns(
+    intent, split, outside, subset = read_columns(
         folder / "texts.parquet", "intent", "split", "oos", "train_imbalanced"
     )
     numbers = np.unique(intent, return_inverse=True)[1].astype(np.int64)
@@ -134,7 +135,7 @@ def _clinc(name: str, folder: Path, *, imbalanced: bool, limit: int | None) -> R
 
 
 def _squad(name: str, folder: Path, *, limit: int | None) -> RelevanceSet:
-    gold, answerable = _columns(folder / "questions.parquet", "gold_pid", "answerable")
+    gold, answerable = read_columns(folder / "questions.parquet", "gold_pid", "answerable")
     some = _some(len(gold), limit)
     candidates = _collect(
         _vectors(folder / "paragraphs.minilm384.f16.npy"),

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from funnelvec.bench.overhead import Overhead
 from funnelvec.bench.stats import Ratio, percentile, ratio
 
-__all__ = ["BenchReport", "Section", "Standing", "Times", "Versus"]
+__all__ = ["BenchReport", "Section", "Standing", "Times", "Versus", "standing_json"]
 
 #: Milliseconds of each query in one round.
 Times: TypeAlias = dict[int, float]
@@ -29,7 +29,20 @@ class Section:
 class Standing:
     """One contestant's figures; `times` per round, `build_seconds` per build.
 
-    `mapping_ms`: what the client's mapping of one query takes of each time, where it maps.
+    Attributes
+    ----------
+    mapping_ms
+        What the client's mapping of one query takes of each time, where it maps.
+    family
+        What it stands for among the peers.
+    recalls
+        Recall on every build, where there were several.
+    together
+        Queries per second of several clients, round by round.
+    pages
+        Pages that a search reads, from memory or disk; None where nobody counted.
+    load_seconds, rows
+        What getting so many rows in took before anything was built; 0 where nobody asked.
     """
 
     name: str
@@ -43,6 +56,12 @@ class Standing:
     total_bytes: int
     build_seconds: tuple[float, ...]
     mapping_ms: float = 0.0
+    family: str = ""
+    recalls: tuple[float, ...] = ()
+    together: tuple[float, ...] = ()
+    pages: float | None = None
+    load_seconds: float = 0.0
+    rows: int = 0
 
     @property
     def milliseconds(self) -> list[float]:
@@ -149,7 +168,7 @@ class BenchReport:
             "k": self.k,
             "rounds": self.rounds,
             "server": self.server,
-            "contestants": [_standing_json(each) for each in self.standings],
+            "contestants": [standing_json(each) for each in self.standings],
             "ratios": [_versus_json(each) for each in self.versus],
             "overhead": [_overhead_json(each) for each in self.overheads],
             "notes": list(self.notes),
@@ -207,7 +226,8 @@ def _verdict(each: Overhead) -> str:
     return "pass" if each.passed else "miss"
 
 
-def _standing_json(each: Standing) -> dict[str, Any]:
+def standing_json(each: Standing) -> dict[str, Any]:
+    """One contestant's figures for programs; times are medians per round, in milliseconds."""
     return {
         "name": each.name,
         "ours": each.ours,

@@ -266,7 +266,7 @@ class _Run:
 
 
 def take_turns(
-    lanes: Sequence[stage.Lane],
+    lanes: Sequence[stage.Runner],
     queries: Sequence[object],
     *,
     rounds: int,
@@ -300,7 +300,7 @@ def take_turns(
 
 
 def standing(
-    lane: stage.Lane,
+    lane: stage.Runner,
     schema: str,
     recall: float,
     times: list[Times],

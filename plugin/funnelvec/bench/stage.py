@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from funnelvec import entry
 from funnelvec.bench.contestants import FILTER_COLUMN, FUNNEL_TABLE, PLAIN_TABLE, Contestant
@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-__all__ = ["Lane", "Sizes", "build", "connected", "hosted", "load", "open_lane", "workspace"]
+__all__ = [
+    "Lane",
+    "Runner",
+    "Sizes",
+    "build",
+    "connected",
+    "hosted",
+    "load",
+    "open_lane",
+    "remove",
+    "workspace",
+]
 
 Say = Callable[[str], None]
 
@@ -118,14 +129,21 @@ def load(
     dataset: Dataset,
     *,
     tables: Sequence[str] = (FUNNEL_TABLE,),
-) -> None:
-    """Load all tables alike; ids are row numbers, and one column is there to filter by."""
+) -> float:
+    """Load all tables alike; ids are row numbers, and one column is there to filter by.
+
+    Returns
+    -------
+    Seconds of loading the first table, by COPY; the others are copied from it.
+    """
     columns = {FILTER_COLUMN: [row % 100 for row in range(len(dataset.rows))]}
     with entry.connect(url) as engine:
         table = engine.create(
             f"{schema}.{PLAIN_TABLE}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"}
         )
+        started = time.perf_counter()
         table.add(range(len(dataset.rows)), dataset.rows, columns=columns)
+        seconds = time.perf_counter() - started
         for name in tables:
             engine.create(f"{schema}.{name}", dims=dataset.dims, columns={FILTER_COLUMN: "integer"})
     for name in tables:
@@ -134,6 +152,13 @@ def load(
         )
     for name in (PLAIN_TABLE, *tables):
         connection.execute(f"vacuum analyze {schema}.{name}")
+    return seconds
+
+
+def remove(connection: Connection, contestant: Contestant) -> None:
+    """Remove what a contestant has built, so that it can be built again."""
+    for statement in contestant.undo:
+        connection.execute(statement)
 
 
 def build(
@@ -245,6 +270,20 @@ class Sizes:
     total: int
 
 
+class Runner(Protocol):
+    """A contestant that answers: over a connection, or in this process."""
+
+    @property
+    def contestant(self) -> Contestant:
+        """Who it is."""
+
+    def search(self, query: Any) -> list[tuple[Any, ...]]:
+        """Run one search; the first column of its rows is the number of a row."""
+
+    def sizes(self, schema: str) -> Sizes:
+        """Measure what it keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A contestant on its own connection, ready to run; it may map queries first."""
@@ -257,10 +296,15 @@ class Lane:
 
     def search(self, query: object) -> list[tuple[Any, ...]]:
         """Run one search, over the connection and back; `query` comes from `parameters`."""
+        given = self.given(query)
+        return self.cursor.execute(self.contestant.statement, given, prepare=True).fetchall()
+
+    def given(self, query: object) -> dict[str, Any]:
+        """The parameters of its statement."""
         given = {"query": query, "k": self.k}
         if self.mapper is not None:
             given |= self.mapper.parameters(query)
-        return self.cursor.execute(self.contestant.statement, given, prepare=True).fetchall()
+        return given
 
     def change(self, name: str, value: str) -> None:
         """Change a setting of the connection."""

@@ -3,8 +3,9 @@
 ``f32`` is the prefix itself and ``bit`` one sign per number, packed; ``bit2`` to ``bit4`` say
 above how many levels each number of a rotated vector is. ``f16`` is the prefix in
 16-bit floats: divided by its norm under cosine; under dot and euclidean as it is, shortened to
-the length 65504 where it is longer, since 16 bits hold no larger number. Scores are higher for
-what is more similar. Inputs are never changed.
+the length 65504 where it is longer, since 16 bits hold no larger number. ``int8`` is the direction
+of the prefix in one byte a number; the other codes of `OWN_CODES` have no twin here. Scores are
+higher for what is more similar. Inputs are never changed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,23 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.codes import bits, floats, rotations
+from funnelvec.codes import bits, floats, int8, rotations
 from funnelvec.codes.maps import Rotation
-from funnelvec.errors import InvalidInput, SpecError
-from funnelvec.resolution import Resolution
+from funnelvec.errors import CapabilityError, InvalidInput, SpecError
+from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import METRICS, BaseCode, Metric
 
-__all__ = ["Codes", "Rotation", "compared_by", "encode", "is_bits", "prepare_query", "score"]
+__all__ = [
+    "Codes",
+    "Rotation",
+    "check_compared",
+    "compared_by",
+    "encode",
+    "encode_rotated",
+    "is_bits",
+    "prepare_query",
+    "score",
+]
 
 #: (n, dims) float32 or float16; (n, ceil(dims / 8)) uint8 for ``bit``.
 Codes: TypeAlias = npt.NDArray[Any]
@@ -76,7 +87,8 @@ def encode(
     SpecError
         If the resolution holds more digits than the column.
     CapabilityError
-        If the resolution has a rotation that is neither random nor given.
+        If the resolution has a rotation that is neither random nor given, or a code that has no
+        twin here.
     """
     if metric not in METRICS:
         raise InvalidInput(f"unknown metric {metric!r}; known are {', '.join(METRICS)}")
@@ -87,10 +99,7 @@ def encode(
         )
     if resolution.rotation is not None:
         rotated = _rotated(resolution, x, base, rotation, asked)
-        if resolution.code in bits.LEVELS:
-            return bits.encode_levels(floats.directions(rotated), resolution.code)
-        plain = Resolution(resolution.dims, resolution.code)
-        return encode(plain, rotated, metric=compared_by(metric, rotation))
+        return encode_rotated(resolution, rotated, metric=compared_by(metric, rotation))
     prefix = _numbers(resolution, x, base)
     if resolution.code == "bit":
         return bits.encode(prefix)
@@ -99,12 +108,32 @@ def encode(
             f"resolution {resolution} has no rotation, and {resolution.code} compares numbers with "
             f"levels that fit all of them alike; write {resolution}~random"
         )
+    if resolution.code in OWN_CODES:
+        return _own(resolution, prefix, metric)
     if resolution.code == "f32":
         return prefix
     is_column = base == "f16" and np.shape(x)[1] == resolution.dims
     if metric == "cosine" and not is_column:
         return floats.encode_direction(prefix)
     return prefix.astype(np.float16) if base == "f16" else floats.encode_saturated(prefix)
+
+
+def encode_rotated(
+    resolution: Resolution, rotated: npt.NDArray[np.float32], *, metric: Metric
+) -> Codes:
+    """Encode vectors that are rotated already, (n, dims) float32, as `encode` does.
+
+    `metric` is what codes behind the rotation are compared by, see `compared_by`.
+
+    Raises
+    ------
+    InvalidInput
+        If they hold a number that is not finite.
+    """
+    _finite(rotated)
+    if resolution.code in bits.LEVELS:
+        return bits.encode_levels(floats.directions(rotated), resolution.code)
+    return encode(Resolution(resolution.dims, resolution.code), rotated, metric=metric)
 
 
 def prepare_query(
@@ -156,7 +185,34 @@ def score(
     if is_bits(resolution.code):
         count = resolution.dims * bits.levels(resolution.code)
         return bits.score(query_code, codes, dims=count)
+    if resolution.code == "int8":
+        return int8.score(query_code, codes)
     return _SCORES[metric](query_code, codes)
+
+
+def _own(resolution: Resolution, prefix: npt.NDArray[np.float32], metric: Metric) -> Codes:
+    if resolution.code != "int8":
+        raise CapabilityError(
+            f"resolution {resolution}: {resolution.code} is what Qdrant makes of a vector, and has "
+            f"no twin in numpy; take {resolution.dims}:int8 or {resolution.dims}:bit"
+        )
+    check_compared(resolution, metric)
+    return int8.encode(prefix)
+
+
+def check_compared(resolution: Resolution, metric: Metric) -> None:
+    """Refuse a code that cannot be compared by a metric.
+
+    Raises
+    ------
+    CapabilityError
+        If it keeps directions only, and lengths count.
+    """
+    if resolution.code == "int8" and metric != "cosine":
+        raise CapabilityError(
+            f"resolution {resolution}: int8 keeps directions, and under {metric} lengths count; "
+            f"take {resolution.dims}:f16"
+        )
 
 
 def _rotated(

@@ -178,10 +178,10 @@ def check_fits(resolution: Resolution, rotation: Rotation, *, metric: Metric) ->
             else f"cuts the rotation {name}, which ends in another one ({rotation.chain})"
         )
         raise SpecError(f"resolution {resolution} {fault}; write {width}:{resolution.code}~{name}")
-    if rotation.query_map is not None and resolution.code.startswith("bit"):
+    if rotation.query_map is not None and resolution.code.startswith(("bit", "bq", "int8")):
         raise SpecError(
-            f"resolution {resolution} takes signs, which say nothing where rows and queries have "
-            f"different maps; write {dims}:f16~{name}"
+            f"resolution {resolution} takes signs, or directions, which say nothing where rows and "
+            f"queries have different maps; write {dims}:f16~{name}"
         )
     if resolution.code in ("bit2", "bit3", "bit4") and rotation.chain != "random":
         raise SpecError(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from funnelvec.commands.bench_data import add_data, check_data, dataset_of, turned
+from funnelvec.commands.bench_papers import add_papers, run_papers
+from funnelvec.commands.bench_peers import add_peers, run_peers
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
+from funnelvec.commands.bench_report import check_report, print_and_write
 from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from funnelvec.bench import BenchReport, Dataset, PeersReport, WindowReport, WriteBench
+    from funnelvec.bench import Dataset, WindowReport, WriteBench
 
 # (queries, rounds, builds)
 _QUICK, _FULL = (100, 5, 1), (300, 9, 3)
@@ -61,7 +66,7 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
-_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "load", "writes")
+_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "papers", "load", "writes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,23 +74,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("what", nargs="?", choices=_KINDS, default="search", help="default: search")
     parser.add_argument("--quick", action="store_true", help="fewer queries, rounds and builds")
-    parser.add_argument("--data", metavar="FILE", help="vectors: .npy or .parquet")
-    parser.add_argument("--column", metavar="NAME", help="column of the Parquet file")
-    parser.add_argument("--queries", metavar="FILE", help="queries (default: rows held out)")
-    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows")
-    parser.add_argument("--dims", type=int, metavar="D", help="width of generated vectors")
+    add_data(parser)
     parser.add_argument("--funnel", metavar="TEXT", help="default: '128:f16@200 > D:f32'")
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument(
         "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
     )
-    _add_peers(parser.add_argument_group("peers"))
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="search, peers and papers: also a page (.html), or the plots (.png)",
+    )
+    add_peers(parser.add_argument_group("peers"))
     _add_windows(parser.add_argument_group("windows"))
     codes = parser.add_argument_group("codes")
     codes.add_argument("--turn", action="store_true", help="rotate the vectors at random first")
     add_relevance(parser.add_argument_group("relevance"))
+    add_papers(parser.add_argument_group("papers"))
 
 
 def _add_windows(group: argparse._ArgumentGroup) -> None:
@@ -93,16 +99,6 @@ def _add_windows(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--by", metavar="NAME", help="column of --values, whole numbers")
     group.add_argument("--ranges", metavar="FILE", help="Parquet with the columns qid, lo and hi")
     group.add_argument("--levels", type=int, metavar="N", help="levels of windows")
-
-
-def _add_peers(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--recall", type=float, default=0.99, help="what everybody has to reach (default 0.99)"
-    )
-    group.add_argument("--basis", choices=("own", "rotated"), help="only one of the two")
-    group.add_argument(
-        "--grown-from", type=int, metavar="N", help="also the best funnel on N of the rows"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,14 +109,16 @@ def run(args: argparse.Namespace) -> int:
         if (error.name or "").startswith("funnelvec"):
             raise
         raise MissingDependency.of(error.name or "numpy", extra="bench") from error
-    if args.data is None and (args.queries or args.column):
-        usage_error(args, "--queries and --column go with --data")
-    if args.data is not None and args.dims is not None:
-        usage_error(args, "--dims is for generated vectors; the file has its own")
+    check_data(args)
     if args.set and args.what != "relevance":
         usage_error(args, "--set goes with relevance")
+    check_report(args)
+    if args.paper and args.what != "papers":
+        usage_error(args, "--paper goes with papers")
     others = {
         "load": _run_load,
+        "papers": run_papers,
+        "peers": run_peers,
         "writes": _run_writes,
         "windows": _windows,
         "codes": _run_codes,
@@ -135,58 +133,22 @@ def _run_search(args: argparse.Namespace) -> int:
     queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.what == "filters":
         queries = 20 if args.quick else 60
-    if args.data is None:
-        dims = 1_536 if args.dims is None else args.dims
-        rows = _ROWS if args.rows is None else args.rows
-        dataset = bench.generate(rows, queries, dims=dims, seed=args.seed)
-    else:
-        dataset = bench.load(
-            args.data,
-            column=args.column,
-            queries_path=args.queries,
-            rows=args.rows,
-            queries=queries,
-            seed=args.seed,
-        )
+    dataset = dataset_of(args, rows=_ROWS, queries=queries)
     if args.what == "filters":
         return _filters(args, dataset)
-    if args.what == "peers":
-        return _peers(args, dataset)
     report = bench.compare(
         args.url,
         dataset,
         funnel=args.funnel,
         k=args.k,
         rounds=rounds if args.rounds is None else args.rounds,
-        builds=builds,
+        builds=builds if args.builds is None else args.builds,
         say=progress(),
     )
-    return _print(args, report)
+    return print_and_write(args, report)
 
 
-def _peers(args: argparse.Namespace, dataset: Dataset) -> int:
-    from funnelvec import bench
-    from funnelvec.bench.peers import BASES
-
-    return _print(
-        args,
-        bench.compare_peers(
-            args.url,
-            dataset,
-            funnels=[args.funnel] if args.funnel else [],
-            target=args.recall,
-            k=args.k,
-            rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
-            bases=BASES if args.basis is None else [args.basis],
-            grown_from=args.grown_from,
-            say=progress(),
-        ),
-    )
-
-
-def _print(
-    args: argparse.Namespace, report: BenchReport | PeersReport | WindowReport | WriteBench
-) -> int:
+def _print(args: argparse.Namespace, report: WindowReport | WriteBench) -> int:
     return print_report(args, report.as_json(), report.sections(), report.lines())
 
 
@@ -219,6 +181,7 @@ def _windows(args: argparse.Namespace) -> int:
             dims=_WINDOW_DIMS if args.dims is None else args.dims,
             per_share=cases or 2 * _WINDOW_QUICK[0],
             seed=args.seed,
+            spectrum_of=args.spectrum,
         )
     else:
         ranges = bench.load_ranges(
@@ -234,7 +197,7 @@ def _windows(args: argparse.Namespace) -> int:
     rounds = _WINDOW_QUICK[1] if args.quick else _WINDOW_FULL
     report = bench.measure_windows(
         args.url,
-        ranges,
+        replace(ranges, data=turned(args, ranges.data)),
         funnel=args.funnel,
         k=args.k,
         rounds=rounds if args.rounds is None else args.rounds,
@@ -278,30 +241,20 @@ def _run_writes(args: argparse.Namespace) -> int:
 def _run_codes(args: argparse.Namespace) -> int:
     from funnelvec import bench
 
-    rows = _CODE_ROWS if args.rows is None else args.rows
-    if args.data is None:
-        dims = 1_536 if args.dims is None else args.dims
-        dataset = bench.generate(rows, _CODE_QUERIES, dims=dims, seed=args.seed)
-    else:
-        dataset = bench.load(
-            args.data, column=args.column, queries_path=args.queries, rows=rows,
-            queries=_CODE_QUERIES, seed=args.seed,
-        )  # fmt: skip
+    if args.rows is None:
+        args.rows = _CODE_ROWS
+    dataset = dataset_of(args, rows=_CODE_ROWS, queries=_CODE_QUERIES)
     report = bench.compare_codes(dataset, turned=args.turn, seed=args.seed, say=progress())
     return print_report(args, report.as_json(), [report.section()])
 
 
 def _rows_and_codes(args: argparse.Namespace, rows: int) -> tuple[Dataset, str]:
     """What is written, and the resolution of the first stage."""
-    from funnelvec import bench
     from funnelvec.funnel import Funnel
 
-    rows = rows if args.rows is None else args.rows
-    if args.data is None:
-        dims = 1_536 if args.dims is None else args.dims
-        dataset = bench.generate(rows, 1, dims=dims, seed=args.seed)
-    else:
-        dataset = bench.load(args.data, column=args.column, rows=rows, queries=1, seed=args.seed)
+    if args.rows is None:
+        args.rows = rows
+    dataset = dataset_of(args, rows=rows, queries=1)
     if args.funnel is not None:
         return dataset, str(Funnel.parse(args.funnel).stages[0].resolution)
     return dataset, f"{min(128, dataset.dims)}:f16"

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     _print_resolutions(found["resolutions"])
     _print_rotations(found["rotations"])
     _print_funnels(found["funnels"])
+    _print_relevance(found["relevance"])
     for problem in found["problems"]:
         print(f"{problem['object']}: {problem['advice']}")
     return 0
@@ -60,13 +61,32 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
                 "       (select r.metric from funnelvec.resolutions as r"
                 '         where r.table_name = s."table" and r.column_name = s.column_name'
                 "           and r.resolution = s.resolution) as metric"
-                "  from funnelvec.status(%s::regclass) as s where s.resolution is not null",
+                "  from funnelvec.status(%s::regclass) as s"
+                " where s.resolution is not null"
+                "   and s.storage not in ('calibration', 'certificate')",
                 regclass,
             ),
             "problems": _rows(
                 connection,
                 "select s.object, s.advice"
                 "  from funnelvec.status(%s::regclass) as s where s.resolution is null",
+                regclass,
+            ),
+            "relevance": _rows(
+                connection,
+                'select s."table"::text as table, s.column_name as vector, s.storage as kind,'
+                "       s.object, s.advice"
+                "  from funnelvec.status(%s::regclass) as s"
+                " where s.storage in ('calibration', 'certificate')",
+                regclass,
+            ),
+            "certificates": _rows(
+                connection,
+                'select c."table"::text as table, c.funnel, c.kind, c.state, c.level, c.confidence,'
+                "       c.top_k as k, c.cutoff, c.relevance, c.observed, c.low, c.high, c.queries,"
+                "       c.without_relevant, c.answered, c.approximate, c.stages,"
+                "       c.judgments_sha256, c.certified_at"
+                "  from funnelvec.list_certificates(%s::regclass) as c",
                 regclass,
             ),
             "rotations": _rows(
@@ -219,3 +239,11 @@ def _print_funnels(found: list[dict[str, Any]]) -> None:
         for each in found
     ]
     print_table(names, rows, text=6)
+
+
+def _print_relevance(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        first, *others = each["advice"].splitlines()
+        print(f"{each['object']}: {first}")
+        for line in others:
+            print(f"  {line}")

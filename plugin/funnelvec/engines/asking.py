@@ -17,6 +17,7 @@ from funnelvec.errors import InvalidInput
 from funnelvec.types import CUTOFFS, BaseCode, Cutoff, Hit, Key, KeyPart, Promised
 
 __all__ = [
+    "PROMISED",
     "RESERVED",
     "Place",
     "Wanted",
@@ -31,6 +32,9 @@ __all__ = [
 
 #: Names that the search function has taken, so that no column it returns may have them.
 RESERVED = ("score", "relevance", "query", "k", "min_relevance", "filter", "after", "cutoff")
+
+#: The certificate that a cutoff goes by.
+PROMISED: dict[str, Promised] = {"certified": "max_miss", "precise": "min_precision"}
 
 _FORM = 'the last Hit of the page before, its .cursor, or {"score": 0.93, "key": [17]}'
 

@@ -17,10 +17,10 @@ from funnelvec.codes.bits import LEVELS
 from funnelvec.codes.rotations import is_random, seed_of
 from funnelvec.engines.keys import check_key_kinds, plain
 from funnelvec.engines.options import check_mapping
-from funnelvec.errors import InvalidInput, SpecError
+from funnelvec.errors import CapabilityError, InvalidInput, SpecError
 from funnelvec.funnel import Funnel
-from funnelvec.resolution import MAX_DIMS, Resolution
-from funnelvec.types import METRICS, BaseCode, ColumnKind, Judgments, Metric
+from funnelvec.resolution import CODES, MAX_DIMS, Resolution
+from funnelvec.types import METRICS, BaseCode, Code, ColumnKind, Judgments, Metric
 
 __all__ = [
     "Schema",
@@ -311,19 +311,32 @@ def _listed(given: Any, what: str) -> list[Any]:
 
 
 def check_resolution(
-    resolution: Resolution | str, *, dims: int, code: BaseCode = "f32"
+    resolution: Resolution | str,
+    *,
+    dims: int,
+    code: BaseCode = "f32",
+    known: Sequence[Code] = CODES,
 ) -> Resolution:
     """Return the resolution as a value that fits a column of `dims` dimensions and that code.
+
+    `known` are the codes that the engine has.
 
     Raises
     ------
     SpecError
         If the text is malformed, or it is wider than the column or holds more digits.
     CapabilityError
-        If it has a rotation that this version does not know. Names of fitted rotations are left
-        to the table, which knows its own.
+        If it has a code that the engine has not, or a rotation that this version does not know.
+        Names of fitted rotations are left to the table, which knows its own.
     """
     parsed = resolution if isinstance(resolution, Resolution) else Resolution.parse(resolution)
+    if parsed.code not in known:
+        rotation = "" if parsed.rotation is None else f"~{parsed.rotation}"
+        raise CapabilityError(
+            f"resolution {parsed}: this engine has no code {parsed.code} (it has "
+            f"{', '.join(known)}), Qdrant has; write {parsed.dims}:f16{rotation}, or keep the "
+            "table in Qdrant"
+        )
     if parsed.rotation is not None and is_random(parsed.rotation):
         seed_of(parsed.rotation)
         if parsed.dims < dims:

@@ -12,10 +12,10 @@ from types import TracebackType
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
-from funnelvec.engines.memory_table import MemoryTable
+from funnelvec.engines.memory_table import TWINS, MemoryTable
 from funnelvec.errors import Conflict, NotFound
 from funnelvec.reports import Problem, Repair
-from funnelvec.resolution import CODES, Resolution
+from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric
 
 __all__ = ["MemoryEngine", "MemoryTable", "connect"]
@@ -30,7 +30,7 @@ class MemoryEngine:
     """Tables in memory; see `funnelvec.engines.base.Engine` for the contract."""
 
     capabilities = Capabilities(
-        name="memory", codes=CODES, metrics=METRICS, filters=True, persistent=False
+        name="memory", codes=TWINS, metrics=METRICS, filters=True, persistent=False
     )
 
     def __init__(self) -> None:

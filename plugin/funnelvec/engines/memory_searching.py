@@ -12,7 +12,14 @@ import numpy.typing as npt
 from funnelvec import filters
 from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
-from funnelvec.engines.asking import RESERVED, check_after, check_cutoff, check_many, check_returns
+from funnelvec.engines.asking import (
+    PROMISED,
+    RESERVED,
+    check_after,
+    check_cutoff,
+    check_many,
+    check_returns,
+)
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.store import NamedFunnel, Step, Store
@@ -35,10 +42,6 @@ class Asked:
     filter: Mapping[str, Any] | None
     after: After | None = None
     cutoff: Cutoff | None = None
-
-
-#: The certificate that a cutoff goes by.
-_PROMISED: dict[str, Promised] = {"certified": "max_miss", "precise": "min_precision"}
 
 
 def _said(asked: Asked) -> str:
@@ -113,7 +116,7 @@ class MemorySearching:
         if chosen == "best_f1":
             self._check_best_f1(named, asked, calibration)
         elif chosen is not None:
-            self._certificate(named, _PROMISED[chosen]).check_asked(
+            self._certificate(named, PROMISED[chosen]).check_asked(
                 k=asked.k, filtered=parsed is not None, continued=asked.after is not None
             )
         return calibration
@@ -165,7 +168,7 @@ class MemorySearching:
             # A single stage keeps no more rows than were asked for.
             listed = scores[: asked.k] if len(named.funnel.stages) == 1 else scores
             return best_f1_cutoff(listed, calibration.apply(vector, listed))
-        certificate = self._certificate(named, _PROMISED[asked.cutoff])
+        certificate = self._certificate(named, PROMISED[asked.cutoff])
         if certificate.kind == "min_precision" and certificate.relevance is not None:
             return calibration.cutoff(vector, certificate.relevance)
         return certificate.cutoff

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
@@ -30,17 +31,20 @@ from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep
-from funnelvec.resolution import Resolution
+from funnelvec.resolution import CODES, Resolution
 from funnelvec.types import (
     BaseCode,
+    Code,
     ColumnKind,
     Metric,
     Promised,
     Storage,
 )
 
-__all__ = ["MemoryTable"]
+__all__ = ["TWINS", "MemoryTable"]
 
+#: Codes that have a twin in numpy.
+TWINS: tuple[Code, ...] = (*CODES, "int8")
 #: The metric of a column that nobody has named one for.
 _DEFAULT: Metric = "cosine"
 
@@ -62,6 +66,8 @@ class MemoryTable(
     There are no indexes: ``index=True`` is accepted, so that one program runs on every engine,
     and every first stage is a scan.
     """
+
+    known = TWINS
 
     def __init__(
         self,
@@ -143,7 +149,9 @@ class MemoryTable(
     ) -> None:
         """Store the column at one more resolution; where to keep it makes no difference here."""
         options.check_storage(storage)
-        resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
+        resolution = checks.check_resolution(
+            resolution, dims=self.dims, code=self.code, known=TWINS
+        )
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
@@ -151,6 +159,7 @@ class MemoryTable(
         rotation = self._store.rotation(resolution)
         if rotation is not None:
             check_fits(resolution, rotation, metric=chosen)
+        codes.check_compared(resolution, codes.compared_by(chosen, rotation))
         column = resolution.column_name(self.vector)
         stored = resolution in self._store.codes  # the column itself is, from the beginning
         if not stored and column in (self.vector, *self._store.kinds):
@@ -173,7 +182,7 @@ class MemoryTable(
 
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove a resolution that no funnel uses."""
-        resolution = checks.check_resolution(resolution, dims=self.dims)
+        resolution = checks.check_resolution(resolution, dims=self.dims, known=TWINS)
         self._check_stored(resolution)
         if resolution == self._base:
             raise Conflict(f"{resolution} is the column {self.vector!r} itself and stays")
@@ -201,7 +210,9 @@ class MemoryTable(
         concurrently: bool = False,
     ) -> None:
         """Take note that there are windows: without indexes no search has any use for them."""
-        resolution = checks.check_resolution(resolution, dims=self.dims, code=self.code)
+        resolution = checks.check_resolution(
+            resolution, dims=self.dims, code=self.code, known=TWINS
+        )
         by = checks.check_name(by, "the column of the windows")
         options.check_levels(levels)
         options.check_flag(allow_rewrite, "allow_rewrite")
@@ -221,7 +232,7 @@ class MemoryTable(
 
     def drop_window(self, resolution: Resolution | str, by: str) -> None:
         """Forget the windows of a resolution by a column."""
-        resolution = checks.check_resolution(resolution, dims=self.dims)
+        resolution = checks.check_resolution(resolution, dims=self.dims, known=TWINS)
         by = checks.check_name(by, "the column of the windows")
         if (resolution, by) not in self._windows:
             raise NotFound(f"{resolution} of {self.name!r} has no windows by {by!r}")

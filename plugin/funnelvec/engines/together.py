@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 from funnelvec.engines import checks, options
 from funnelvec.funnel import Funnel
-from funnelvec.resolution import Resolution
+from funnelvec.resolution import CODES, Resolution
 
 if TYPE_CHECKING:
-    from funnelvec.types import BaseCode, Metric, Storage
+    from collections.abc import Sequence
+
+    from funnelvec.types import BaseCode, Code, Metric, Storage
 
 __all__ = ["OneByOne", "needed"]
 
 
-def needed(funnel: Funnel | str, *, dims: int, code: BaseCode) -> list[Resolution]:
+def needed(
+    funnel: Funnel | str, *, dims: int, code: BaseCode, known: Sequence[Code] = CODES
+) -> list[Resolution]:
     """Return what a funnel needs beside the column itself, the first stage last.
+
+    `known` are the codes that the engine has.
 
     Raises
     ------
@@ -24,14 +30,17 @@ def needed(funnel: Funnel | str, *, dims: int, code: BaseCode) -> list[Resolutio
     """
     parsed = funnel if isinstance(funnel, Funnel) else Funnel.parse(funnel)
     stages = [
-        checks.check_resolution(each.resolution, dims=dims, code=code) for each in parsed.stages
+        checks.check_resolution(each.resolution, dims=dims, code=code, known=known)
+        for each in parsed.stages
     ]
     first, *others = dict.fromkeys(stages)
     return [*(each for each in reversed(others) if each != Resolution(dims, code)), first]
 
 
 class OneByOne:
-    """`Storing` for engines where adding one by one costs nothing more."""
+    """`Storing` for engines where adding one by one costs nothing more; `known`: their codes."""
+
+    known: Sequence[Code] = CODES
 
     if TYPE_CHECKING:  # what the table has and this method uses
 
@@ -62,7 +71,7 @@ class OneByOne:
     ) -> None:
         """Store every resolution that a funnel needs, one after the other."""
         options.check_flag(index, "index")
-        wanted = needed(funnel, dims=self.dims, code=self.code)
+        wanted = needed(funnel, dims=self.dims, code=self.code, known=self.known)
         for resolution in wanted:
             self.add_resolution(
                 resolution,

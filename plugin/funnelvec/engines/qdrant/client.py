@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -13,9 +14,11 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from funnelvec.engines.qdrant.compile import Limits
+from funnelvec.engines.qdrant.copying import recover
+from funnelvec.engines.qdrant.definition import Definition
 from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
-from funnelvec.engines.qdrant.features import ADD_VECTOR, check_version
-from funnelvec.engines.qdrant.names import DEFINITION, PointId
+from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
+from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
@@ -41,6 +44,8 @@ _KINDS: dict[models.PayloadSchemaType, ColumnKind] = {
     models.PayloadSchemaType.DATETIME: "timestamp",
     models.PayloadSchemaType.UUID: "uuid",
 }
+#: Payload key of a part of a fitted rotation, and bytes in it: servers take requests of 32 MB.
+_PART, _PART_BYTES = "_fv_part", 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
 #: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
@@ -56,25 +61,25 @@ class ClientDeployment:
     """Collections behind a `QdrantClient`; see `Deployment`."""
 
     def __init__(self, client: QdrantClient, *, owned: bool) -> None:
-        self._client, self._owned = client, owned
+        self.client, self._owned = client, owned
         self._local = isinstance(client._client, QdrantLocal)
         self.persistent = not self._local or getattr(client._client, "location", "") != ":memory:"
         self.name = "qdrant-local" if self._local else "qdrant"
         self.slack = _BITS if self._local else 0.0
         with errors():
-            self._version = check_version(client.info().version)
+            self.version = check_version(client.info().version)
 
     def collections(self) -> list[str]:
         """Names of all collections."""
         with errors():
-            return [each.name for each in self._client.get_collections().collections]
+            return [each.name for each in self.client.get_collections().collections]
 
     def info(self, collection: str) -> Info | None:
         """What a collection is."""
         with errors():
-            if not self._client.collection_exists(collection):
+            if not self.client.collection_exists(collection) and not self._recovered(collection):
                 return None
-            found = self._client.get_collection(collection)
+            found = self.client.get_collection(collection)
         params = found.config.params
         given = params.vectors or {}
         vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
@@ -91,6 +96,15 @@ class ClientDeployment:
             shards=params.shard_number or 1,
         )
 
+    def _recovered(self, collection: str) -> bool:
+        """Whether a finished copy of it waited for its name; see `copying`."""
+
+        def is_whole(copy: str) -> bool:
+            text = self.read(copy)
+            return text is not None and Definition.from_text(text).copying is None
+
+        return recover(self.client, collection, is_whole)
+
     def create(
         self,
         collection: str,
@@ -101,20 +115,20 @@ class ClientDeployment:
     ) -> None:
         """Make a collection; where something fails on the way, it is removed again."""
         with errors():
-            self._client.create_collection(collection, vectors_config=dict(vectors))
+            self.client.create_collection(collection, vectors_config=dict(vectors))
             try:
                 for path, kind in {} if self._local else indexes.items():
                     schema = index_schema(kind)
                     if schema is not None:
-                        self._client.create_payload_index(collection, path, schema)
-                self.write(collection, definition, version=1)
+                        self.client.create_payload_index(collection, path, schema)
+                self._first(collection, definition)  # nobody else knows of it yet
             except BaseException:
-                self._client.delete_collection(collection)
+                self.client.delete_collection(collection)
                 raise
 
     def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Add a vector in place, which servers can from 1.18 on."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"adding the vector {name!r} to a collection",
             "upgrade the server, or create the collection anew",
@@ -123,7 +137,7 @@ class ClientDeployment:
             size=params.size, distance=params.distance, datatype=cast("Any", params.datatype)
         )
         with errors():
-            self._client.create_vector_name(
+            self.client.create_vector_name(
                 collection, name, models.DenseVectorNameConfig(dense=dense)
             )
         self.configure(collection, name, params)
@@ -136,17 +150,17 @@ class ClientDeployment:
             on_disk=params.on_disk,
         )
         with errors():
-            self._client.update_collection(collection, vectors_config={name: changed})
+            self.client.update_collection(collection, vectors_config={name: changed})
 
     def drop_vector(self, collection: str, name: str) -> None:
         """Remove a vector of all points."""
-        self._version.require(
+        self.version.require(
             ADD_VECTOR,
             f"removing the vector {name!r} from a collection",
             "upgrade the server, or create the collection anew",
         )
         with errors():
-            self._client.delete_vector_name(collection, name)
+            self.client.delete_vector_name(collection, name)
 
     def upsert(self, collection: str, points: Points) -> None:
         """Write whole points."""
@@ -155,7 +169,7 @@ class ClientDeployment:
             for row, (id, payload) in enumerate(zip(points.ids, points.payloads, strict=True))
         ]
         with errors():
-            self._client.upsert(collection, listed, wait=True)
+            self.client.upsert(collection, listed, wait=True)
 
     def fill(self, collection: str, points: Points) -> None:
         """Write vectors of points that do not have them yet."""
@@ -169,19 +183,19 @@ class ClientDeployment:
             return
         lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=name)])
         with errors():
-            self._client.update_vectors(collection, listed, wait=True, update_filter=lacking)
+            self.client.update_vectors(collection, listed, wait=True, update_filter=lacking)
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points."""
         with errors():
-            self._client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
+            self.client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
     ) -> list[Record]:
         """Read points by id."""
         with errors():
-            found = self._client.retrieve(
+            found = self.client.retrieve(
                 collection, list(ids), with_payload=payload, with_vectors=list(vectors) or False
             )
         return [_record(each) for each in found]
@@ -191,14 +205,14 @@ class ClientDeployment:
         if self._local:
             requests = [_without_params(request) for request in requests]
         with errors():
-            answers = self._client.query_batch_points(collection, list(requests))
+            answers = self.client.query_batch_points(collection, list(requests))
         found = [[_scored(point) for point in answer.points] for answer in answers]
         return [levelled(each) for each in found] if self._local else found
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""
         with errors():
-            return self._client.count(collection, count_filter=filter, exact=True).count
+            return self.client.count(collection, count_filter=filter, exact=True).count
 
     def scroll(
         self,
@@ -211,7 +225,7 @@ class ClientDeployment:
     ) -> tuple[list[Record], PointId | None]:
         """Read points in the order of ids."""
         with errors():
-            found, after = self._client.scroll(
+            found, after = self.client.scroll(
                 collection,
                 scroll_filter=filter,
                 limit=limit,
@@ -233,11 +247,19 @@ class ClientDeployment:
             if version > 1:
                 own = models.HasIdCondition(has_id=[DEFINITION])
                 standing = models.Filter(must=[own, before])
-                self._client.set_payload(collection, payload, points=standing, wait=True)
+                self.client.set_payload(collection, payload, points=standing, wait=True)
             else:  # nothing has version 0, so this inserts, and changes no point that is there
-                point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
-                never = models.Filter(must=[before])
-                self._client.upsert(collection, [point], wait=True, update_filter=never)
+                self.version.require(
+                    CONDITIONAL,
+                    f"using {collection!r}, which another program has made,",
+                    "upgrade the server, or make collections with create",
+                )
+                self._first(collection, text, models.Filter(must=[before]))
+
+    def _first(self, collection: str, text: str, condition: models.Filter | None = None) -> None:
+        payload = {_TEXT: text, _VERSION: 1}
+        point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
+        self.client.upsert(collection, [point], wait=True, update_filter=condition)
 
     def read_load(self, collection: str, load: str) -> str | None:
         """What is remembered of a load."""
@@ -246,9 +268,35 @@ class ClientDeployment:
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come; other loads are not touched."""
         with errors():
-            self._client.set_payload(
+            self.client.set_payload(
                 collection, {load: text}, points=[DEFINITION], key=_LOADS, wait=True
             )
+
+    def parts(self, size: int) -> int:
+        """How many reserved points so many bytes take."""
+        return -(-size // _PART_BYTES)
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes in the payload of reserved points."""
+        for number in range(self.parts(len(content))):
+            some = content[number * _PART_BYTES : (number + 1) * _PART_BYTES]
+            payload = {_PART: base64.b64encode(some).decode()}
+            point = models.PointStruct(id=chunk_id(token, number), vector={}, payload=payload)
+            with errors():
+                self.client.upsert(collection, [point], wait=True)
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept."""
+        wanted: list[PointId] = [chunk_id(token, number) for number in range(parts)]
+        found = self.retrieve(collection, wanted, payload=True, vectors=())
+        there = {record.id: record.payload.get(_PART) for record in found}
+        if any(there.get(id) is None for id in wanted):
+            return None
+        return b"".join(base64.b64decode(str(there[id])) for id in wanted)
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept."""
+        self.delete(collection, [chunk_id(token, number) for number in range(parts)])
 
     def _reserved(self, collection: str) -> dict[str, Any]:
         found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())
@@ -258,7 +306,7 @@ class ClientDeployment:
         """Wait until the server has nothing left to optimize."""
         while not self._local:
             with errors():
-                status = self._client.get_collection(collection).status
+                status = self.client.get_collection(collection).status
             if status != models.CollectionStatus.YELLOW:
                 return
             time.sleep(_LOOK)
@@ -266,7 +314,7 @@ class ClientDeployment:
     def close(self) -> None:
         """Close the client if it was opened here."""
         if self._owned:
-            self._client.close()
+            self.client.close()
 
 
 @contextlib.contextmanager

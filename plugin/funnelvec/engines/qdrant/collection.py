@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from funnelvec.codes import Rotation
+from funnelvec.codes.rotations import is_random
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
-from funnelvec.engines.qdrant.names import DEFINITION
+from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
+from funnelvec.engines.qdrant.names import DEFINITION, chunk_id
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
-from funnelvec.errors import CapabilityError, Conflict, NotFound
+from funnelvec.errors import CapabilityError, Conflict, EngineError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
@@ -33,6 +37,7 @@ class Collection:
         self.info = self._info()
         self._definition: Definition | None = None
         self._read_at = 0.0
+        self._maps: dict[str, Rotation] = {}  # by token: they never change
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -52,12 +57,79 @@ class Collection:
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            self._definition = self._derived() if text is None else Definition.from_text(text)
+            self._definition = self._derived() if text is None else self._whole(text)
             self._read_at = time.monotonic()
         return self._definition
 
-    def change(self, how: Callable[[Definition], Definition]) -> Definition:
-        """Change the definition, from what is kept now.
+    def _whole(self, text: str) -> Definition:
+        """The definition with the maps that its resolutions take."""
+        found = Definition.from_text(text)
+        vectors = dict(found.vectors)
+        for name, vector in found.vectors.items():
+            wanted = {each.rotation for each in vector.resolutions}
+            maps = {n: self.map_of(r) for n, r in vector.rotations.items() if n in wanted}
+            if maps:
+                column = replace(vector.column, rotations=maps)
+                vectors[name] = replace(vector, column=column)
+        return replace(found, vectors=vectors)
+
+    def map_of(self, kept: KeptRotation) -> Rotation:
+        """Read the numbers of a rotation, once.
+
+        Raises
+        ------
+        EngineError
+            If they are gone, or damaged.
+        """
+        if kept.token not in self._maps:
+            data = self.deployment.read_bytes(self.name, kept.token, kept.parts)
+            if data is None:
+                raise EngineError(
+                    f"the numbers of the rotation {kept.name} are not in {self.name!r} any more: "
+                    "another program has removed reserved points; restore them from a snapshot"
+                )
+            self._maps[kept.token] = unpacked(kept, data)
+        return self._maps[kept.token]
+
+    def rotation(self, vector: Vector, resolution: Resolution) -> Rotation | None:
+        """The fitted rotation of a resolution, None where it has none.
+
+        Raises
+        ------
+        NotFound
+            If it names one that was never fitted.
+        """
+        name = resolution.rotation
+        if name is None or is_random(name):
+            return None
+        kept = vector.rotations.get(name)
+        if kept is None or not kept.ready:
+            known = ", ".join(sorted(n for n, r in vector.rotations.items() if r.ready)) or "none"
+            raise NotFound(
+                f"the column has no rotation {name!r} (it has: {known}); fit_rotation({name!r}) "
+                "fits it, and ~random needs no fitting"
+            )
+        return self.map_of(kept)
+
+    def check_free(self, what: str) -> None:
+        """Refuse to change a collection that is being copied.
+
+        Raises
+        ------
+        Conflict
+            If it is.
+        """
+        target = self.definition().copying
+        if target is not None:
+            raise Conflict(
+                f"{self.name!r} is being copied into {target!r} for one more resolution, and takes "
+                f"no {what} meanwhile; backfill() finishes the copy, drop_resolution gives it up"
+            )
+
+    def change(
+        self, how: Callable[[Definition], Definition], *, copier: bool = False
+    ) -> Definition:
+        """Change the definition, from what is kept now; `copier`: also while it is being copied.
 
         Raises
         ------
@@ -65,6 +137,8 @@ class Collection:
             If another client has changed it at the same time; nothing of `how` is kept then.
         """
         before = self.definition(fresh=True)
+        if not copier:
+            self.check_free("changes")
         changed = how(before)
         if changed is before:
             return before
@@ -131,4 +205,5 @@ class Collection:
     @property
     def reserved(self) -> list[int | str]:
         """Points that are no rows."""
-        return [DEFINITION]
+        kept = self.definition().rotations
+        return [DEFINITION, *(chunk_id(r.token, n) for r in kept for n in range(r.parts))]

@@ -201,14 +201,14 @@ def scan_request(
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
-    encoded = stored.encode(query[np.newaxis, :])
-    if not stored.has_code(encoded)[0]:
+    encoded = stored.encode_one(query)
+    if not stored.has_code(encoded[np.newaxis, :])[0]:
         raise InvalidInput(
             f"the first {stored.resolution.dims} numbers of the query are zero at "
             f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
             "that stage"
         )
-    found: list[float] = encoded[0].tolist()
+    found: list[float] = encoded.tolist()
     return found
 
 
@@ -220,13 +220,13 @@ def _params(
     if first and stored.resolution in plan.indexed:
         ef: int | None = min(max(_LEAST_EF, keep or 0), limits.ef)
         return models.SearchParams(hnsw_ef=ef, exact=False, quantization=_codes(stored, last=last))
-    if first and stored.is_bits:  # exact would leave the bits for the originals
+    if stored.is_quantized and (first or not stored.is_bits):  # exact would take the originals
         return models.SearchParams(exact=False, quantization=_codes(stored, last=last))
     return _scan(limits) if first else _rescore()
 
 
 def _codes(stored: Stored, *, last: bool) -> models.QuantizationSearchParams:
-    if not stored.is_bits:  # a collection may quantize all its vectors
+    if not stored.is_quantized:  # a collection may quantize all its vectors
         return models.QuantizationSearchParams(ignore=True)
     # Bits order the rows as their originals do, so rescoring changes the scores, not the order.
     return models.QuantizationSearchParams(ignore=False, rescore=last, oversampling=1.0)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from funnelvec.calibration import StoredCalibration, read_calibration
+from funnelvec.calibration import Certificate, StoredCalibration, read_calibration
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
+from funnelvec.engines.qdrant.maps import KeptRotation
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import EngineError, VersionMismatch
+from funnelvec.errors import EngineError, NotCalibrated, VersionMismatch
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
-from funnelvec.types import ColumnKind
+from funnelvec.types import ColumnKind, Promised
 
 __all__ = ["FORMAT", "Definition", "Kept", "Vector"]
 
@@ -36,6 +37,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptCertificate:
+    """The certificate of a funnel; void after another calibration."""
+
+    certificate: Certificate
+    void: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Vector:
     """One vector of the application's, with what was made of it."""
 
@@ -43,6 +52,8 @@ class Vector:
     resolutions: Mapping[Resolution, Kept] = field(default_factory=dict)
     funnels: Mapping[str, NamedFunnel] = field(default_factory=dict)
     calibrations: tuple[StoredCalibration, ...] = ()
+    rotations: Mapping[str, KeptRotation] = field(default_factory=dict)
+    certificates: Mapping[str, KeptCertificate] = field(default_factory=dict)
 
     @property
     def indexed(self) -> frozenset[Resolution]:
@@ -56,17 +67,68 @@ class Vector:
 
     def calibration(self, named: NamedFunnel) -> StoredCalibration | None:
         """The calibration in force for a funnel."""
-        wanted = (named.model, str(named.funnel.last.resolution))
+        wanted = _calibrated_as(named)
         return next((c for c in self.calibrations if (c.model, c.last_stage) == wanted), None)
 
     def calibrated(self, fitted: StoredCalibration) -> Vector:
-        """Return the vector with one calibration more, in place of the one before."""
-        kept = [
-            each
-            for each in self.calibrations
-            if (each.model, each.last_stage) != (fitted.model, fitted.last_stage)
-        ]
-        return replace(self, calibrations=(*kept, fitted))
+        """Return the vector with one calibration more, in place of the one before.
+
+        Certificates of the funnels that go by it are void from now on.
+        """
+        wanted = (fitted.model, fitted.last_stage)
+        certificates = {
+            name: replace(
+                kept, void=kept.void or _calibrated_as(self.funnels[_funnel_of(name)]) == wanted
+            )
+            for name, kept in self.certificates.items()
+        }
+        kept = [each for each in self.calibrations if (each.model, each.last_stage) != wanted]
+        return replace(self, calibrations=(*kept, fitted), certificates=certificates)
+
+    def certified(self, funnel: str, certificate: Certificate | None) -> Vector:
+        """Return the vector with a certificate of a funnel, or without those it had."""
+        if certificate is None:
+            known = self.certificates.items()
+            rest = {name: kept for name, kept in known if _funnel_of(name) != funnel}
+        else:
+            kept = KeptCertificate(certificate)
+            rest = {**self.certificates, _certified_as(certificate.kind, funnel): kept}
+        return replace(self, certificates=rest)
+
+    def certificate(self, named: NamedFunnel, kind: Promised) -> Certificate:
+        """The certificate in force for a funnel.
+
+        Raises
+        ------
+        NotCalibrated
+            If there is none, or it is void.
+        """
+        kept = self.certificates.get(_certified_as(kind, named.name))
+        if kept is None:
+            raise NotCalibrated(
+                f"funnel {named.name!r} has no certificate of {kind}; call certify(judgments, "
+                f"{kind}=..., funnel={named.name!r}) first"
+            )
+        if kept.void:
+            raise NotCalibrated(
+                f"the certificate of {named.name!r} is void: it is about "
+                f"{kept.certificate.funnel} with another calibration; certify again"
+            )
+        return kept.certificate
+
+
+def _certified_as(kind: Promised, funnel: str) -> str:
+    """What a certificate is kept as; no kind has a space in it."""
+    return f"{kind} {funnel}"
+
+
+def _funnel_of(name: str) -> str:
+    return name.partition(" ")[2]
+
+
+def _calibrated_as(named: NamedFunnel) -> tuple[str | None, str]:
+    """What the calibration of a funnel is known by."""
+    return named.model, str(named.funnel.last.resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +140,8 @@ class Definition:
     foreign
         Whether another program made the collection: keys are then the ids of points, and do not
         stand in the payload.
+    copying
+        The collection that this one is being copied into; nobody else may change anything then.
     version
         0 where nothing has been kept yet.
     token
@@ -90,6 +154,7 @@ class Definition:
     foreign: bool = False
     version: int = 0
     token: str = ""
+    copying: str | None = None
 
     @property
     def key_kind(self) -> KeyKind:
@@ -107,6 +172,11 @@ class Definition:
         """The kind of every column that stands in the payload."""
         return self.others if self.foreign else dict(self.kinds)
 
+    @property
+    def rotations(self) -> list[KeptRotation]:
+        """All fitted rotations, of whichever vector."""
+        return [each for vector in self.vectors.values() for each in vector.rotations.values()]
+
     def with_vector(self, vector: Vector) -> Definition:
         """Return the definition with one vector changed."""
         return replace(self, vectors={**self.vectors, vector.column.name: vector})
@@ -122,6 +192,7 @@ class Definition:
             "version": self.version,
             "token": self.token,
             "foreign": self.foreign,
+            "copying": self.copying,
             "key": list(key_names(self.key)),
             "kinds": dict(self.kinds),
             "vectors": {name: _written(vector) for name, vector in self.vectors.items()},
@@ -153,6 +224,7 @@ class Definition:
                 foreign=content["foreign"],
                 version=content["version"],
                 token=content["token"],
+                copying=content["copying"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
@@ -173,6 +245,11 @@ def _written(vector: Vector) -> dict[str, Any]:
             for name, n in vector.funnels.items()
         },
         "calibrations": [calibration.to_json() for calibration in vector.calibrations],
+        "rotations": [asdict(rotation) for rotation in vector.rotations.values()],
+        "certificates": {
+            name: {"certificate": kept.certificate.to_json(), "void": kept.void}
+            for name, kept in vector.certificates.items()
+        },
     }
 
 
@@ -188,4 +265,9 @@ def _read(name: str, given: Mapping[str, Any]) -> Vector:
             for name, n in given["funnels"].items()
         },
         tuple(read_calibration(text) for text in given["calibrations"]),
+        {each["name"]: KeptRotation(**each) for each in given["rotations"]},
+        {
+            name: KeptCertificate(Certificate.from_json(c["certificate"]), c["void"])
+            for name, c in given["certificates"].items()
+        },
     )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
+from funnelvec.engines.qdrant.features import Version
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.types import ColumnKind
 
@@ -87,6 +88,10 @@ class Deployment(Protocol):
     #: How far scores of one row may lie apart from call to call, over the larger of 1 and it.
     slack: float
 
+    @property
+    def version(self) -> Version | None:
+        """Of the server; None where there is none, but every feature."""
+
     def collections(self) -> list[str]:
         """Names of all collections."""
 
@@ -157,6 +162,18 @@ class Deployment(Protocol):
 
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come."""
+
+    def parts(self, size: int) -> int:
+        """How many reserved points so many bytes take."""
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes with a collection."""
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept; None where some of it is missing."""
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept, if it is there."""
 
     def settle(self, collection: str) -> None:
         """Wait until indexes are built, or build them."""

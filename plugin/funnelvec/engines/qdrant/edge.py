@@ -36,6 +36,7 @@ class EdgeDeployment:
     """Collections in a folder; see `Deployment`."""
 
     name, persistent, slack = "edge", True, 0.0
+    version: None = None
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)
@@ -268,6 +269,24 @@ class EdgeDeployment:
 
     def _loads(self, collection: str) -> dict[str, Any]:
         return cast("dict[str, Any]", self._folder.content(collection, "loads.json") or {})
+
+    def parts(self, size: int) -> int:
+        """None: bytes are kept in files."""
+        return 0
+
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Keep bytes in a file beside the points."""
+        with self._guard:
+            self._folder.keep_bytes(collection, token, content)
+
+    def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
+        """Read what `keep_bytes` kept."""
+        return self._folder.bytes_of(collection, token)
+
+    def drop_bytes(self, collection: str, token: str, parts: int) -> None:
+        """Forget what `keep_bytes` kept."""
+        with self._guard:
+            self._folder.drop_bytes(collection, token)
 
     def settle(self, collection: str) -> None:
         """Build what indexes are due. Edge does that in this call and holds the whole process."""

@@ -17,11 +17,12 @@ from funnelvec.engines.qdrant.client import ClientDeployment, errors
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment
+from funnelvec.engines.qdrant.features import codes_of
 from funnelvec.engines.qdrant.table import QdrantTable
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.errors import Conflict, InvalidInput, MissingDependency
 from funnelvec.reports import Problem, Repair
-from funnelvec.resolution import CODES, Resolution
+from funnelvec.resolution import Resolution
 from funnelvec.types import METRICS, BaseCode, ColumnKind, Metric
 
 __all__ = ["QdrantEngine", "QdrantTable", "connect", "connect_edge", "connect_local", "wrap"]
@@ -69,7 +70,7 @@ class QdrantEngine:
         self._collections: dict[str, Collection] = {}
         self.capabilities = Capabilities(
             name=deployment.name,
-            codes=CODES,
+            codes=codes_of(deployment.version),
             metrics=METRICS,
             filters=True,
             persistent=deployment.persistent,

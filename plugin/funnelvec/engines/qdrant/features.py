@@ -6,8 +6,18 @@ import re
 from typing import NamedTuple
 
 from funnelvec.errors import CapabilityError
+from funnelvec.resolution import CODES, OWN_CODES, Resolution
+from funnelvec.types import Code
 
-__all__ = ["FLOOR", "Version", "check_version"]
+__all__ = [
+    "ADD_VECTOR",
+    "CONDITIONAL",
+    "FLOOR",
+    "Version",
+    "check_code",
+    "check_version",
+    "codes_of",
+]
 
 
 class Version(NamedTuple):
@@ -47,10 +57,14 @@ class Version(NamedTuple):
             )
 
 
-#: Conditional upserts, which keep two clients from overwriting each other's definition.
-FLOOR = Version(1, 16)
+#: What filters and codes need.
+FLOOR = Version(1, 15)
+#: Conditional upserts: two clients cannot both write the first definition of a collection.
+CONDITIONAL = Version(1, 16)
 #: Named vectors added to a collection in use.
 ADD_VECTOR = Version(1, 18)
+#: Codes that not every server has.
+_CODES: dict[Code, Version] = {"turbo": Version(1, 19), "turbo8": Version(1, 20)}
 
 
 def check_version(text: str) -> Version:
@@ -64,3 +78,25 @@ def check_version(text: str) -> Version:
     version = Version.parse(text)
     version.require(FLOOR, "funnelvec", "upgrade the server")
     return version
+
+
+def codes_of(version: Version | None) -> tuple[Code, ...]:
+    """Codes of a server of that version; None stands for Edge and local mode, which have all."""
+    own = (code for code in OWN_CODES if version is None or version >= _CODES.get(code, FLOOR))
+    return (*CODES, *own)
+
+
+def check_code(resolution: Resolution, version: Version | None) -> None:
+    """Refuse a code that the server is too old for.
+
+    Raises
+    ------
+    CapabilityError
+        If it is.
+    """
+    if version is not None and resolution.code in _CODES:
+        version.require(
+            _CODES[resolution.code],
+            f"the code of {resolution}",
+            f"upgrade the server, or take {resolution.dims}:int8",
+        )

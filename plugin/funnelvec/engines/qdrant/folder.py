@@ -126,6 +126,19 @@ class Folder:
         """Write one of its JSON files; after a crash it is the old one or the new one."""
         write(self.of(collection) / name, content)
 
+    def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
+        """Write one of its files of bytes."""
+        write_bytes(self.of(collection) / f"{token}.bin", content)
+
+    def bytes_of(self, collection: str, token: str) -> bytes | None:
+        """Read one of its files of bytes; None where there is none."""
+        file = self.of(collection) / f"{token}.bin"
+        return file.read_bytes() if file.exists() else None
+
+    def drop_bytes(self, collection: str, token: str) -> None:
+        """Remove one of its files of bytes."""
+        (self.of(collection) / f"{token}.bin").unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let others have the folder."""
         if not self._lock.closed:
@@ -136,9 +149,14 @@ class Folder:
 
 def write(path: Path, content: Any) -> None:
     """Write a JSON file so that it is whole at any time."""
+    write_bytes(path, json.dumps(content).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole at any time."""
     draft = path.with_name(f".{path.name}.new")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content))
+    with open(draft, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)

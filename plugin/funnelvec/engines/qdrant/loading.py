@@ -91,6 +91,7 @@ class QdrantLoading:
     def delete(self, ids: Sequence[Key]) -> int:
         """Remove rows with all that was made of their vectors; return how many there were."""
         kind = self._collection.definition(fresh=True).key_kind
+        self._collection.check_free("writes")
         points = [names.point_id(key, kind) for key in check_ids(ids, kind=kind)]
         deployment, there = self._collection.deployment, 0
         for start in range(0, len(points), BATCH):
@@ -212,6 +213,7 @@ class QdrantLoading:
 
     def _checked(self, ids: Any, vectors: Any, columns: Any, first: int) -> _Rows:
         definition = self._collection.definition(fresh=True)
+        self._collection.check_free("writes")
         column = self._vector().column
         given = options.check_mapping(columns)
         for name in (*key_names(definition.key), self.vector):
@@ -272,7 +274,10 @@ class QdrantLoading:
     def _encoded(self, rows: _Rows, *, merge: bool) -> tuple[Points, int]:
         """Put the points of rows together, with what those that are there keep; count these."""
         definition, vector = self._collection.definition(), self._vector()
-        stored = [vector.column.stored(r) for r in (vector.column.base, *vector.resolutions)]
+        known = [vector.column.stored(r) for r in (vector.column.base, *vector.resolutions)]
+        if any(each.name not in self._collection.info.vectors for each in known):
+            self._collection.renew()  # one more by another client, or one that waits for a copy
+        stored = [each for each in known if each.name in self._collection.info.vectors]
         vectors = {}
         for each in stored:
             codes = each.encode(rows.vectors)

@@ -22,6 +22,7 @@ __all__ = [
     "DEFINITION",
     "PointId",
     "check_collection",
+    "chunk_id",
     "key_of",
     "needs_payload",
     "payload_key",
@@ -47,6 +48,11 @@ _NOT_IN_NAMES = '<>:"/\\|?*\0\x1f'
 def vector_name(resolution: Resolution, vector: str) -> str:
     """Name of the vector that stores a resolution of `vector`, which may be the unnamed one."""
     return resolution.column_name(vector).removeprefix("" if vector else "_")
+
+
+def chunk_id(token: str, number: int) -> str:
+    """Id of the point that holds a part of what `token` stands for; it has no vector either."""
+    return str(uuid.uuid5(_SPACE, f"{token} {number}"))
 
 
 def check_collection(name: str) -> str:

@@ -23,7 +23,6 @@ from funnelvec.engines.qdrant.compile import (
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Kept, Vector
 from funnelvec.engines.qdrant.names import PointId
-from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.qdrant.searching import Asked, Question
 from funnelvec.engines.recall import bootstrap_interval, check_queries, check_recall_arguments
 from funnelvec.engines.store import NamedFunnel
@@ -89,19 +88,19 @@ class QdrantObserving:
         the server and back and, from the second on, the ids of the rows that reach it.
         """
         named = self._funnel(funnel)
-        check_certified(cutoff, min_relevance)
         column = self._vector().column
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter))
+        question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         start = perf_counter()
         hits = self._answer(question, vector)
         total_ms = 1e3 * (perf_counter() - start)
         reports, notes = self._stages(question, vector, len(hits))
         least = question.cutoff(vector)
         if least is not None:
-            notes.append(f"min_relevance {question.threshold:g} is a score of at least {least:.6g}")
+            said = cutoff if min_relevance is None else f"min_relevance {min_relevance:g}"
+            notes.append(f"{said} is a score of at least {least:.6g}")
         nearest = self._nearest(question, vector) if not hits else None
         if nearest is not None:
             notes.append(
@@ -209,7 +208,8 @@ class QdrantObserving:
         stored = [vector.column.stored(resolution) for resolution in stages]
 
         def askable(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-            found = [each.has_code(each.encode(rows)) for each in stored]
+            asked = [np.array([each.encode_one(row) for row in rows]) for each in stored]
+            found = [each.has_code(q) for each, q in zip(stored, asked, strict=True)]
             return np.asarray(np.logical_and.reduce(found))
 
         if matrix is not None:

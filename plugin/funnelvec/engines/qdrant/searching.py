@@ -11,9 +11,10 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import StoredCalibration
+from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_many
+from funnelvec.engines.asking import PROMISED, Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
@@ -23,9 +24,8 @@ from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Scored
 from funnelvec.engines.qdrant.payload import from_payload
-from funnelvec.engines.qdrant.refusing import check_certified
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import FilterError, NotCalibrated
+from funnelvec.errors import FilterError, InvalidInput, NotCalibrated
 from funnelvec.types import Answer, Cutoff, Hit
 
 __all__ = ["Asked", "QdrantSearching", "Question"]
@@ -39,6 +39,7 @@ class Asked:
     min_relevance: float | None
     filter: Mapping[str, Any] | None
     after: After | None = None
+    cutoff: Cutoff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Question:
     threshold: float | None
     calibration: StoredCalibration | None
     after: Place | None
+    certificate: Certificate | None = None
+    best_f1: bool = False
 
     @property
     def paths(self) -> list[str]:
@@ -65,9 +68,12 @@ class Question:
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
         """The lowest score of an answer; None where there is none, or where all pass."""
-        if self.calibration is None or self.threshold is None:
+        if self.certificate is not None:
+            found = self.certificate.cutoff
+        elif self.calibration is None or self.threshold is None:
             return None
-        found = self.calibration.cutoff(query, self.threshold)
+        else:
+            found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
     def reader(self) -> Callable[[Scored], Any]:
@@ -110,12 +116,11 @@ class QdrantSearching:
     ) -> Answer:
         """Find the `k` most similar rows."""
         named = self._funnel(funnel)
-        check_certified(cutoff, min_relevance)
         column = self._vector().column
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter, after))
+        question = self._question(named, Asked(k, min_relevance, filter, after, cutoff))
         return self._whole(question, vector, self._answer(question, vector))
 
     def search_many(
@@ -130,12 +135,11 @@ class QdrantSearching:
     ) -> list[Answer]:
         """Find the `k` rows most similar to each query, in one request."""
         named = self._funnel(funnel)
-        check_certified(cutoff, min_relevance)
         column = self._vector().column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter))
+        question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         asked = [row for row in range(len(matrix)) if question.cutoff(matrix[row]) != np.inf]
         requests = [self._request(question, matrix[row], k + 1) for row in asked]
         first = dict(zip(asked, self._query(requests), strict=True))
@@ -151,9 +155,11 @@ class QdrantSearching:
 
     def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None:
         """The best row of a first page that nothing passed; None where there is no cutoff."""
-        if question.threshold is None or question.after is not None:
+        cuts = question.threshold is not None or question.certificate is not None
+        if not cuts or question.after is not None:
             return None
-        found = self._answer(replace(question, threshold=None, k=1), vector)
+        plain = replace(question, threshold=None, certificate=None, k=1)
+        found = self._answer(plain, vector)
         return found[0] if found else None
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
@@ -167,6 +173,17 @@ class QdrantSearching:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
                 f"call calibrate(judgments, funnel={named.name!r}) first"
+            )
+        chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
+        certificate = None
+        if chosen == "best_f1":
+            _check_best_f1(named, asked, calibration)
+        elif chosen is not None:
+            certificate = vector.certificate(named, PROMISED[chosen])
+            certificate.check_asked(
+                k=k,
+                filtered=filters.parse(asked.filter) is not None,
+                continued=asked.after is not None,
             )
         place = check_after(asked.after)
         if place is not None:
@@ -183,6 +200,8 @@ class QdrantSearching:
             threshold=threshold,
             calibration=calibration,
             after=place,
+            certificate=certificate,
+            best_f1=chosen == "best_f1",
         )
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
@@ -229,6 +248,8 @@ class QdrantSearching:
         first: list[Scored] | None = None,
     ) -> list[Hit]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
+        if question.best_f1:
+            return self._best_answer(question, vector)
         cutoff = question.cutoff(vector)
         limit, found = question.k + 1, first
         request = None if found else self._request(question, vector, limit)
@@ -247,6 +268,17 @@ class QdrantSearching:
             # More rows have the score of the last one, or the page begins behind these.
             limit, found, request = 4 * limit, None, None
         return self._hits(question, vector, ranked[: question.k])
+
+    def _best_answer(self, question: Question, vector: npt.NDArray[np.float32]) -> list[Hit]:
+        """Those of the best `k` rows that promise the best F1, by all rows of the last stage."""
+        calibration, keep = question.calibration, question.named.funnel.narrowest_keep
+        plain = replace(question, best_f1=False)
+        shortlist = self._answer(replace(plain, k=keep or question.k, after=None), vector)
+        assert calibration is not None  # the question was refused without
+        scores = np.array([hit.score for hit in shortlist])
+        least = best_f1_cutoff(scores, calibration.apply(vector, scores))
+        hits = shortlist if question.after is None else self._answer(plain, vector)
+        return [hit for hit in hits if hit.score >= least][: question.k]
 
     def _ranked(
         self, question: Question, found: Sequence[Scored], cutoff: float | None
@@ -287,3 +319,16 @@ class QdrantSearching:
             )
             for (score, key, point), value in zip(rows, relevance, strict=True)
         ]
+
+
+def _check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None) -> None:
+    if calibration is None:
+        raise NotCalibrated(
+            f"funnel {named.name!r} has no calibration, so nothing is known of the F1 of an "
+            f"answer; call calibrate(judgments, funnel={named.name!r}) first"
+        )
+    if asked.after is not None and len(named.funnel.stages) == 1:
+        raise InvalidInput(
+            "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
+            "min_relevance"
+        )

@@ -8,32 +8,33 @@ from dataclasses import replace
 import numpy as np
 
 from funnelvec import codes
-from funnelvec.calibration.choosing import JudgedScores, fit_family
-from funnelvec.calibration.stored import StoredCalibration, provenance_of
+from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.evaluating import Evaluating
-from funnelvec.engines.keys import KeyName, check_key, key_names
+from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.progress import filling_reporting
-from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
+from funnelvec.engines.qdrant.features import check_code, codes_of
+from funnelvec.engines.qdrant.judging import QdrantJudging
 from funnelvec.engines.qdrant.loading import QdrantLoading
+from funnelvec.engines.qdrant.moving import QdrantMoving
 from funnelvec.engines.qdrant.observing import QdrantObserving
-from funnelvec.engines.qdrant.refusing import QdrantRefusing, check_applied, check_rotation
+from funnelvec.engines.qdrant.refusing import QdrantRefusing
+from funnelvec.engines.qdrant.rotating import QdrantRotating
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.engines.together import OneByOne
-from funnelvec.errors import CalibrationError, Conflict, InvalidInput, NotFound
+from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
-from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode, Family, Judgments, Metric, Storage
+from funnelvec.resolution import OWN_CODES, Resolution
+from funnelvec.types import BaseCode, Metric, Storage
 
 __all__ = ["QdrantTable"]
 
@@ -43,8 +44,10 @@ class QdrantTable(
     QdrantSearching,
     QdrantObserving,
     QdrantExamining,
+    QdrantRotating,
+    QdrantJudging,
+    QdrantMoving,
     QdrantRefusing,
-    OneByOne,
     Evaluating,
 ):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
@@ -52,6 +55,8 @@ class QdrantTable(
     Where a resolution is kept makes no difference here: it is a vector of its own, added to the
     collection in place and filled while others search and write.
     """
+
+    known = codes_of(None)
 
     def __init__(self, collection: Collection, vector: str) -> None:
         self._collection = collection
@@ -105,8 +110,11 @@ class QdrantTable(
         options.check_storage(storage)
         vector = self._vector(fresh=True)
         column = vector.column
-        resolution = checks.check_resolution(resolution, dims=column.base.dims, code=column.code)
-        check_rotation(resolution)
+        resolution = checks.check_resolution(
+            resolution, dims=column.base.dims, code=column.code, known=codes_of(None)
+        )
+        check_code(resolution, self._collection.deployment.version)
+        self._check_rotation(vector, resolution)
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
@@ -120,13 +128,28 @@ class QdrantTable(
                     f"resolution {resolution} needs the name {stored.name!r}, which is taken"
                 )
         _ = stored.size  # refused here if it is too wide
+        if kept is None and not stored.is_base:
+            self._check_addable(resolution, allow_rewrite=allow_rewrite)
         wanted = Kept(index or (kept is not None and kept.index), ready=stored.is_base)
         if kept is not None and kept.ready and kept.index == wanted.index:
             return
-        self._change(lambda v: _with_resolution(v, resolution, wanted))
-        self._provide(resolution)
+
+        def add(vector: Vector) -> Vector:
+            self._check_rotation(vector, resolution)  # somebody may have dropped it meanwhile
+            return _with_resolution(vector, resolution, wanted)
+
+        self._change(add)
+        if self._adds_in_place or stored.is_base:
+            self._provide(resolution)
         if not concurrently:
             self._backfill(BATCH, lambda step: None, provided=(resolution,))
+
+    def _check_rotation(self, vector: Vector, resolution: Resolution) -> None:
+        rotation = self._collection.rotation(vector, resolution)
+        metric = vector.column.metric
+        if rotation is not None:
+            check_fits(resolution, rotation, metric=metric)
+        codes.check_compared(resolution, codes.compared_by(metric, rotation))
 
     def _check_metric(self, wanted: Metric | None) -> None:
         if checks.check_metric(wanted) not in (None, self.metric):
@@ -179,7 +202,7 @@ class QdrantTable(
         *,
         provided: Sequence[Resolution] = (),
     ) -> int:
-        done, collection = 0, self._collection
+        done, collection = self._copied(report), self._collection
         for name, kept in collection.definition(fresh=True).vectors.items():
             table = QdrantTable(collection, name)
             for resolution in kept.filling:
@@ -206,9 +229,9 @@ class QdrantTable(
             if some:
                 matrix = np.asarray([record.vectors[base] for record in some], np.float32)
                 encoded = stored.encode(matrix)
-                codes_of = {stored.name: (encoded, stored.has_code(encoded))}
+                written = {stored.name: (encoded, stored.has_code(encoded))}
                 ids = [record.id for record in some]
-                deployment.fill(self.name, Points(ids, codes_of, [{}] * len(ids)))
+                deployment.fill(self.name, Points(ids, written, [{}] * len(ids)))
             done += len(page)
             report(FillingStep(None, str(resolution), "filling", done, max(total, done)))
             if offset is None:
@@ -219,10 +242,16 @@ class QdrantTable(
     def drop_resolution(self, resolution: Resolution | str) -> None:
         """Remove a resolution that no funnel uses."""
         vector = self._vector(fresh=True)
-        resolution = checks.check_resolution(resolution, dims=vector.column.base.dims)
+        resolution = checks.check_resolution(
+            resolution, dims=vector.column.base.dims, known=codes_of(None)
+        )
+        if self._abandon(resolution):
+            return
         self._check_stored(vector, resolution)
         if resolution == vector.column.base:
             raise Conflict(f"{resolution} is the column {self.vector!r} itself and stays")
+
+        self._check_droppable(resolution)
 
         def drop(vector: Vector) -> Vector:
             users = [
@@ -277,6 +306,7 @@ class QdrantTable(
         vector = self._vector(fresh=True)
         funnel.check(dims=vector.column.base.dims, code=vector.column.code, approximate=approximate)
         self._check_metric(metric)
+        _check_last(funnel)
         if model is not None:
             model = _text(model)
         named = NamedFunnel(name, funnel, model, self._returned(returns))
@@ -326,53 +356,15 @@ class QdrantTable(
                 raise NotFound(f"table {self.name!r} has no column {name!r} (it has: {others})")
         return wanted
 
-    # -- calibrating -----------------------------------------------------------------------------
 
-    def calibrate(
-        self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
-    ) -> StoredCalibration:
-        """Fit relevance to judged pairs and use it from now on; an adapter is refused."""
-        check_applied(options.check_family(family))
-        named, column = self._funnel(funnel), self._vector().column
-        queries = checks.check_judgments(
-            judgments, dims=column.base.dims, code=column.code, directed=column.directed
+def _check_last(funnel: Funnel) -> None:
+    """Refuse scores that mean nothing outside Qdrant, or change with what else is stored."""
+    last = funnel.last.resolution
+    if last.code in OWN_CODES and last.code != "int8":
+        raise CapabilityError(
+            f"funnel '{funnel}' ends in {last.code}, whose scores are estimates of Qdrant's that "
+            f"no calibration can use; end in {last.dims}:int8, {last.dims}:f16 or the column itself"
         )
-        kind = self._collection.definition().key_kind
-        ids = [names.point_id(check_key(key, kind=kind), kind) for key in judgments.ids]
-        stored = column.stored(named.funnel.last.resolution)
-        read = self._read_vectors(list(dict.fromkeys(ids)), stored.name)
-        kept = [pair for pair, id in enumerate(ids) if id in read]
-        if not kept:
-            raise CalibrationError(
-                f"none of the {len(judgments)} judged rows is in the table; judge rows that it has"
-            )
-        present = Judgments(
-            queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
-        )
-        scores = np.empty(len(kept))
-        for place, pair in enumerate(kept):
-            wanted = codes.prepare_query(
-                stored.resolution, queries[pair], metric=column.metric, base=column.code
-            )
-            row = stored.unpack(read[ids[pair]][np.newaxis, :])
-            scores[place] = codes.score(stored.resolution, wanted, row, metric=column.metric)[0]
-            if np.isnan(scores[place]):
-                raise CalibrationError(
-                    f"judgments: pair {pair} is zero at {stored.resolution}: no score"
-                )
-        fitted = fit_family(
-            JudgedScores.of(present, scores),
-            family,
-            **provenance_of(
-                present,
-                model=named.model,
-                vector=self.vector,
-                metric=column.metric,
-                last_stage=str(stored.resolution),
-            ),
-        )
-        self._change(lambda vector: vector.calibrated(fitted))
-        return fitted
 
 
 def _text(model: str) -> str:
@@ -395,4 +387,5 @@ def _filled(vector: Vector, resolution: Resolution) -> Vector:
 
 def _with_funnel(vector: Vector, name: str, named: NamedFunnel | None) -> Vector:
     funnels = {each: f for each, f in vector.funnels.items() if each != name}
+    vector = vector.certified(name, None)
     return replace(vector, funnels=funnels if named is None else {**funnels, name: named})

@@ -22,6 +22,23 @@ _DISTANCES = {
 _DATATYPES = {
     models.Datatype.FLOAT32: edge.VectorStorageDatatype.Float32,
     models.Datatype.FLOAT16: edge.VectorStorageDatatype.Float16,
+    models.Datatype.UINT8: edge.VectorStorageDatatype.Uint8,
+    models.Datatype.TURBO4: edge.VectorStorageDatatype.Turbo4,  # type: ignore[attr-defined]
+    models.Datatype.TURBO8: edge.VectorStorageDatatype.Turbo8,
+}
+_ENCODINGS = {
+    None: None,
+    models.BinaryQuantizationEncoding.ONE_BIT: edge.BinaryQuantizationEncoding.OneBit,
+    models.BinaryQuantizationEncoding.ONE_AND_HALF_BITS: (
+        edge.BinaryQuantizationEncoding.OneAndHalfBits
+    ),
+    models.BinaryQuantizationEncoding.TWO_BITS: edge.BinaryQuantizationEncoding.TwoBits,
+}
+_QUERIES = {
+    None: None,
+    models.BinaryQuantizationQueryEncoding.SCALAR8BITS: (
+        edge.BinaryQuantizationQueryEncoding.Scalar8Bits
+    ),
 }
 _SCHEMAS = {
     models.PayloadSchemaType.INTEGER: edge.PayloadSchemaType.Integer,
@@ -71,7 +88,11 @@ def _quantization(given: Any) -> edge.BinaryQuantizationConfig | None:
         return None
     if not isinstance(given, models.BinaryQuantization):
         raise CapabilityError(f"quantization {given!r} has no form in Edge here")
-    return edge.BinaryQuantizationConfig(memory=edge.Memory.Pinned)
+    return edge.BinaryQuantizationConfig(
+        encoding=_ENCODINGS[given.binary.encoding],
+        query_encoding=_QUERIES[given.binary.query_encoding],
+        memory=edge.Memory.Pinned,
+    )
 
 
 def request_of(given: models.QueryRequest) -> edge.QueryRequest:

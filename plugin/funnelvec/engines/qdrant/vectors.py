@@ -9,12 +9,20 @@ Vectors are encoded here, by `funnelvec.codes`, and not in the database:
   nothing: the sign of a sign is the sign. The dot product over the width is ``1 - 2 * hamming /
   width``. The originals stay on disk, where only scores of a last stage are taken from.
 
+- ``int8`` is stored as Uint8, moved up by 128, with the distance Euclid: what is between two codes
+  is the same as before, in whole numbers;
+- ``turbo`` and ``turbo8`` are Qdrant's own 4 and 8 bits a number, with nothing beside them;
+  ``bq1``, ``bq15`` and ``bq2`` its binary quantization with queries of 8 bits, and Float16 on
+  disk.
+
 Under cosine a prefix of zeros has no direction, so a point does not get that vector.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +30,10 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import codes
-from funnelvec.codes import bits, floats
+from funnelvec.codes import Rotation, bits, floats, int8
 from funnelvec.engines.qdrant.names import vector_name
 from funnelvec.errors import CapabilityError
-from funnelvec.resolution import Resolution
+from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, needs_direction
 
 __all__ = ["DISTANCES", "Column", "Stored"]
@@ -35,6 +43,23 @@ DISTANCES: dict[Metric, models.Distance] = {
     "dot": models.Distance.DOT,
     "euclidean": models.Distance.EUCLID,
 }
+_Encoding = models.BinaryQuantizationEncoding
+#: Qdrant's own binary codes: how numbers become bits, and bits of a number.
+_BINARY = {
+    "bq1": (_Encoding.ONE_BIT, 1.0),
+    "bq15": (_Encoding.ONE_AND_HALF_BITS, 1.5),
+    "bq2": (_Encoding.TWO_BITS, 2.0),
+}
+#: What else than 32-bit floats numbers are stored as, and bytes of one.
+_DATATYPES = {
+    "f16": (models.Datatype.FLOAT16, 2.0),
+    "int8": (models.Datatype.UINT8, 1.0),
+    "turbo": (models.Datatype.TURBO4, 0.5),
+    "turbo8": (models.Datatype.TURBO8, 1.0),
+}
+#: Zero in bytes without a sign.
+_MIDDLE = 128
+
 #: Widest vector that Qdrant takes.
 _WIDEST = 65_536
 
@@ -45,11 +70,12 @@ _GRAPH = models.HnswConfigDiff(m=16, ef_construct=100)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A vector that an application has: its name, its width and code, and its metric."""
+    """A vector that an application has: its name, its width and code, its metric, its rotations."""
 
     name: str
     base: Resolution
     metric: Metric
+    rotations: Mapping[str, Rotation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def code(self) -> BaseCode:
@@ -63,15 +89,21 @@ class Column:
 
     def stored(self, resolution: Resolution) -> Stored:
         """How a resolution of the column is stored."""
-        return Stored(self, resolution)
+        return Stored(self, resolution, self.rotations.get(resolution.rotation or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One resolution of a column as Qdrant stores it."""
+    """One resolution of a column as Qdrant stores it; `rotation` where it has a fitted one."""
 
     column: Column
     resolution: Resolution
+    rotation: Rotation | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What its codes are compared by."""
+        return codes.compared_by(self.column.metric, self.rotation)
 
     @property
     def is_base(self) -> bool:
@@ -82,6 +114,11 @@ class Stored:
     def is_bits(self) -> bool:
         """Whether it is compared bit by bit."""
         return codes.is_bits(self.resolution.code)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a first stage reads something else than what is stored as the vector."""
+        return self.is_bits or self.resolution.code in _BINARY
 
     @property
     def name(self) -> str:
@@ -108,10 +145,12 @@ class Stored:
     @property
     def distance(self) -> models.Distance:
         """What Qdrant compares the vectors by."""
-        halves = self.resolution.code == "f16" and not self.is_base
-        if self.is_bits or (halves and self.column.metric == "cosine"):
+        if self.resolution.code == "int8":
+            return models.Distance.EUCLID
+        halves = self.resolution.code in ("f16", *_BINARY) and not self.is_base
+        if self.is_bits or (halves and self.metric == "cosine"):
             return models.Distance.DOT
-        return DISTANCES[self.column.metric]
+        return DISTANCES[self.metric]
 
     @property
     def falls(self) -> bool:
@@ -121,21 +160,24 @@ class Stored:
     @property
     def bytes(self) -> int:
         """Bytes of one code in the form that a stage reads."""
+        code = self.resolution.code
         if self.is_bits:
             return (self.size + 7) // 8
-        return self.size * (2 if self.resolution.code == "f16" else 4)
+        if code in _BINARY:
+            return math.ceil(self.size * _BINARY[code][1] / 8)
+        return math.ceil(self.size * _DATATYPES.get(code, (None, 4.0))[1])
 
     def params(self, *, index: bool) -> models.VectorParams:
         """Return the configuration of the vector."""
-        halves = self.is_bits or self.resolution.code == "f16"
+        datatype, _ = _DATATYPES.get(self.resolution.code, (models.Datatype.FLOAT32, 4.0))
         return models.VectorParams(
             size=self.size,
             distance=self.distance,
-            datatype=models.Datatype.FLOAT16 if halves else models.Datatype.FLOAT32,
+            datatype=models.Datatype.FLOAT16 if self.is_quantized else datatype,
             hnsw_config=self.graph(index=index),
             quantization_config=self.quantization,
             # A last stage reads few rows; the operating system keeps what is read often.
-            on_disk=self.is_bits or self.is_base,
+            on_disk=self.is_quantized or self.is_base,
         )
 
     def graph(self, *, index: bool) -> models.HnswConfigDiff:
@@ -145,18 +187,50 @@ class Stored:
     @property
     def quantization(self) -> models.BinaryQuantization | None:
         """Return the configuration of what a first stage of bits reads."""
-        if not self.is_bits:
+        if not self.is_quantized:
             return None
-        return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        config = models.BinaryQuantizationConfig(always_ram=True)
+        if not self.is_bits:
+            config.encoding, _ = _BINARY[self.resolution.code]
+            config.query_encoding = models.BinaryQuantizationQueryEncoding.SCALAR8BITS
+        return models.BinaryQuantization(binary=config)
 
     def encode(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return what is stored for (n, dims) vectors of the column, (n, size) float32."""
-        found = codes.encode(
-            self.resolution, vectors, metric=self.column.metric, base=self.column.code
+        return self._written(
+            codes.encode(
+                self._encoded_as(),
+                vectors,
+                metric=self.column.metric,
+                base=self.column.code,
+                rotation=self.rotation,
+            )
         )
+
+    def _encoded_as(self) -> Resolution:
+        """What is encoded here of a resolution whose code is Qdrant's to make."""
+        if self.resolution.code not in OWN_CODES or self.resolution.code == "int8":
+            return self.resolution
+        halves = self.resolution.code in _BINARY or self.column.code == "f16"
+        return replace(self.resolution, code="f16" if halves else "f32")
+
+    def encode_one(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what a (dims,) query is asked with, (size,) float32."""
+        if self.rotation is None:
+            asked: npt.NDArray[np.float32] = self.encode(query[np.newaxis, :])[0]
+            return asked
+        mapped = self.rotation.map_query(query, self.resolution.dims)[np.newaxis, :]
+        found = codes.encode_rotated(self._encoded_as(), mapped, metric=self.metric)
+        written: npt.NDArray[np.float32] = self._written(found)[0]
+        return written
+
+    def _written(self, found: codes.Codes) -> npt.NDArray[np.float32]:
+        """Codes as the numbers of a vector in Qdrant."""
         if self.distance == models.Distance.COSINE:
             # Qdrant divides by the length, but not where it is below 0.0003: it takes such for 0.
             return floats.directions(found.astype(np.float32, copy=False))
+        if self.resolution.code == "int8":
+            return found.astype(np.float32) + _MIDDLE
         if not self.is_bits:
             return found.astype(np.float32, copy=False)
         signs = np.unpackbits(found, axis=1, count=self.size).astype(np.float32)
@@ -164,14 +238,17 @@ class Stored:
 
     def has_code(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which of (n, size) codes can be compared at all."""
-        if self.column.directed:
-            return np.asarray(encoded.any(axis=1))
+        if needs_direction(self.metric):
+            nothing = _MIDDLE if self.resolution.code == "int8" else 0
+            return np.asarray((encoded != nothing).any(axis=1))
         return np.ones(len(encoded), np.bool_)
 
     def score(self, raw: float) -> float:
         """Turn Qdrant's score into ours, which is higher for what is more similar."""
         if self.is_bits:
             return round(raw) / self.size
+        if self.resolution.code == "int8":  # the root of a whole number
+            return float(int8.similarity(np.rint(np.float64(raw) ** 2), self.size))
         return (0.0 - raw if self.falls else raw) + 0.0
 
     def threshold(self, cutoff: float) -> float:
@@ -181,6 +258,8 @@ class Stored:
         next to the cutoff; what lies between is left out by the caller.
         """
         raw = cutoff * self.size if self.is_bits else cutoff
+        if self.resolution.code == "int8":
+            raw = -math.sqrt(max(0.0, 1.0 - cutoff) * 2.0) * int8.scale(self.size)
         with np.errstate(over="ignore"):
             below = np.nextafter(np.float32(raw), np.float32(-np.inf))
         found = float(np.clip(below, -3.4e38, 3.4e38))
@@ -190,4 +269,6 @@ class Stored:
         """Return stored vectors, (n, size), as codes that `funnelvec.codes.score` takes."""
         if self.is_bits:
             return bits.encode(stored.astype(np.float32))
+        if self.resolution.code == "int8":
+            return (stored.astype(np.int16) - _MIDDLE).astype(np.int8)
         return stored.astype(np.float16 if self.resolution.code == "f16" else np.float32)

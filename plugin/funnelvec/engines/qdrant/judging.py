@@ -1,0 +1,237 @@
+"""The part of a table in Qdrant that learns from judgments: calibrations and certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from funnelvec import codes
+from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.precision import Shown
+from funnelvec.calibration.stored import provenance_of
+from funnelvec.engines import checks, options
+from funnelvec.engines.asking import check_promise
+from funnelvec.engines.judged import TOP, certified, precise
+from funnelvec.engines.keys import check_key
+from funnelvec.engines.qdrant import names
+from funnelvec.engines.qdrant.collection import Collection
+from funnelvec.engines.qdrant.compile import rescore_request, scan_request
+from funnelvec.engines.qdrant.definition import Vector
+from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.refusing import check_applied
+from funnelvec.engines.qdrant.searching import Asked, Question
+from funnelvec.engines.store import NamedFunnel
+from funnelvec.errors import CalibrationError, Conflict, NotCalibrated
+from funnelvec.types import Family, Hit, Judgments
+
+if TYPE_CHECKING:
+    from funnelvec.judging import Unjudged
+
+__all__ = ["QdrantJudging"]
+
+#: Judged queries of which so many are asked in one call.
+_TOGETHER = 25
+
+_Vector = npt.NDArray[np.float32]
+
+
+class QdrantJudging:
+    """`calibrate` and `certify`; see `funnelvec.engines.base.Table`."""
+
+    name: str
+    vector: str
+    _collection: Collection
+
+    if TYPE_CHECKING:
+
+        def _vector(self, *, fresh: bool = False) -> Vector: ...
+        def _change(self, how: Callable[[Vector], Vector]) -> None: ...
+        def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _question(self, named: NamedFunnel, asked: Asked) -> Question: ...
+        def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]: ...
+        def _request(
+            self, question: Question, vector: _Vector, limit: int
+        ) -> models.QueryRequest: ...
+        def _answer(self, question: Question, vector: _Vector, first: Any = None) -> list[Hit]: ...
+        def _read_vectors(
+            self, ids: Sequence[names.PointId], name: str
+        ) -> dict[names.PointId, _Vector]: ...
+
+    def calibrate(
+        self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
+    ) -> StoredCalibration:
+        """Fit relevance to judged pairs and use it from now on; an adapter is refused."""
+        check_applied(options.check_family(family))
+        named, column = self._funnel(funnel), self._vector().column
+        queries = checks.check_judgments(
+            judgments, dims=column.base.dims, code=column.code, directed=column.directed
+        )
+        kind = self._collection.definition().key_kind
+        ids = [names.point_id(check_key(key, kind=kind), kind) for key in judgments.ids]
+        stored = column.stored(named.funnel.last.resolution)
+        read = self._read_vectors(list(dict.fromkeys(ids)), stored.name)
+        kept = [pair for pair, id in enumerate(ids) if id in read]
+        if not kept:
+            raise CalibrationError(
+                f"none of the {len(judgments)} judged rows is in the table; judge rows that it has"
+            )
+        present = Judgments(
+            queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
+        )
+        scores = np.empty(len(kept))
+        for place, pair in enumerate(kept):
+            wanted = codes.prepare_query(
+                stored.resolution,
+                queries[pair],
+                metric=column.metric,
+                base=column.code,
+                rotation=stored.rotation,
+            )
+            row = stored.unpack(read[ids[pair]][np.newaxis, :])
+            scores[place] = codes.score(stored.resolution, wanted, row, metric=stored.metric)[0]
+            if np.isnan(scores[place]):
+                raise CalibrationError(
+                    f"judgments: pair {pair} is zero at {stored.resolution}: no score"
+                )
+        fitted = fit_family(
+            JudgedScores.of(present, scores),
+            family,
+            **provenance_of(
+                present,
+                model=named.model,
+                vector=self.vector,
+                metric=column.metric,
+                last_stage=str(stored.resolution),
+            ),
+        )
+        self._change(lambda vector: vector.calibrated(fitted))
+        return fitted
+
+    def certify(
+        self,
+        judgments: Judgments,
+        *,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
+        k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
+        funnel: str | None = None,
+    ) -> Certificate:
+        """Find a cutoff by judgments of whole queries, and promise something of it.
+
+        For ``max_miss`` every judged query is asked three times: exactly, about its relevant rows
+        alone, and through the funnel; for ``min_precision`` through the funnel alone.
+        """
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
+        named = self._funnel(funnel)
+        calibration = self._vector(fresh=True).calibration(named)
+        if calibration is None:
+            raise NotCalibrated(
+                f"funnel {named.name!r} has no calibration; call calibrate(judgments, "
+                f"funnel={named.name!r}) first"
+            )
+        keep = named.funnel.narrowest_keep
+        top = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
+        belongs: dict[str, Any] = {
+            "k": top, "funnel": named.funnel, "calibration": calibration, "judgments": judgments,
+        }  # fmt: skip
+        if wanted.kind == "max_miss":
+            answers = self._judged_answers(named, judgments, top)
+            certificate = certified(answers, level=wanted.level, **belongs)
+        else:
+            shown = self._judged_shown(named, judgments, top, unjudged)
+            certificate = precise(shown, wanted=wanted, **belongs)
+
+        def promise(vector: Vector) -> Vector:
+            if vector.funnels.get(named.name) != named or vector.calibration(named) != calibration:
+                raise Conflict(
+                    f"the funnel {named.name!r} or its calibration has changed meanwhile; certify "
+                    "again"
+                )
+            return vector.certified(named.name, certificate)
+
+        self._change(promise)
+        return certificate
+
+    def _judged_shown(
+        self, named: NamedFunnel, judgments: Judgments, k: int, unjudged: Unjudged
+    ) -> list[Shown]:
+        """Per query what it is shown at `k` rows: relevances, and labels."""
+        column, kind = self._vector().column, self._collection.definition().key_kind
+        queries = checks.check_judgments(
+            judgments, dims=column.base.dims, code=column.code, directed=column.directed
+        )
+        judged: dict[bytes, tuple[_Vector, dict[Any, int]]] = {}
+        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
+            _, rows = judged.setdefault(query.tobytes(), (query, {}))
+            key = check_key(id, kind=kind)
+            rows[key] = max(int(label), rows.get(key, 0))
+        question = self._question(named, Asked(k, None, None))
+        unknown = -1 if unjudged == "ignored" else 0
+        found = []
+        for query, rows in judged.values():
+            hits = self._answer(question, query)
+            shown = np.array([hit.relevance for hit in hits], dtype=np.float64)
+            labels = [rows.get(hit.id, unknown) for hit in hits]
+            found.append(Shown(shown, np.array(labels, dtype=np.int8)))
+        return found
+
+    def _judged_answers(
+        self, named: NamedFunnel, judgments: Judgments, k: int
+    ) -> list[list[float]]:
+        """Per query its relevant rows among the exact top k: scores, -inf where they are lost."""
+        column, kind = self._vector().column, self._collection.definition().key_kind
+        queries = checks.check_judgments(
+            judgments, dims=column.base.dims, code=column.code, directed=column.directed
+        )
+        relevant: dict[bytes, dict[names.PointId, Any]] = {}
+        vectors: dict[bytes, _Vector] = {}
+        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
+            rows = relevant.setdefault(query.tobytes(), {})
+            vectors[query.tobytes()] = query
+            key = check_key(id, kind=kind)
+            if label:
+                rows[names.point_id(key, kind)] = key
+        asked = [name for name, rows in relevant.items() if rows]
+        found: dict[bytes, list[float]] = {}
+        for start in range(0, len(asked), _TOGETHER):
+            some = {name: vectors[name] for name in asked[start : start + _TOGETHER]}
+            found |= self._found(named, some, relevant, k)
+        return [found.get(name, []) for name in relevant]
+
+    def _found(
+        self,
+        named: NamedFunnel,
+        queries: Mapping[bytes, _Vector],
+        relevant: Mapping[bytes, Mapping[names.PointId, Any]],
+        k: int,
+    ) -> dict[bytes, list[float]]:
+        """Scores of those relevant rows that are among the exact top k, -inf where lost."""
+        question = self._question(named, Asked(k, None, None))
+        plan, base = question.plan, question.plan.column.stored(question.plan.column.base)
+        requests = []
+        for name, query in queries.items():
+            own = list(relevant[name])
+            requests.append(scan_request(plan, query, limit=k))
+            requests.append(rescore_request(plan, base, query, ids=own, limit=len(own)))
+            requests.append(self._request(question, query, k + 1))
+        answers, slack = iter(self._query(requests)), self._collection.deployment.slack
+        found = {}
+        for name, query in queries.items():
+            exact, judged, first = next(answers), next(answers), next(answers)
+            # Rows that are as near as the k-th count as well, as in SQL.
+            least = min((base.score(point.score) for point in exact), default=np.inf)
+            least -= slack * max(1.0, abs(least)) if np.isfinite(least) else 0.0
+            within = [point.id for point in judged if base.score(point.score) >= least]
+            reached = {hit.id: hit.score for hit in self._answer(question, query, first)}
+            keys = [relevant[name][id] for id in within]
+            found[name] = [reached.get(key, -np.inf) for key in keys]
+        return found
