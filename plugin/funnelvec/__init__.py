@@ -19,9 +19,10 @@ from funnelvec import errors
 from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
+    from funnelvec.abstention import Abstention
     from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.doctor import Diagnosis
-    from funnelvec.entry import connect, connect_async, wrap, wrap_async
+    from funnelvec.entry import connect, connect_async, hook, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
     from funnelvec.reports import (
         Explanation,
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
         Upserted,
     )
     from funnelvec.resolution import Resolution
+    from funnelvec.tuning import Budget, TuningReport
     from funnelvec.types import Answer, Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstention",
     "Answer",
+    "Budget",
     "Certificate",
     "Diagnosis",
     "Explanation",
@@ -56,18 +60,22 @@ __all__ = [
     "ResolutionStatus",
     "Sample",
     "Stage",
+    "TuningReport",
     "Upserted",
     "__version__",
     "connect",
     "connect_async",
     "errors",
+    "hook",
     "wrap",
     "wrap_async",
 ]
 
 _HOME = {
+    "Abstention": "funnelvec.abstention",
     "Answer": "funnelvec.types",
     "Certificate": "funnelvec.calibration",
+    "Budget": "funnelvec.tuning",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",
     "Funnel": "funnelvec.funnel",
@@ -82,9 +90,11 @@ _HOME = {
     "ResolutionStatus": "funnelvec.reports",
     "Sample": "funnelvec.reports",
     "Stage": "funnelvec.funnel",
+    "TuningReport": "funnelvec.tuning",
     "Upserted": "funnelvec.reports",
     "connect": "funnelvec.entry",
     "connect_async": "funnelvec.entry",
+    "hook": "funnelvec.entry",
     "wrap": "funnelvec.entry",
     "wrap_async": "funnelvec.entry",
 }

@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "what a database has: version, resolutions, funnels",
     "backfill": "fill side tables, build indexes that were left, switch searches over; resumable",
     "repair": "mend what renames, drops, moves and restores left out of step",
+    "tune": "choose the funnel of a table for a recall, and build it",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
     "calibrate": "fit relevance to judgments: a Parquet or CSV file, or a table",

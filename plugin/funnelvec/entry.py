@@ -9,23 +9,27 @@ function of the same name in the package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from funnelvec.errors import CapabilityError, InvalidInput, MissingDependency
 
 if TYPE_CHECKING:
     from funnelvec.engines.base import Engine
     from funnelvec.engines.postgres.aio import AsyncPostgresEngine
+    from funnelvec.funnel import Funnel
 
-__all__ = ["Opening", "connect", "connect_async", "wrap", "wrap_async"]
+__all__ = ["Opening", "connect", "connect_async", "hook", "wrap", "wrap_async"]
+
+_Client = TypeVar("_Client")
 
 _POSTGRES = "funnelvec.engines.postgres.sync"
 _POSTGRES_ASYNC = "funnelvec.engines.postgres.aio"
 _MEMORY = "funnelvec.engines.memory"
 _QDRANT = "funnelvec.engines.qdrant.engine"
+_HOOK = "funnelvec.engines.qdrant.hook.client"
 _KNOWN = (
     "postgresql://..., pg-embedded:DIR, http(s)://... (Qdrant), qdrant-local:DIR, edge:DIR and "
     "memory:"
@@ -35,6 +39,7 @@ _EXTRAS = {
     "connect_embedded": ("embedded", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
     "connect_edge": ("edge", ("qdrant_client", "qdrant_edge", "portalocker", "numpy")),
     _QDRANT: ("qdrant", ("qdrant_client", "numpy")),
+    _HOOK: ("qdrant", ("qdrant_client", "numpy")),
     _POSTGRES: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
     _POSTGRES_ASYNC: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
 }
@@ -193,6 +198,52 @@ def wrap_async(obj: object) -> Opening:
     raise _not_wrapped(
         obj, "wrap_async takes a psycopg.AsyncConnection or a psycopg_pool.AsyncConnectionPool"
     )
+
+
+def hook(
+    client: _Client,
+    *,
+    funnel: Funnel | str | Mapping[str, Any] | None = None,
+    relevance: bool | str = False,
+    min_relevance: float | None = None,
+) -> _Client:
+    """Return a Qdrant client whose writes keep every resolution, and whose searches are funnels.
+
+    It is used in place of the one given, by code that knows nothing of funnelvec.
+
+    Parameters
+    ----------
+    client
+        A ``QdrantClient`` or an ``AsyncQdrantClient``. It stays open as long as either is in use;
+        closing one closes both.
+    funnel
+        What collections get that are created through the hook: one funnel for every vector that
+        it can end in, or funnels by the name of the collection, ``{"docs": "128:f16@200 >
+        768:f32"}``, or by collection and vector, ``{"docs": {"title": "..."}}``. Collections that
+        exist have the funnels that are kept with them.
+    relevance
+        True to have the payload of every hit tell its relevance under ``"relevance"`` (None
+        without a calibration), or the key under which it is to be told.
+    min_relevance
+        Leave out hits below this relevance, between 0 and 1.
+
+    Returns
+    -------
+    QdrantClient or AsyncQdrantClient
+        A client of the class of `client`.
+
+    Raises
+    ------
+    InvalidInput
+        If it is no such client, or is hooked already.
+    """
+    if not (_is_client(client, "QdrantClient") or _is_client(client, "AsyncQdrantClient")):
+        raise InvalidInput(
+            f"hook takes a QdrantClient or an AsyncQdrantClient, not {_name(client)}"
+        )
+    opened = _opener(_HOOK, "hook")
+    made = opened(client, funnel=funnel, relevance=relevance, min_relevance=min_relevance)
+    return cast("_Client", made)
 
 
 class Opening:

@@ -336,7 +336,8 @@ begin
     return format(
         E', line as materialized (\n    select q.slope, q.base - q.slope * %s as "offset"\n    from (\n'
         '        select greatest(%s%s, %s) / %s as slope, %s%s as base\n        from (\n'
-        '            select %s\n            from (select array_agg(s.score order by s.score desc) as list from scored as s where s.score < ''NaN'') as l\n'
+        '            select %s\n            from (\n                select array_agg(r.score) as list\n'
+        '                from (select s.score from scored as s where s.score < ''NaN'' order by s.score desc) as r\n            ) as l\n'
         '            offset 0\n        ) as f\n        offset 0\n    ) as q\n)',
         funnelvec._constant(calibration, 'score_mean'),
         funnelvec._member(calibration -> 'slopes', 0), slope, funnelvec._constant(calibration, 'floor'), funnelvec._constant(calibration, 'score_scale'),

@@ -141,7 +141,7 @@ $body$;
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
 --   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them, the
---            cutoff within sight of q where the calibration has a line per query (59_maps)
+--            cutoff within sight of the CTE `line` where the calibration has one (59_maps)
 --   after    SQL for the score (NaN: none) and the key columns of the row that the answer begins behind; null: from the best row on
 --   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
@@ -169,6 +169,8 @@ declare
     returned record := funnelvec._returned_sql(f);
     calibration jsonb := funnelvec._calibration(f);
     line text := funnelvec._line_sql(calibration);
+    wrapped boolean;
+    relevance text;
     stages integer;
     result text;
 begin
@@ -215,20 +217,25 @@ begin
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
     tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)%s\n',
         key.carried, funnelvec._similarity(s.dims, s.code, s.metric, distance), greatest(1, stages - 1), line);
+    -- An adapter's line is looked up once for all rows, and its relevance is worked out for the rows of the answer alone.
+    wrapped := counted or returned.names is not null or line <> '';
+    relevance := case when line = '' then 's.relevance' else funnelvec._relevance_sql(calibration, 's.score') end;
     result := format(
-        E'select %s, s.score, %s as relevance\nfrom scored as s%s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
-        case when counted or returned.names is not null then key.carried else key.returned end,
-        funnelvec._relevance_sql(calibration, 's.score'), case when line <> '' then ' cross join line as q' end,
+        E'select %s, s.score%s\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
+        case when wrapped then key.carried else key.returned end,
+        case when line = '' then format(', %s as relevance', funnelvec._relevance_sql(calibration, 's.score')) end,
         -- NaN asks for the cutoff of the best F1 (74_certificate); the plan looks for it only then.
         coalesce(format('case when %1$s = ''NaN'' then %2$s else %1$s end', cutoff, funnelvec._best_f1_sql(calibration, line)), cutoff),
         coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(
-            E'select %s%s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s\norder by s.score desc, %s',
-            key.carried, returned.names, result, E'\nleft join ' || returned.lookup || ' on true', key.ordering)
-        when returned.names is not null then format(
-            E'select %s%s, s.score, s.relevance\nfrom (\n%s\n) as s\ncross join %s\norder by s.score desc, %s',
-            key.returned, returned.names, result, returned.lookup, key.ordering)
+            E'select %s%s, s.score, %s as relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s%s\norder by s.score desc, %s',
+            key.carried, returned.names, relevance, result, E'\nleft join ' || returned.lookup || ' on true',
+            case when line <> '' then E'\ncross join line as q' end, key.ordering)
+        when wrapped then format(
+            E'select %s%s, s.score, %s as relevance\nfrom (\n%s\n) as s%s%s\norder by s.score desc, %s',
+            key.returned, returned.names, relevance, result, E'\ncross join ' || returned.lookup,
+            case when line <> '' then E'\ncross join line as q' end, key.ordering)
         else result
     end;
 end

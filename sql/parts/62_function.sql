@@ -136,7 +136,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case when funnelvec._line_declaration(f) = '' then cutoff
-        else format('greatest(%s, (%s - q."offset") / q.slope)', cutoff, line) end
+        else format('(select greatest(%s, (%s - q."offset") / q.slope) from line as q)', cutoff, line) end
 $body$;
 
 -- A query may have no direction in its first dimensions; then no cosine with it means anything. Signs compare all the same.

@@ -243,6 +243,22 @@ ENTRIES: dict[str, dict[str, Make]] = {
     "drop_rotation": {"name": lambda rng: rng.choice(["pca", "pca2", "sph"])},
     "status": {},
     "__len__": {},
+    # Mostly dry, since a whole run takes as long as all other cases together.
+    "tune": {
+        "recall": lambda rng: rng.choice([0.9, 0.5, 0.99, 1.0, 0.0]),
+        "k": lambda rng: rng.choice([1, 5, 1000]),
+        "queries": lambda rng: rng.choice(["rows", "log", np.ones((60, DIMS)), np.ones((3, DIMS))]),
+        "budget": lambda rng: rng.choice([{"memory": 10_000}, {"latency": 1.0}, {"x": 1}, {}]),
+        "max_miss": lambda rng: rng.choice([0.05, 0.5]),
+        "judgments": lambda rng: rng.choice([None, [], 5]),
+        "funnel": lambda rng: rng.choice(["products_search", "other"]),
+        "storage": lambda rng: rng.choice(["column", "side"]),
+        "sample": lambda rng: rng.choice([100, 200, 50_000]),
+        "on_copy": lambda rng: rng.choice([100, 200]),
+        "seed": lambda rng: rng.randrange(9),
+        "progress": lambda rng: False,
+        "dry_run": lambda rng: True,
+    },
 }
 #: Arguments that have to be given; a funnel is one of them where it is made.
 REQUIRED = ("query", "queries", "source", "ids", "vectors", "resolution", "name", "by")
@@ -257,7 +273,8 @@ def arguments(rng: random.Random, entry: str) -> tuple[list[Any], dict[str, Any]
     named: dict[str, Any] = {}
     for i, (name, make) in enumerate(ENTRIES[entry].items()):
         required = (name in REQUIRED and (entry != "load" or name == "source")) or (
-            entry in ("create_funnel", "add_resolutions") and name == "funnel"
+            (entry, name)
+            in (("create_funnel", "funnel"), ("add_resolutions", "funnel"), ("tune", "dry_run"))
         )
         if not required and rng.random() < 0.5:
             continue

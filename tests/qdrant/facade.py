@@ -1,7 +1,8 @@
 """A Qdrant server for tests: its REST interface, as far as funnelvec uses it, over Edge.
 
-It takes what `QdrantClient(url=...)` sends, reads it into the client's models, which refuse fields
-that the published schema does not have, and has Edge do it. So requests really travel as JSON.
+It takes what `QdrantClient(url=...)` sends, checks that a server of its `version` knows all of it
+(see `shapes`; not where applications send what they like), reads it into the client's models and
+has Edge do it. So requests really travel as JSON.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
-from pydantic import TypeAdapter
 from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
+from tests.qdrant import facade_more as more
+from tests.qdrant import shapes
 
 Body = dict[str, Any]
 
@@ -45,20 +47,26 @@ class Collection:
         self.shard.update(operation)
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # many tasks may connect at once
+
+
 class Server:
     """Collections in a folder behind HTTP; `log` holds (method, path, body) of every call."""
 
     version = "1.20.0"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, checked: bool = True) -> None:
+        self.folder, self.checked = folder, checked
         self.collections: dict[str, Collection] = {}
         self.aliases: dict[str, str] = {}
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
         self._guard = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._http = _Http(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         self._thread.start()
 
     @property
@@ -115,6 +123,8 @@ class Server:
                 return 200, {"aliases": found}
             name, _, rest = path.removeprefix("/collections/").partition("/")
             try:
+                if self.checked:
+                    shapes.check(method, path, body, version=self.version)
                 return 200, self.routed(method, name, rest, body)
             except LookupError as error:
                 return 404, f"Not found: {error}"
@@ -153,10 +163,17 @@ class Server:
             ("POST", "points"): retrieved,
             ("PUT", "points/vectors"): filled,
             ("POST", "points/payload"): payload_set,
-            ("POST", "points/delete"): deleted,
+            ("POST", "points/delete"): more.deleted,
+            ("PUT", "points/payload"): more.overwritten,
+            ("POST", "points/payload/delete"): more.payload_deleted,
+            ("POST", "points/payload/clear"): more.payload_cleared,
+            ("POST", "points/vectors/delete"): more.vectors_deleted,
+            ("POST", "points/batch"): batched,
+            ("POST", "points/query"): more.asked,
+            ("POST", "points/query/groups"): more.grouped,
             ("POST", "points/scroll"): scrolled,
             ("POST", "points/count"): counted,
-            ("POST", "points/query/batch"): queried,
+            ("POST", "points/query/batch"): more.asked_many,
         }
         if (method, rest) == ("DELETE", ""):
             self.collections.pop(name).shard.close()
@@ -279,12 +296,6 @@ def payload_set(collection: Collection, body: Body) -> Body:
     return DONE
 
 
-def deleted(collection: Collection, body: Body) -> Body:
-    ids: Any = [translate.id_of(id) for id in models.PointIdsList.model_validate(body).points]
-    collection.update(edge.UpdateOperation.delete_points(ids))
-    return DONE
-
-
 def record(found: Any) -> Body:
     return {"id": found.id, "payload": found.payload, "vector": found.vector}
 
@@ -315,25 +326,22 @@ def counted(collection: Collection, body: Body) -> Body:
     return {"count": collection.shard.count(request)}
 
 
-def bare(request: Any) -> Any:
-    """Take vectors out of what the client wraps them in, at every level."""
-    inner = request.prefetch[0] if isinstance(request.prefetch, list) else request.prefetch
-    return request.model_copy(
-        update={
-            "query": getattr(request.query, "nearest", request.query),
-            "prefetch": None if inner is None else bare(inner),
-        }
-    )
-
-
-def queried(collection: Collection, body: Body) -> list[Body]:
-    given = TypeAdapter(models.QueryRequestBatch).validate_python(body)
-    answers = []
-    for request in given.searches:
-        found = collection.shard.query(translate.request_of(bare(request)))
-        points = [
-            {"id": p.id, "version": p.version, "score": p.score, "payload": p.payload}
-            for p in found
-        ]
-        answers.append({"points": points})
-    return answers
+def batched(collection: Collection, body: Body) -> list[Body]:
+    """The operations of a batch, one after the other."""
+    doing: dict[str, Callable[[Collection, Any], Body]] = {
+        "upsert": upserted,
+        "update_vectors": filled,
+        "delete_vectors": more.vectors_deleted,
+        "set_payload": payload_set,
+        "overwrite_payload": more.overwritten,
+        "delete_payload": more.payload_deleted,
+        "clear_payload": more.payload_cleared,
+        "delete": more.deleted,
+    }
+    given = models.UpdateOperations.model_validate(body)
+    assert len(given.operations) == len(body["operations"])
+    return [
+        doing[name](collection, part)
+        for operation in body["operations"]
+        for name, part in operation.items()
+    ]

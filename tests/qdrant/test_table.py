@@ -153,6 +153,25 @@ def test_funnels_and_resolutions_go_and_names_are_told(engine: QdrantEngine) -> 
             refused()
 
 
+def test_hostile_names_of_columns_are_payload_keys_like_others(engine: QdrantEngine) -> None:
+    """Quotes, dots, brackets and what looks like escapes; each is told apart from the others."""
+    hostile = ['a"b', "a\\b", "a%22b", "a.b", "a", "a[]", "a[0].b", "é 😀", "'; drop", "must_not"]
+    table = engine.create("docs", dims=2, columns=dict.fromkeys(hostile, "integer"))
+    count = len(hostile)
+    values = {
+        name: [int(row == place) for row in range(count)] for place, name in enumerate(hostile)
+    }
+    table.add(range(count), np.ones((count, 2)), columns=values)
+    table.create_funnel("docs_search", "2:f32", returns=hostile)
+    for place, name in enumerate(hostile):
+        (hit,) = table.search([1, 1], filter={name: 1})
+        assert hit.id == place
+        assert hit.columns == {other: int(other == name) for other in hostile}
+    table.upsert([0], [[1, 1]], columns={'a"b': [None], "a.b": [7]})
+    assert [hit.id for hit in table.search([1, 1], filter={"a.b": {"$gte": 7}})] == [0]
+    assert table.search([1, 1], filter={'a"b': 1}) == []
+
+
 def test_names_that_are_not_there_or_taken(engine: QdrantEngine) -> None:
     with pytest.raises(NotFound, match="make it with create"):
         engine.table("nope")

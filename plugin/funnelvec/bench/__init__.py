@@ -20,6 +20,8 @@ from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.run import compare
 from funnelvec.bench.selectivity import FilterReport, measure_filters
 from funnelvec.bench.stats import Ratio
+from funnelvec.bench.tuning import compare_tuning
+from funnelvec.bench.tuning_report import TuneBench
 from funnelvec.bench.windowed import WindowReport
 from funnelvec.bench.windows import measure_windows
 from funnelvec.bench.writing import compare_writes
@@ -35,12 +37,14 @@ __all__ = [
     "RangeSet",
     "Ratio",
     "Standing",
+    "TuneBench",
     "WindowReport",
     "WriteBench",
     "compare",
     "compare_codes",
     "compare_loads",
     "compare_peers",
+    "compare_tuning",
     "compare_writes",
     "generate",
     "generate_ranges",

@@ -19,13 +19,15 @@ from funnelvec.bench.data import Dataset
 from funnelvec.bench.entrants import Entrant
 from funnelvec.bench.knobs import Setting
 from funnelvec.bench.published import EXACT_EVERY
-from funnelvec.errors import MissingDependency
+from funnelvec.errors import CapabilityError, MissingDependency
 
 __all__ = ["NewStore", "OldStore", "StoreLane"]
 
 #: Rows that their own call adds, to see how fast it is; the rest is copied from the loaded table.
 _ADDED = 300
 _HNSW = "m 16, ef_construction 64"
+#: What pgvector's HNSW takes of `vector`, the only type that the store has.
+_INDEXED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ class NewStore(_Stores):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        if self._dataset.dims > _INDEXED:
+            raise CapabilityError(f"its index takes {_INDEXED:,} dimensions at most")
         self.knobs = (("ef_search", EF_SEARCH),)
         self._index = f"{self.table}_hnsw"
         self._built = False

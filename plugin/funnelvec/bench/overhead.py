@@ -167,7 +167,7 @@ def measure_relevance(
 
 
 _STEPS = [number / 100 for number in range(1, 100)]
-_RANKS = (0, 1, 2, 4, 9, 19, 34, 49, 74, 99, 149)
+_RANKS = (0, 1, 4, 9, 19, 49, 99)
 #: Of each kind the dearest: fifty steps, and every feature that an adapter reads.
 _MADE_UP: dict[str, dict[str, Any]] = {
     "platt": {"slope": 12.0, "offset": -6.0},
@@ -180,12 +180,12 @@ _MADE_UP: dict[str, dict[str, Any]] = {
     "adapter": {
         "depth": 200,
         "features": [*(f"rank{rank}" for rank in _RANKS), "last"],
-        "feature_means": [0.5] * 12,
-        "feature_scales": [0.1] * 12,
+        "feature_means": [0.5] * 8,
+        "feature_scales": [0.1] * 8,
         "score_mean": 0.4,
         "score_scale": 0.1,
-        "offsets": [-2.0, *([0.1] * 12)],
-        "slopes": [1.5, *([0.05] * 12)],
+        "offsets": [-2.0, *([0.1] * 8)],
+        "slopes": [1.5, *([0.05] * 8)],
         "floor": 0.1,
         "a": 0.8,
         "b": 1.2,

@@ -20,8 +20,8 @@ from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.peers_report import BasisReport, Reading
 from funnelvec.bench.recipes import Recipe, our_recipe, peers
 from funnelvec.bench.report import Standing, Times
-from funnelvec.bench.run import standing, take_turns
-from funnelvec.errors import MissingDependency
+from funnelvec.bench.run import settle, standing, take_turns
+from funnelvec.errors import CapabilityError, MissingDependency
 from funnelvec.fitting.measure import bytes_of
 from funnelvec.resolution import Resolution
 
@@ -104,7 +104,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             self._connection = stack.enter_context(stage.connected(self._url))
             self._schema = stack.enter_context(stage.workspace(self._connection))
-            best = [self._best(stack, each) for each in self._entrants(basis)]
+            best = self._at_their_best(stack, self._entrants(basis))
             self._time_maps()
             finalists = self._finalists(best)
             if self._plan.grown_from is not None:
@@ -194,8 +194,22 @@ class Run:
         for make in makers:
             try:
                 found.append(make())
-            except MissingDependency as error:
+            except (CapabilityError, MissingDependency) as error:
                 self.notes.append(f"not measured: {error}")
+        return found
+
+    def _at_their_best(
+        self, stack: contextlib.ExitStack, entrants: Sequence[Entrant]
+    ) -> list[_Best]:
+        found = []
+        for entrant in entrants:
+            try:
+                found.append(self._best(stack, entrant))
+            except Exception as error:
+                if isinstance(entrant, SqlEntrant):
+                    raise
+                # Somebody else's package, which may not fit this server: not worth the whole run.
+                self.notes.append(f"not measured: {entrant.name}: {type(error).__name__}: {error}")
         return found
 
     def _best(self, stack: contextlib.ExitStack, entrant: Entrant) -> _Best:
@@ -250,6 +264,7 @@ class Run:
                 each.recalls.append(fmean(self._recalls(each.lane, each.oracle)[0]))
                 if not build:
                     each.pages = each.entrant.pages(each.lane, self._queries[:_COUNTED])
+            settle(self._connection)
             lanes = [each.lane for each in finalists]
             times = take_turns(lanes, self._queries, rounds=self._plan.rounds, say=self._say)
             for each, taken in zip(finalists, times, strict=True):
@@ -285,7 +300,7 @@ class Run:
             together=tuple(found.together),
             pages=found.pages,
             load_seconds=found.entrant.load_seconds,
-            rows=len(self._dataset.rows),
+            rows=len(found.oracle.rows),
         )
 
     def _mapping_ms(self, lane: stage.Runner) -> float:

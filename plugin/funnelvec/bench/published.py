@@ -18,6 +18,8 @@ EXACT_EVERY = 20
 #: As Supabase published it: m, ef_construction, and the shortest list of a search.
 _ADAPTIVE_M, _ADAPTIVE_EF, _ADAPTIVE_LIST = 32, 400, 200
 _ADAPTIVE_WIDTH = 512
+#: Each row of a shortlist costs it a call of its function.
+_ADAPTIVE_KEEPS = tuple(keep for keep in KEEPS if keep <= 200)
 #: A table of its own: over the other one the planner would have two indexes for one search.
 SCALE_TABLE = "plain_scale"
 _SCALE_LISTS = (10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 1000)
@@ -75,7 +77,7 @@ def adaptive(schema: str, *, dims: int, home: str) -> Recipe:
         )
 
     name = f"adaptive retrieval({width})"
-    return Recipe("Supabase's adaptive retrieval", name, (("shortlist", KEEPS),), at)
+    return Recipe("Supabase's adaptive retrieval", name, (("shortlist", _ADAPTIVE_KEEPS),), at)
 
 
 def _sub_vector(schema: str, home: str) -> str:

@@ -31,7 +31,7 @@ from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
 
-__all__ = ["compare", "standing", "take_turns"]
+__all__ = ["compare", "settle", "standing", "take_turns"]
 
 # Exact search takes long, as long for any query, and its recall is known: it answers every
 # twentieth query of a round.
@@ -134,8 +134,7 @@ class _Run:
             connection, schema, contestants, dataset=dataset, builds=self._builds, say=self._say
         )
         self._notes += said
-        if _is_superuser(connection):
-            connection.execute("checkpoint")  # or it comes while the contestants are measured
+        settle(connection)
         standings = self._standings(schema, contestants, seconds)
         overheads: tuple[overhead.Overhead, ...] = ()
         if with_overhead:
@@ -325,11 +324,13 @@ def standing(
     )
 
 
-def _is_superuser(connection: Any) -> bool:
+def settle(connection: Any) -> None:
+    """Write everything out, where the role may, or it happens while contestants are measured."""
     row = connection.execute(
         "select rolsuper from pg_roles where rolname = current_user"
     ).fetchone()
-    return bool(row and row[0])
+    if row and row[0]:
+        connection.execute("checkpoint")
 
 
 def _describe_server(connection: Any) -> dict[str, str]:

@@ -28,10 +28,7 @@ DEPTH, LEAST_DEPTH = 200, 20
 LIST_SETS: dict[str, tuple[str, ...]] = {
     "ends": ("rank0", "last"),
     "levels": ("rank0", "rank4", "rank19", "rank49", "last"),
-    "curve": (
-        *("rank0", "rank1", "rank2", "rank4", "rank9", "rank19", "rank34"),
-        *("rank49", "rank74", "rank99", "rank149", "last"),
-    ),
+    "curve": ("rank0", "rank1", "rank4", "rank9", "rank19", "rank49", "rank99", "last"),
 }
 
 

@@ -11,6 +11,7 @@ from funnelvec.commands.bench_papers import add_papers, run_papers
 from funnelvec.commands.bench_peers import add_peers, run_peers
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
 from funnelvec.commands.bench_report import check_report, print_and_write
+from funnelvec.commands.bench_tune import run_tune
 from funnelvec.commands.output import print_report, progress
 from funnelvec.commands.target import usage_error
 from funnelvec.errors import MissingDependency
@@ -29,7 +30,9 @@ _WRITE_ROWS, _WRITE_QUICK, _WRITE_FULL = 2_000, 3, 5
 _EPILOG = f"""\
 examples:
   funnelvec bench --quick
-  funnelvec bench peers --quick --data vectors.npy --queries queries.npy --grown-from 10000
+  funnelvec bench peers --quick
+  funnelvec bench peers --data vectors.npy --queries queries.npy --clients 4 --report out.html
+  funnelvec bench papers --quick --data DIR
   funnelvec bench load --quick
   funnelvec bench writes --quick
   funnelvec bench relevance --quick --data DIR
@@ -49,9 +52,19 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 --values, --by and --ranges, or none of them for {_WINDOW_ROWS:,} generated rows. --quick:
 {_WINDOW_QUICK[0]} cases of each width in {_WINDOW_QUICK[1]} round; else all, in {_WINDOW_FULL}.
 
-`bench peers` measures funnels beside full HNSW, HNSW over halfvec, and pgvector's two recipes with
-reranking, each at the setting that reaches --recall in the least time; in the vectors' own basis
-and under a random orthogonal matrix. --funnel names a template without keeps.
+`bench peers` measures funnels beside full HNSW, HNSW over halfvec, pgvector's two recipes with
+reranking, Supabase's adaptive retrieval, LangChain's stores (where installed), pgvectorscale
+(where the server has it) and exact search, each at the setting that reaches --recall in the least
+time; in the vectors' own basis and under a random orthogonal matrix. --funnel names a template
+without keeps. --quick takes 2,000 rows, also of a file, unless --rows says otherwise.
+
+`bench papers` does what papers say they do and prints their figures beside: matryoshka, pca-rag,
+leanvec, lid-order. --data is the folder of the open evaluation sets; what needs one is skipped
+without.
+
+`bench tune` measures the tuner beside an exhaustive grid of what it could have chosen: its search
+time over that of the grid's best at --recall, the time that both took, and how often a recall that
+was stated holds for fresh queries.
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
@@ -66,7 +79,10 @@ and what lost against them; in numpy, without a database; {_CODE_ROWS:,} rows. -
 vectors at random before, as if no dimension were special."""
 
 
-_KINDS = ("search", "peers", "filters", "windows", "codes", "relevance", "papers", "load", "writes")
+_KINDS = (
+    "search", "peers", "tune", "filters", "windows", "codes", "relevance", "papers", "load",
+    "writes",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         "load": _run_load,
         "papers": run_papers,
         "peers": run_peers,
+        "tune": run_tune,
         "writes": _run_writes,
         "windows": _windows,
         "codes": _run_codes,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from funnelvec.commands.output import print_report
 from funnelvec.commands.target import usage_error
+from funnelvec.errors import InvalidInput
 
 if TYPE_CHECKING:
     from funnelvec.bench.report import Section
@@ -38,7 +39,10 @@ def check_report(args: argparse.Namespace) -> None:
         usage_error(args, f"--report goes with {', '.join(_TITLES)}, not with {args.what}")
     from funnelvec.bench.page import check_path
 
-    check_path(args.report)
+    try:
+        check_path(args.report)
+    except InvalidInput as error:
+        usage_error(args, f"--report: {error}")
 
 
 def print_and_write(args: argparse.Namespace, report: _Report) -> int:

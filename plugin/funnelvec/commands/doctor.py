@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from funnelvec import entry
 from funnelvec.commands.output import print_json
@@ -36,20 +37,25 @@ half a minute on two cores. --report needs: pip install 'funnelvec[report]'."""
 def run(args: argparse.Namespace) -> int:
     """Examine, print, and write the page."""
     from funnelvec.doctor.limits import check
+    from funnelvec.tuning.drift import outgrown
 
     url, name = read_target(args, table=True, required=True)
     check(sample=args.sample, queries=args.queries, seed=args.seed)
     page = None if args.report is None else _writable(args)
     with entry.connect(url) as engine:
-        found = engine.table(name, vector=args.vector).doctor(
+        table: Any = engine.table(name, vector=args.vector)
+        found = table.doctor(
             sample=args.sample, queries=args.queries, seed=args.seed, progress=_shows_progress()
         )
+        said = outgrown(found, table._funnels_now(), table.status())
     if page is not None:
         found.write_report(page)
     if args.json:
-        print_json(found.as_json())
+        print_json(found.as_json() | {"funnels": said})
         return 0
     print(found)
+    for line in said:
+        print(f"\nfunnel {line}")
     if page is not None:
         print(f"\nreport: {page}")
     return 0

@@ -25,6 +25,7 @@ __all__ = [
     "check_cutoff",
     "check_feedback",
     "check_many",
+    "check_max_miss",
     "check_promise",
     "check_returns",
     "key_to_json",
@@ -177,6 +178,17 @@ def check_promise(
     return Wanted(
         "max_miss", _check_share(0.05 if max_miss is None else max_miss, "max_miss"), sure
     )
+
+
+def check_max_miss(max_miss: float) -> float:
+    """Return the share of relevant rows that may be lost.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a number between 0 and 1.
+    """
+    return _check_share(max_miss, "max_miss")
 
 
 def check_feedback(*, score: float | None, query: Any, id: Any) -> float | None:

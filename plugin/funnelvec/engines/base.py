@@ -25,6 +25,7 @@ from funnelvec.engines.protocols import (
 )
 from funnelvec.engines.searching import After, Searching
 from funnelvec.engines.storing import Storing
+from funnelvec.engines.tunable import Tunable
 from funnelvec.funnel import Funnel
 from funnelvec.reports import FillingStep, Problem, Repair
 from funnelvec.resolution import Resolution
@@ -78,6 +79,7 @@ class Table(
     Observed,
     Examined,
     Rotating,
+    Tunable,
     Protocol,
 ):
     """One vector column of one table, with its resolutions, funnels and calibrations."""

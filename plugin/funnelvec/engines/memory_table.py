@@ -25,6 +25,7 @@ from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
+from funnelvec.engines.memory_tuning import MemoryTuning
 from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict, NotFound
@@ -59,6 +60,7 @@ class MemoryTable(
     MemoryExamining,
     MemoryRotating,
     Evaluating,
+    MemoryTuning,
     OneByOne,
 ):
     """A table in memory; see `funnelvec.engines.base.Table` for the contract.

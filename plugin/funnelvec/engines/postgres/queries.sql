@@ -242,6 +242,11 @@ select r.name, r.kind, r.chain, r.metric, r.width, r.dims, pg_catalog.array_send
 from funnelvec.rotations as r
 where r.id = %(id)s::uuid
 
+-- name: rotation_ids
+select r.name, r.id::text
+from funnelvec.rotations as r
+where r.table_name = %(table)s::regclass and r.column_name = %(vector)s
+
 -- name: rotations
 select r.rotation, r.kind, r.dims, r.width, r.cuttable, r.metric, r.prefix_metric, r.recommended, r.rows, r.queries, r.fitted_on,
     r.fitted_at, r.used_by

@@ -13,19 +13,27 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from funnelvec.engines.qdrant.compile import Limits
 from funnelvec.engines.qdrant.copying import recover
 from funnelvec.engines.qdrant.definition import Definition
 from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
 from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
+from funnelvec.engines.qdrant.reserved import (
+    DEFINITION_KEY,
+    PART_KEY,
+    definition_change,
+    definition_point,
+    info_of,
+    joined,
+    standing_at,
+)
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
 __all__ = ["ClientDeployment", "index_schema", "levelled"]
 
-#: Payload keys of the reserved point.
-_TEXT, _VERSION, _LOADS = "_fv_definition", "_fv_version", "_fv_loads"
+#: Payload key of the reserved point for loads.
+_LOADS = "_fv_loads"
 
 _SCHEMAS: dict[str, models.PayloadSchemaType] = {
     "integer": models.PayloadSchemaType.INTEGER,
@@ -36,16 +44,8 @@ _SCHEMAS: dict[str, models.PayloadSchemaType] = {
     "timestamp": models.PayloadSchemaType.DATETIME,
     "uuid": models.PayloadSchemaType.UUID,
 }
-_KINDS: dict[models.PayloadSchemaType, ColumnKind] = {
-    models.PayloadSchemaType.INTEGER: "integer",
-    models.PayloadSchemaType.FLOAT: "number",
-    models.PayloadSchemaType.KEYWORD: "text",
-    models.PayloadSchemaType.BOOL: "boolean",
-    models.PayloadSchemaType.DATETIME: "timestamp",
-    models.PayloadSchemaType.UUID: "uuid",
-}
-#: Payload key of a part of a fitted rotation, and bytes in it: servers take requests of 32 MB.
-_PART, _PART_BYTES = "_fv_part", 1 << 20
+#: Bytes in a part of a fitted rotation: servers take requests of 32 MB.
+_PART_BYTES = 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
 #: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
@@ -79,22 +79,7 @@ class ClientDeployment:
         with errors():
             if not self.client.collection_exists(collection) and not self._recovered(collection):
                 return None
-            found = self.client.get_collection(collection)
-        params = found.config.params
-        given = params.vectors or {}
-        vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
-        many = [name for name, each in vectors.items() if each.multivector_config is not None]
-        return Info(
-            vectors={name: each for name, each in vectors.items() if name not in many},
-            others=(*many, *(params.sparse_vectors or {})),
-            kinds={
-                path: _KINDS[schema.data_type]
-                for path, schema in found.payload_schema.items()
-                if schema.data_type in _KINDS
-            },
-            limits=Limits.of(cast("Any", found.config.strict_mode_config)),
-            shards=params.shard_number or 1,
-        )
+            return info_of(self.client.get_collection(collection))
 
     def _recovered(self, collection: str) -> bool:
         """Whether a finished copy of it waited for its name; see `copying`."""
@@ -237,16 +222,13 @@ class ClientDeployment:
 
     def read(self, collection: str) -> str | None:
         """The definition, from the reserved point."""
-        return cast("str | None", self._reserved(collection).get(_TEXT))
+        return cast("str | None", self._reserved(collection).get(DEFINITION_KEY))
 
     def write(self, collection: str, text: str, *, version: int) -> None:
         """Keep a definition on the condition that the version before stands."""
-        payload = {_TEXT: text, _VERSION: version}
-        before = models.FieldCondition(key=_VERSION, match=models.MatchValue(value=version - 1))
         with errors():
             if version > 1:
-                own = models.HasIdCondition(has_id=[DEFINITION])
-                standing = models.Filter(must=[own, before])
+                payload, standing = definition_change(text, version)
                 self.client.set_payload(collection, payload, points=standing, wait=True)
             else:  # nothing has version 0, so this inserts, and changes no point that is there
                 self.version.require(
@@ -254,11 +236,10 @@ class ClientDeployment:
                     f"using {collection!r}, which another program has made,",
                     "upgrade the server, or make collections with create",
                 )
-                self._first(collection, text, models.Filter(must=[before]))
+                self._first(collection, text, models.Filter(must=[standing_at(0)]))
 
     def _first(self, collection: str, text: str, condition: models.Filter | None = None) -> None:
-        payload = {_TEXT: text, _VERSION: 1}
-        point = models.PointStruct(id=DEFINITION, vector={}, payload=payload)
+        point = definition_point(text)
         self.client.upsert(collection, [point], wait=True, update_filter=condition)
 
     def read_load(self, collection: str, load: str) -> str | None:
@@ -280,7 +261,7 @@ class ClientDeployment:
         """Keep bytes in the payload of reserved points."""
         for number in range(self.parts(len(content))):
             some = content[number * _PART_BYTES : (number + 1) * _PART_BYTES]
-            payload = {_PART: base64.b64encode(some).decode()}
+            payload = {PART_KEY: base64.b64encode(some).decode()}
             point = models.PointStruct(id=chunk_id(token, number), vector={}, payload=payload)
             with errors():
                 self.client.upsert(collection, [point], wait=True)
@@ -289,10 +270,7 @@ class ClientDeployment:
         """Read what `keep_bytes` kept."""
         wanted: list[PointId] = [chunk_id(token, number) for number in range(parts)]
         found = self.retrieve(collection, wanted, payload=True, vectors=())
-        there = {record.id: record.payload.get(_PART) for record in found}
-        if any(there.get(id) is None for id in wanted):
-            return None
-        return b"".join(base64.b64decode(str(there[id])) for id in wanted)
+        return joined(wanted, {record.id: record.payload for record in found})
 
     def drop_bytes(self, collection: str, token: str, parts: int) -> None:
         """Forget what `keep_bytes` kept."""

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from funnelvec.codes import Rotation
 from funnelvec.codes.rotations import is_random
+from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
 from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
-from funnelvec.engines.qdrant.names import DEFINITION, chunk_id
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
 from funnelvec.errors import CapabilityError, Conflict, EngineError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
-__all__ = ["Collection"]
+__all__ = ["FRESH_SECONDS", "Collection"]
 
 #: Seconds after which a search looks whether another client has changed the definition.
 FRESH_SECONDS = 5.0
@@ -37,6 +37,8 @@ class Collection:
         self.info = self._info()
         self._definition: Definition | None = None
         self._read_at = 0.0
+        #: Whether there was no row to tell by what keys hold.
+        self._guessed = False
         self._maps: dict[str, Rotation] = {}  # by token: they never change
 
     def _info(self) -> Info:
@@ -57,21 +59,15 @@ class Collection:
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            self._definition = self._derived() if text is None else self._whole(text)
+            kept = self._derived() if text is None else self._whole(text)
+            self._definition = self._completed(kept)
             self._read_at = time.monotonic()
         return self._definition
 
     def _whole(self, text: str) -> Definition:
         """The definition with the maps that its resolutions take."""
         found = Definition.from_text(text)
-        vectors = dict(found.vectors)
-        for name, vector in found.vectors.items():
-            wanted = {each.rotation for each in vector.resolutions}
-            maps = {n: self.map_of(r) for n, r in vector.rotations.items() if n in wanted}
-            if maps:
-                column = replace(vector.column, rotations=maps)
-                vectors[name] = replace(vector, column=column)
-        return replace(found, vectors=vectors)
+        return found.mapped({kept.token: self.map_of(kept) for kept in found.used_rotations})
 
     def map_of(self, kept: KeptRotation) -> Rotation:
         """Read the numbers of a rotation, once.
@@ -119,12 +115,7 @@ class Collection:
         Conflict
             If it is.
         """
-        target = self.definition().copying
-        if target is not None:
-            raise Conflict(
-                f"{self.name!r} is being copied into {target!r} for one more resolution, and takes "
-                f"no {what} meanwhile; backfill() finishes the copy, drop_resolution gives it up"
-            )
+        self.definition().check_free(self.name, what)
 
     def change(
         self, how: Callable[[Definition], Definition], *, copier: bool = False
@@ -142,6 +133,9 @@ class Collection:
         changed = how(before)
         if changed is before:
             return before
+        if self._guessed:  # whoever reads it next may know more
+            kinds = {name: kind for name, kind in changed.kinds.items() if name != "id"}
+            changed = replace(changed, kinds=kinds)
         changed = changed.next()
         self.deployment.write(self.name, changed.to_text(), version=changed.version)
         kept = self.definition(fresh=True)
@@ -154,11 +148,24 @@ class Collection:
 
     def _derived(self) -> Definition:
         """What can be said of a collection that another program has made."""
-        kinds: dict[str, ColumnKind] = dict(self.info.kinds)
-        first, _ = self.deployment.scroll(self.name, filter=None, limit=1, offset=None, vectors=())
-        texts = bool(first) and isinstance(first[0].id, str)
-        kinds["id"] = "uuid" if texts else "integer"
-        return Definition(key="id", kinds=kinds, vectors={}, foreign=True)
+        return Definition(key="id", kinds={}, vectors={}, foreign=True)
+
+    def _completed(self, kept: Definition) -> Definition:
+        """Add the columns that are payload fields with an index, and what keys hold.
+
+        Nobody could say when the hook made the collection, which had no row and no index then.
+        """
+        self._guessed = False
+        if not kept.foreign:
+            return kept
+        kinds: dict[str, ColumnKind] = {**self.info.kinds, **kept.kinds}
+        if "id" not in kept.kinds:
+            first, _ = self.deployment.scroll(
+                self.name, filter=without_ids(kept.reserved), limit=1, offset=None, vectors=()
+            )
+            self._guessed = not first
+            kinds["id"] = "uuid" if first and isinstance(first[0].id, str) else "integer"
+        return replace(kept, kinds=kinds)
 
     def vector(self, wanted: str | None) -> Vector:
         """Find a vector of the application's; None where there is only one.
@@ -205,5 +212,4 @@ class Collection:
     @property
     def reserved(self) -> list[int | str]:
         """Points that are no rows."""
-        kept = self.definition().rotations
-        return [DEFINITION, *(chunk_id(r.token, n) for r in kept for n in range(r.parts))]
+        return self.definition().reserved

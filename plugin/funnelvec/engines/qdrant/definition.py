@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from funnelvec.calibration import Certificate, StoredCalibration, read_calibration
+from funnelvec.codes import Rotation
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
 from funnelvec.engines.qdrant.maps import KeptRotation
+from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import EngineError, NotCalibrated, VersionMismatch
+from funnelvec.errors import Conflict, EngineError, NotCalibrated, VersionMismatch
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind, Promised
@@ -176,6 +178,46 @@ class Definition:
     def rotations(self) -> list[KeptRotation]:
         """All fitted rotations, of whichever vector."""
         return [each for vector in self.vectors.values() for each in vector.rotations.values()]
+
+    @property
+    def used_rotations(self) -> list[KeptRotation]:
+        """Fitted rotations that resolutions take."""
+        return [
+            kept
+            for vector in self.vectors.values()
+            for name, kept in vector.rotations.items()
+            if name in {each.rotation for each in vector.resolutions}
+        ]
+
+    @property
+    def reserved(self) -> list[PointId]:
+        """Points that are no rows."""
+        kept = self.rotations
+        return [DEFINITION, *(chunk_id(r.token, n) for r in kept for n in range(r.parts))]
+
+    def mapped(self, maps: Mapping[str, Rotation]) -> Definition:
+        """Return the definition with the maps of `used_rotations`, by token."""
+        vectors = dict(self.vectors)
+        for name, vector in self.vectors.items():
+            own = {n: maps[r.token] for n, r in vector.rotations.items() if r.token in maps}
+            if own:
+                vectors[name] = replace(vector, column=replace(vector.column, rotations=own))
+        return replace(self, vectors=vectors)
+
+    def check_free(self, collection: str, what: str) -> None:
+        """Refuse to change a collection that is being copied.
+
+        Raises
+        ------
+        Conflict
+            If it is.
+        """
+        if self.copying is not None:
+            raise Conflict(
+                f"{collection!r} is being copied into {self.copying!r} for one more resolution, "
+                f"and takes no {what} meanwhile; backfill() finishes the copy, drop_resolution "
+                "gives it up"
+            )
 
     def with_vector(self, vector: Vector) -> Definition:
         """Return the definition with one vector changed."""

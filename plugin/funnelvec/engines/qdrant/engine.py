@@ -18,6 +18,7 @@ from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment
 from funnelvec.engines.qdrant.features import codes_of
+from funnelvec.engines.qdrant.hook.client import unhooked
 from funnelvec.engines.qdrant.table import QdrantTable
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.errors import Conflict, InvalidInput, MissingDependency
@@ -58,8 +59,8 @@ def connect_edge(path: str) -> QdrantEngine:
 
 
 def wrap(client: QdrantClient) -> QdrantEngine:
-    """Use a client that the application has; closing the engine leaves it open."""
-    return QdrantEngine(ClientDeployment(client, owned=False))
+    """Use a client that the application has, or the one below its hook; closing leaves it open."""
+    return QdrantEngine(ClientDeployment(unhooked(client), owned=False))
 
 
 class QdrantEngine:

@@ -28,6 +28,7 @@ from funnelvec.engines.qdrant.observing import QdrantObserving
 from funnelvec.engines.qdrant.refusing import QdrantRefusing
 from funnelvec.engines.qdrant.rotating import QdrantRotating
 from funnelvec.engines.qdrant.searching import QdrantSearching
+from funnelvec.engines.qdrant.tuning import QdrantTuning
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
@@ -47,6 +48,7 @@ class QdrantTable(
     QdrantRotating,
     QdrantJudging,
     QdrantMoving,
+    QdrantTuning,
     QdrantRefusing,
     Evaluating,
 ):

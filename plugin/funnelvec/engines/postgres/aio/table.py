@@ -31,6 +31,7 @@ from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
 from funnelvec.engines.postgres.aio.searching import AsyncSearching
+from funnelvec.engines.postgres.aio.tuning import AsyncTuning
 from funnelvec.engines.together import needed
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -77,6 +78,7 @@ class AsyncPostgresTable(
     AsyncExamining,
     AsyncEvaluating,
     AsyncRotating,
+    AsyncTuning,
 ):
     """A table of the user's, seen through one vector column."""
 

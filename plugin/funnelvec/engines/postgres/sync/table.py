@@ -33,6 +33,7 @@ from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
 from funnelvec.engines.postgres.sync.searching import Searching
+from funnelvec.engines.postgres.sync.tuning import Tuning
 from funnelvec.engines.together import needed
 from funnelvec.errors import NotFound
 from funnelvec.funnel import Funnel
@@ -79,6 +80,7 @@ class PostgresTable(
     Examining,
     Evaluating,
     Rotating,
+    Tuning,
 ):
     """A table of the user's, seen through one vector column."""
 

@@ -1,0 +1,135 @@
+"""What `compare_tuning` reports: the tuner's choice beside the best of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from funnelvec.bench.report import Section
+from funnelvec.bench.stats import Ratio
+
+__all__ = ["Cell", "Repeats", "TuneBasis", "TuneBench"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One funnel of the grid: recall and median time over the same queries."""
+
+    funnel: str
+    recall: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Choosing again with other queries, by simulation.
+
+    Attributes
+    ----------
+    count, queries, fresh
+        How often; with how many queries to choose, and as many to check; how many were fresh.
+    inside, above, reached
+        In how many the fresh recall was in the interval that was stated, above its lower limit,
+        and at least the target.
+    """
+
+    count: int
+    inside: int
+    above: int
+    reached: int
+    queries: int
+    fresh: int
+
+
+@dataclass(frozen=True, slots=True)
+class TuneBasis:
+    """One basis: the tuner's funnel, the best of the grid, and how long both took.
+
+    `latency` is the tuner's median time over the best of the grid's, in turns, by rounds.
+    """
+
+    basis: str
+    funnel: str
+    recall: float
+    low: float
+    high: float
+    checked: int
+    met: bool
+    chosen: Cell
+    best: Cell
+    latency: Ratio | None
+    tune_seconds: float
+    grid_seconds: float
+    build_seconds: float
+    settings: int
+    repeats: Repeats | None
+
+    @property
+    def share(self) -> float:
+        """The tuner's time over the grid's."""
+        return self.tune_seconds / self.grid_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class TuneBench:
+    """The tuner beside an exhaustive grid, in each basis."""
+
+    dataset: str
+    rows: int
+    dims: int
+    queries: int
+    k: int
+    target: float
+    rounds: int
+    bases: tuple[TuneBasis, ...]
+    seconds: float
+
+    def sections(self) -> list[Section]:
+        """Tables to print."""
+        head = (
+            "basis", "funnel", f"recall@{self.k} stated", "on the grid's queries",
+            "best of the grid", "its recall", "ours / its", "tune s", "grid s", "settings", "share",
+        )  # fmt: skip
+        rows = tuple(
+            (
+                each.basis, each.funnel, f"{each.recall:.4f} ({each.low:.4f} to {each.high:.4f})",
+                f"{each.chosen.recall:.4f}", each.best.funnel, f"{each.best.recall:.4f}",
+                "" if each.latency is None else each.latency.text(),
+                f"{each.tune_seconds:.0f}", f"{each.grid_seconds:.0f}", str(each.settings),
+                f"{each.share:.3f}",
+            )
+            for each in self.bases
+        )  # fmt: skip
+        found = [Section(f"Tuner and grid: {self.dataset}, {self.rows:,} rows", head, rows)]
+        repeats = [
+            (
+                each.basis, str(each.repeats.count), str(each.repeats.queries),
+                str(each.repeats.fresh),
+                str(each.repeats.inside), str(each.repeats.above), str(each.repeats.reached),
+            )
+            for each in self.bases
+            if each.repeats is not None
+        ]  # fmt: skip
+        if repeats:
+            titles: tuple[str, ...] = ("basis", "repeats", "to check", "fresh queries")
+            titles += ("fresh recall in the interval", "above its lower limit")
+            titles += (f"at least {self.target:g}",)
+            found.append(Section("Fresh queries", titles, tuple(repeats)))
+        return found
+
+    def lines(self) -> list[str]:
+        """What was met and what was not, in words."""
+        said = []
+        for each in self.bases:
+            fast = each.latency is not None and each.latency.value <= 1.1
+            soon = each.share <= 0.1
+            said.append(
+                f"{each.basis}: within 10 % of the best: {'met' if fast else 'missed'}; at most a "
+                f"tenth of the grid's time: {'met' if soon else 'missed'}; recall "
+                f"{'met' if each.met else 'missed'}"
+            )
+        return [*said, f"{self.seconds:.0f} s in all"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)

@@ -1,0 +1,162 @@
+# Made from aio/tuning.py by tools/write_sync.py: change that file, then `make sync`.
+
+"""The part of the synchronous table that chooses a funnel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy.typing as npt
+from psycopg import sql
+
+from funnelvec.codes.maps import Rotation
+from funnelvec.engines.base import Progress
+from funnelvec.engines.postgres.adapt import statement
+from funnelvec.engines.postgres.sync.connection import atomic, cursor, fetch_all, fetch_one
+from funnelvec.engines.postgres.sync.rotating import rotation_of
+from funnelvec.engines.postgres.twins import in_place
+from funnelvec.engines.tuned import prepare, telling
+from funnelvec.errors import NotFound
+from funnelvec.tuning.calls import Call, Compute, Say, Step
+from funnelvec.tuning.ground import KeptFunnel
+from funnelvec.tuning.report import TuningReport
+from funnelvec.tuning.run import tune
+from funnelvec.tuning.wanted import Budget
+from funnelvec.types import BaseCode, Judgments, Metric, Storage
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.sync.engine import PostgresEngine
+    from funnelvec.engines.postgres.sync.table import PostgresTable
+
+__all__ = ["Tuning"]
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+class Tuning:
+    """`tune`; see `funnelvec.engines.base.Table`."""
+
+    _engine: PostgresEngine
+    _schema: str
+    _vector: str
+    _dims: int
+    _code: BaseCode
+    _metric: Metric
+    _funnels: dict[str, Any]
+
+    if TYPE_CHECKING:  # what the table has and these methods use
+
+        @property
+        def _regclass(self) -> str: ...
+
+    def tune(
+        self,
+        recall: float | None = None,
+        *,
+        k: int = 10,
+        queries: npt.ArrayLike | Literal["log", "rows"] | None = None,
+        budget: Budget | Mapping[str, float] | None = None,
+        max_miss: float | None = None,
+        judgments: Judgments | None = None,
+        funnel: str | None = None,
+        storage: Storage | None = None,
+        allow_rewrite: bool = False,
+        sample: int = 50_000,
+        on_copy: int | None = None,
+        dry_run: bool = False,
+        seed: int = 0,
+        progress: Progress = False,
+        on_step: Callable[[str], object] | None = None,
+    ) -> TuningReport:
+        """Choose resolutions, rotations, stages and keeps for a recall at the least time."""
+        given = {
+            "k": k, "queries": queries, "budget": budget, "max_miss": max_miss,
+            "judgments": judgments, "funnel": funnel, "storage": storage,
+            "allow_rewrite": allow_rewrite, "sample": sample, "on_copy": on_copy,
+            "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
+        }  # fmt: skip
+        about, wanted = prepare(self, "postgres", recall, given)
+        steps = tune(about, wanted)
+        answer: Any = None
+        error: BaseException | None = None
+        with telling(progress, on_step) as say:
+            while True:
+                try:
+                    step = steps.send(answer) if error is None else steps.throw(error)
+                except StopIteration as end:
+                    report: TuningReport = end.value
+                    return report
+                answer = error = None
+                try:
+                    answer = self._done(step, say)
+                except BaseException as raised:  # an interruption too: the run cleans up
+                    error = raised
+
+    def _done(self, step: Step, say: Callable[[Say], None]) -> Any:
+        """Do what a run asks for."""
+        if isinstance(step, Say):
+            return say(step)
+        if isinstance(step, Compute):
+            return in_place(step.work)
+        assert isinstance(step, Call)
+        method = getattr(self if step.on is None else step.on, step.method)
+        started = perf_counter()
+        result = method(*step.arguments, **step.options)
+        return (result, 1e3 * (perf_counter() - started)) if step.timed else result
+
+    def _funnels_now(self) -> dict[str, KeptFunnel]:
+        with self._engine._calling() as connection:
+            rows = fetch_all(
+                connection, statement("funnels"), {"table": self._regclass, "vector": self._vector}
+            )
+        return {row[0]: KeptFunnel(row[1], row[2] or None, tuple(row[4])) for row in rows}
+
+    def _rotations_now(self) -> dict[str, Rotation]:
+        found = {}
+        with self._engine._calling() as connection:
+            ids = fetch_all(
+                connection,
+                statement("rotation_ids"),
+                {"table": self._regclass, "vector": self._vector},
+            )
+            for name, id in ids:
+                row = fetch_one(connection, statement("read_rotation"), {"id": id})
+                if row is not None:
+                    found[name] = rotation_of(row)
+        return found
+
+    def _scratch(self, name: str) -> PostgresTable | None:
+        """An empty table of the same vectors beside the table, in place of one of that name."""
+        if _PLAIN.fullmatch(self._schema) is None:
+            return None  # `create` takes schema and name as one text, which would not be clear
+        self._drop_scratch(name)
+        made = self._engine.create(
+            f"{self._schema}.{name}",
+            dims=self._dims,
+            vector=self._vector,
+            dtype=self._code,
+            metric=self._metric,
+        )
+        return made
+
+    def _drop_scratch(self, name: str) -> None:
+        """Drop it with its funnels and resolutions, where it exists."""
+        try:
+            table = self._engine.table(
+                sql.Identifier(self._schema, name).as_string(None), vector=self._vector
+            )
+        except NotFound:
+            return
+        for funnel in table._funnels_now():
+            table.drop_funnel(funnel)
+        for each in table.status():
+            table.drop_resolution(each.resolution)
+        for rotation in table.rotations():
+            table.drop_rotation(rotation.rotation)
+        with self._engine._calling() as connection, atomic(connection):
+            cursor(connection).execute(
+                sql.SQL("drop table {}").format(sql.Identifier(self._schema, name))
+            )

@@ -1,0 +1,201 @@
+"""Every funnel that could be made, at its cheapest keeps, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from funnelvec.resolution import Resolution
+from funnelvec.tuning.calls import Compute, Say, Steps
+from funnelvec.tuning.candidates import Template, first_stages, middle_stages
+from funnelvec.tuning.cost import Prices
+from funnelvec.tuning.ground import Ground
+from funnelvec.tuning.simulate import Losses, Simulated, best, simulate
+from funnelvec.tuning.wanted import Wanted
+from funnelvec.tuning.world import World
+
+__all__ = ["Forecast", "Sizes", "forecast", "order", "sizes"]
+
+#: First stages that are looked at with stages between: those that are cheapest without.
+_DEEPENED = 6
+#: Seconds that fitting a rotation takes, about.
+_FIT_SECONDS = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes that searches go through, bytes on disk that come on top, seconds to build them."""
+
+    memory: int
+    storage: int
+    build: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """A template at the keeps that the simulation likes best.
+
+    Attributes
+    ----------
+    reaches
+        Whether it is expected to reach the recall, and in the time of the budget.
+    ready
+        Whether the table has all it needs.
+    """
+
+    template: Template
+    simulated: Simulated | None
+    keeps: tuple[int, ...]
+    recall: float
+    milliseconds: float
+    sizes: Sizes
+    reaches: bool
+    ready: bool
+
+
+def forecast(
+    ground: Ground, wanted: Wanted, world: World, prices: Prices, *, indexed: bool
+) -> Steps[list[Forecast]]:
+    """Simulate what could be built and fits the budget; the most promising first."""
+    fitted = world.axes.width() if ground.can_fit else 0
+    base = ground.about.base
+    firsts = first_stages(base, metric=ground.about.metric, there=ground.stored, fitted=fitted)
+    firsts = [each for each in firsts if _possible(ground, each, indexed=indexed)]
+    found = [_exact(ground, wanted, prices)]
+    stretches: dict[Resolution, float] = {}
+    for number, first in enumerate(firsts):
+        yield Say(f"simulating {first}", 20 + 12 * number // len(firsts))
+        template = Template((first, base))
+        each = yield Compute(partial(_two, ground, wanted, world, prices, template, stretches))
+        found.append(each)
+    found.sort(key=lambda each: order(each, wanted))
+    deepened = [each.template.first for each in found if each.simulated is not None][:_DEEPENED]
+    for template in _deeper(ground, deepened, fitted):
+        yield Say(f"simulating {template}", 36)
+        stretch = stretches[template.first]
+        each = yield Compute(partial(_three, ground, wanted, world, prices, template, stretch))
+        found.append(each)
+    affordable = [each for each in found if _affordable(each, wanted)]
+    return sorted(affordable, key=lambda each: order(each, wanted))
+
+
+def _deeper(ground: Ground, firsts: list[Resolution], fitted: int) -> Iterator[Template]:
+    base = ground.about.base
+    for first in firsts:
+        for middle in middle_stages(first, base, there=ground.stored, fitted=fitted):
+            if _possible(ground, middle, indexed=False):
+                yield Template((first, middle, base))
+
+
+def _possible(ground: Ground, resolution: Resolution, *, indexed: bool) -> bool:
+    """Whether the column has it, or can get it without leaving something behind for good."""
+    status = ground.stored.get(resolution)
+    if status is not None:
+        # An index over the user's own codes could not be dropped again without the codes.
+        usable = not indexed or status.index is not None or resolution in ground.ours
+        return usable and status.coverage > 0
+    kept = (ground.rotations or {}).get(resolution.rotation or "")
+    if kept is not None:
+        return resolution.dims == kept.width or (kept.cuttable and resolution.dims < kept.width)
+    return True
+
+
+def _two(
+    ground: Ground, wanted: Wanted, world: World, prices: Prices, template: Template,
+    stretches: dict[Resolution, float],
+) -> Forecast:  # fmt: skip
+    first = template.first
+    more = ground.rows / max(1, len(world.rows))
+    stretch = more ** world.growth(first, wanted.recall) if more > 1 else 1.0
+    stretches[first] = stretch
+    simulated = simulate(world, template, stretch=stretch)
+    if first not in middle_candidates(ground, world):
+        world.forget(first)
+    return _at_best(ground, wanted, prices, simulated)
+
+
+def _three(
+    ground: Ground, wanted: Wanted, world: World, prices: Prices, template: Template, stretch: float
+) -> Forecast:
+    return _at_best(ground, wanted, prices, simulate(world, template, stretch=stretch))
+
+
+def middle_candidates(ground: Ground, world: World) -> set[Resolution]:
+    """Resolutions whose scores are needed again, as stages between."""
+    none = Resolution(1, "bit")
+    fitted = world.axes.width() if ground.can_fit else 0
+    return set(middle_stages(none, ground.about.base, there=ground.stored, fitted=fitted))
+
+
+def _at_best(ground: Ground, wanted: Wanted, prices: Prices, simulated: Simulated) -> Forecast:
+    losses = Losses(indexed=prices.indexed)
+    within = wanted.budget.latency
+    chosen = best(
+        simulated, prices, rows=ground.rows, target=wanted.recall, losses=losses, within=within
+    )
+    reaches = chosen is not None
+    if chosen is None:  # what finds most, or what is fastest
+        depth = simulated.recall.ndim
+        keeps = simulated.keeps[-depth:] if within is None else simulated.keeps[:depth]
+        keeps = keeps[::-1]
+        recall = simulated.at(keeps) * (1.0 - losses.at(keeps[0]))
+        cost = prices.milliseconds(simulated.template, keeps, ground.rows)
+        chosen = keeps, recall, cost
+    keeps, recall, cost = chosen
+    template = simulated.template
+    ready = all(
+        ground.ready(each, first=place == 0, indexed=prices.indexed)
+        for place, each in enumerate(template.stages[:-1])
+    )
+    found = sizes(ground, prices, template)
+    return Forecast(template, simulated, keeps, recall, cost, found, reaches, ready)
+
+
+def _exact(ground: Ground, wanted: Wanted, prices: Prices) -> Forecast:
+    """The column itself, row by row: best for small tables."""
+    template = Template((ground.about.base,))
+    cost = prices.milliseconds(template, (), ground.rows)
+    fast = wanted.budget.latency is None or cost <= wanted.budget.latency
+    return Forecast(template, None, (), 1.0, cost, Sizes(0, 0, 0.0), fast, ready=True)
+
+
+def sizes(ground: Ground, prices: Prices, template: Template) -> Sizes:
+    """What a template takes, as measured where it is built and by the prices elsewhere."""
+    memory, storage, build, rows = 0, 0, 0.0, ground.rows
+    for place, each in enumerate(template.stages[:-1]):
+        status = ground.stored.get(each)
+        code = prices.code_bytes(each, rows)
+        if status is not None and status.code_bytes is not None:
+            code = status.code_bytes
+        index = 0
+        if place == 0:
+            index = prices.index_bytes(each, rows)
+            if status is not None and status.index_bytes:
+                index = status.index_bytes
+        # A first stage is read through its index, a later one from the rows.
+        memory += index if index else code
+        storage += index + code
+        if not ground.ready(each, first=place == 0, indexed=prices.indexed):
+            build += prices.build(each, rows, index=place == 0, stored=status is not None)
+    rotations = set(filter(None, (ground.rotation_of(each) for each in template.stages[:-1])))
+    return Sizes(memory, storage, build + _FIT_SECONDS * len(rotations))
+
+
+def _affordable(found: Forecast, wanted: Wanted) -> bool:
+    budget = wanted.budget
+    pairs = (
+        (found.sizes.memory, budget.memory),
+        (found.sizes.storage, budget.storage),
+        (found.sizes.build, budget.build),
+    )
+    return all(limit is None or spent <= limit for spent, limit in pairs)
+
+
+def order(found: Forecast, wanted: Wanted) -> tuple[bool, float]:
+    """What reaches the target by its time, the others by what they find.
+
+    With a budget of time, all that keep to it by what they find.
+    """
+    by_time = found.reaches and wanted.budget.latency is None
+    return (not found.reaches, found.milliseconds if by_time else -found.recall)

@@ -1,0 +1,118 @@
+"""The tuner on databases: it meets its target, builds what wins, and leaves nothing else behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import funnelvec as fv
+from funnelvec import cli
+from funnelvec.errors import InvalidInput
+from funnelvec.funnel import Funnel
+from tests import awaited
+from tests.agreement import edge
+
+#: So many rows that an exact scan is not much faster than any funnel, which would build nothing.
+DIMS, ROWS = 96, 2_000
+
+
+def drawn(n: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors in which no dimension is special, most of whose length lies in a few directions."""
+    turn = np.linalg.qr(np.random.default_rng(9).standard_normal((DIMS, DIMS)))[0]
+    scale = np.exp(-np.arange(DIMS) / 12)
+    vectors = np.random.default_rng(seed).standard_normal((n, DIMS)) * scale @ turn
+    return vectors.astype(np.float32)
+
+
+ROWS_, QUERIES = drawn(ROWS, 1), drawn(50, 2)
+
+
+@pytest.fixture(params=["sync", "async", "edge"])
+def table(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "edge":
+        with edge.folder() as folder, fv.connect(f"edge:{folder}") as engine:
+            made = engine.create("docs", dims=DIMS)
+            made.add(range(ROWS), ROWS_)
+            yield made
+        return
+    url = request.getfixturevalue("owner_url")
+    with awaited.opened(url, request.param) as postgres:
+        made = postgres.create("docs", dims=DIMS)
+        made.add(range(ROWS), ROWS_)
+        yield made
+
+
+def stored(table: Any) -> set[str]:
+    return {each.resolution for each in table.status()}
+
+
+def test_it_meets_its_target_and_leaves_nothing_else(table: Any) -> None:
+    report = table.tune(0.9, queries=QUERIES)
+    assert report.met and report.applied
+    assert set(table._funnels_now()) == {"docs_search"}
+    stages = [str(stage.resolution) for stage in Funnel.parse(report.funnel).stages]
+    assert stored(table) == set(stages) - {f"{DIMS}:f32"} == set(report.built)
+    fresh = table.measure_recall(queries=drawn(60, 3))
+    assert fresh.recall >= report.low - 0.05
+    measured = [option for option in report.options if option.measured]
+    assert measured and all(option.milliseconds > 0 for option in measured)
+
+
+@pytest.mark.parametrize("table", ["sync", "edge"], indirect=True)
+def test_an_interrupted_run_goes_on(table: Any) -> None:
+    table.add_resolution("8:f16", index=True)
+
+    def stop(text: str) -> None:
+        if re.search("measuring [0-9].* > ", text):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table.tune(0.9, queries=QUERIES, on_step=stop, sample=1_000)
+    begun = stored(table)
+    assert begun > {"8:f16"} and "docs_search" not in table._funnels_now()
+    said: list[str] = []
+    report = table.tune(0.9, queries=QUERIES, on_step=said.append, sample=1_000)
+    stored_now = [text.removeprefix("storing ") for text in said if text.startswith("storing")]
+    assert not begun & {each for text in stored_now for each in text.split(", ")}
+    assert "8:f16" in stored(table)  # the user's own stays
+    stages = {str(stage.resolution) for stage in Funnel.parse(report.funnel).stages}
+    assert stored(table) <= stages | {"8:f16"}
+    assert set(table._funnels_now()) == {"docs_search"}
+
+
+def test_a_copy_leaves_the_table_as_it_is(owner_url: str, owner_conn: Any) -> None:
+    with fv.connect(owner_url) as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(ROWS), ROWS_)
+        table.create_funnel("docs_search", f"{DIMS}:f32")
+        before = table._funnels_now(), table.status()
+        report = table.tune(0.9, on_copy=600)
+        assert not report.applied and report.rows == 600
+        assert report.source == "rows of the table" and "resemble" in " ".join(report.notes)
+        assert (table._funnels_now(), table.status()) == before
+        tables = owner_conn.execute(
+            "select count(*) from pg_class where relkind = 'r' and relname like 'docs%'"
+        ).fetchone()
+        assert tables == (1,)
+        left = owner_conn.execute("select count(*) from funnelvec.resolutions").fetchone()
+        assert left == (0,)
+
+
+def test_logged_queries_are_taken_first(owner_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with fv.connect(owner_url) as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(ROWS), ROWS_)
+        table.create_funnel("docs_search", f"{DIMS}:f32", model="m")
+        table.log_queries(share=1.0)
+        with pytest.raises(InvalidInput, match="in the log"):
+            table.tune(0.9, queries="log", dry_run=True)
+        for query in QUERIES:
+            table.search(query)
+        assert table.tune(0.9, dry_run=True).source == "the query log"
+    assert cli.main(["tune", owner_url, "docs", "--recall", "0.9", "--dry-run", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert '"source": "the query log"' in shown.out and "simulating" in shown.err
