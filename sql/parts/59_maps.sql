@@ -196,7 +196,8 @@ begin
         step := (b * greatest(z, 0) - a * greatest(-z, 0) + (b - a) * ln(1 + shrunk) - height)
             / (case when z >= 0 then b + a * shrunk else b * shrunk + a end / (1 + shrunk));
         z := z - step;
-        exit when abs(step) <= 4e-16 * greatest(1, abs(z));
+        -- What is left after such a step is its square.
+        exit when abs(step) <= 1e-9 * greatest(1, abs(z));
     end loop;
     -- Lines are held to 700, so no score gets further.
     return case when z > 700 then 'infinity' when z < -700 then '-infinity' else z end;

@@ -7,6 +7,7 @@ the query's line are affine in those. The database does the same with one sort o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,8 @@ LIST_SETS: dict[str, tuple[str, ...]] = {
     "levels": ("rank0", "rank4", "rank19", "rank49", "last"),
     "curve": ("rank0", "rank1", "rank4", "rank9", "rank19", "rank49", "rank99", "last"),
 }
+
+_READ = re.compile(r"last|rank\d{1,3}")
 
 
 def list_features(names: tuple[str, ...], lists: Floats) -> Floats:
@@ -99,11 +102,11 @@ class AdapterCalibration(StoredCalibration):
 
     def __post_init__(self) -> None:
         _ = self._adapter, BetaMap(self.a, self.b, self.c)
-        known = {name for names in LIST_SETS.values() for name in names}
-        if not LEAST_DEPTH <= self.depth <= DEPTH or not known.issuperset(self.features):
+        odd = [name for name in self.features if not _READ.fullmatch(str(name))]
+        if odd or not LEAST_DEPTH <= self.depth <= DEPTH:
             raise CalibrationError(
-                f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads "
-                f"{', '.join(sorted(known))}, not {self.depth!r} rows and {self.features!r:.200}"
+                f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads 'last' and 'rank0' "
+                f"to 'rank999', not {self.depth!r} rows and {', '.join(map(repr, odd)):.200}"
             )
 
     @property
