@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from funnelvec import filters
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place
+from funnelvec.engines.asking import Place, check_after
 from funnelvec.engines.base import After
-from funnelvec.engines.keys import key_names
+from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.compile import Plan, Template
 from funnelvec.engines.qdrant.definition import Definition, Vector
@@ -23,9 +24,17 @@ from funnelvec.engines.qdrant.payload import from_payload
 from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import InvalidInput, NotCalibrated
-from funnelvec.types import Cutoff
+from funnelvec.types import Cutoff, Promised
 
-__all__ = ["Asked", "Question", "check_best_f1", "check_one", "reader"]
+__all__ = [
+    "Asked",
+    "Question",
+    "beginning",
+    "check_best_f1",
+    "check_one",
+    "promised",
+    "reader",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +144,29 @@ def check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibrati
             "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
             "min_relevance"
         )
+
+
+def promised(vector: Vector, named: NamedFunnel, asked: Asked, promise: Promised) -> Certificate:
+    """Return the certificate of a promise, which holds for what is asked.
+
+    Raises
+    ------
+    NotCalibrated, InvalidInput
+        If there is none, or it does not hold for this.
+    """
+    found = vector.certificate(named, promise)
+    found.check_asked(
+        k=asked.k,
+        filtered=filters.parse(asked.filter) is not None,
+        continued=asked.after is not None,
+    )
+    return found
+
+
+def beginning(asked: Asked, definition: Definition) -> Place | None:
+    """Where the page begins that is asked for; None for the first."""
+    place = check_after(asked.after)
+    if place is None:
+        return None
+    given: Any = place.key[0] if len(place.key) == 1 else place.key
+    return Place(place.score, check_key(given, kind=definition.key_kind, where="after"))

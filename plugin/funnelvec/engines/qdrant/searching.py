@@ -13,9 +13,9 @@ from qdrant_client import models
 from funnelvec import filters
 from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
-from funnelvec.engines.asking import PROMISED, Place, check_after, check_cutoff, check_many
+from funnelvec.engines.asking import PROMISED, Place, check_cutoff, check_many
 from funnelvec.engines.base import After
-from funnelvec.engines.keys import check_key, key_names
+from funnelvec.engines.keys import key_names
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import Plan, Template
@@ -25,8 +25,10 @@ from funnelvec.engines.qdrant.deployment import Found, Scored
 from funnelvec.engines.qdrant.questions import (
     Asked,
     Question,
+    beginning,
     check_best_f1,
     check_one,
+    promised,
     reader,
 )
 from funnelvec.engines.store import NamedFunnel
@@ -168,17 +170,7 @@ class QdrantSearching:
         if chosen == "best_f1":
             check_best_f1(named, asked, calibration)
         elif chosen is not None:
-            certificate = vector.certificate(named, PROMISED[chosen])
-            certificate.check_asked(
-                k=k,
-                filtered=filters.parse(asked.filter) is not None,
-                continued=asked.after is not None,
-            )
-        place = check_after(asked.after)
-        if place is not None:
-            given: Any = place.key[0] if len(place.key) == 1 else place.key
-            checked = check_key(given, kind=definition.key_kind, where="after")
-            place = Place(place.score, checked)
+            certificate = promised(vector, named, asked, PROMISED[chosen])
         plan, compiled = self._plan(vector, named), self._filter(asked.filter)
         wanted = list(named.returns)
         if names.needs_payload(definition.key_kind):
@@ -199,7 +191,7 @@ class QdrantSearching:
             filter=compiled,
             threshold=threshold,
             calibration=calibration,
-            after=place,
+            after=beginning(asked, definition),
             key=reader(definition),
             score=plan.last.scorer(),
             search=self._collection.deployment.prepare(self.name, template),
