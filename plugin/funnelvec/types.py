@@ -28,6 +28,7 @@ __all__ = [
     "Code",
     "ColumnKind",
     "Cutoff",
+    "Family",
     "Hit",
     "Judgments",
     "Key",
@@ -78,6 +79,8 @@ Storage: TypeAlias = Literal["column", "side"]
 
 #: Where a search is cut off, beside a relevance: at the score that was certified.
 Cutoff: TypeAlias = Literal["certified"]
+#: What is fitted to judgments: a curve, steps, or a curve for each query; ``auto`` is the best.
+Family: TypeAlias = Literal["platt", "beta", "isotonic", "adapter", "auto"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 

@@ -7,6 +7,8 @@
 --   ), scored as materialized (select key, score from the last of them)
 --   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
 --
+-- With an adapter (59_maps) a CTE `line` after `scored` has the line of this query.
+--
 -- Why so: the first ORDER BY repeats the indexed expression and nothing else, so that HNSW serves it; the wide vector travels as a
 -- toast pointer and is read for the rows of the last shortlist alone; the cutoff stands outside, because inside the first stage it
 -- would drive an iterative scan to its limit; materialized CTEs give explain a node per stage.
@@ -24,8 +26,6 @@ returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-declare
-    number text;
 begin
     perform funnelvec._check_table(table_name);
     perform funnelvec._metric(metric);
@@ -39,25 +39,7 @@ begin
     if parameters is null then
         return;
     end if;
-    if family is distinct from 'platt' then
-        raise exception using
-            errcode = 'FV004',
-            message = format('the calibration of %s is of the unknown family %L', table_name, left(family, 100)),
-            hint = 'This version knows platt. Calibrate again.';
-    end if;
-    foreach number in array array['slope', 'offset'] loop
-        -- Fits give nothing further out, where a product with a score could leave the range of double precision.
-        if jsonb_typeof(parameters -> number) is distinct from 'number'
-            or abs((parameters ->> number)::numeric) not between 1e-100 and 1e100 and (parameters ->> number)::numeric <> 0
-            or number = 'slope' and (parameters ->> number)::numeric <= 0
-        then
-            raise exception using
-                errcode = 'FV004',
-                message = format('the calibration of %s has the %s %s', table_name, number,
-                    coalesce(left(parameters ->> number, 100), 'null')),
-                hint = 'Calibrate again.';
-        end if;
-    end loop;
+    perform funnelvec._check_calibration(table_name, family, parameters);
 end
 $body$;
 
@@ -158,7 +140,8 @@ $body$;
 
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
---   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them
+--   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them, the
+--            cutoff within sight of the CTE `line` where the calibration has one (59_maps)
 --   after    SQL for the score (NaN: none) and the key columns of the row that the answer begins behind; null: from the best row on
 --   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
@@ -184,6 +167,10 @@ declare
     distance text;
     s record;
     returned record := funnelvec._returned_sql(f);
+    calibration jsonb := funnelvec._calibration(f);
+    line text := funnelvec._line_sql(calibration);
+    wrapped boolean;
+    relevance text;
     stages integer;
     result text;
 begin
@@ -228,20 +215,25 @@ begin
     end if;
     -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
-    tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)\n',
-        key.carried, funnelvec._similarity(s.dims, s.code, s.metric, distance), greatest(1, stages - 1));
+    tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)%s\n',
+        key.carried, funnelvec._similarity(s.dims, s.code, s.metric, distance), greatest(1, stages - 1), line);
+    -- An adapter's line is looked up once for all rows, and its relevance is worked out for the rows of the answer alone.
+    wrapped := counted or returned.names is not null or line <> '';
+    relevance := case when line = '' then 's.relevance' else funnelvec._relevance_sql(calibration, 's.score') end;
     result := format(
-        E'select %s, s.score, %s as relevance\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
-        case when counted or returned.names is not null then key.carried else key.returned end,
-        funnelvec._relevance_sql(funnelvec._calibration(f), 's.score'), cutoff,
+        E'select %s, s.score%s\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
+        case when wrapped then key.carried else key.returned end,
+        case when line = '' then format(', %s as relevance', funnelvec._relevance_sql(calibration, 's.score')) end, cutoff,
         coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(
-            E'select %s%s, s.score, s.relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s\norder by s.score desc, %s',
-            key.carried, returned.names, result, E'\nleft join ' || returned.lookup || ' on true', key.ordering)
-        when returned.names is not null then format(
-            E'select %s%s, s.score, s.relevance\nfrom (\n%s\n) as s\ncross join %s\norder by s.score desc, %s',
-            key.returned, returned.names, result, returned.lookup, key.ordering)
+            E'select %s%s, s.score, %s as relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s%s\norder by s.score desc, %s',
+            key.carried, returned.names, relevance, result, E'\nleft join ' || returned.lookup || ' on true',
+            case when line <> '' then E'\ncross join line as q' end, key.ordering)
+        when wrapped then format(
+            E'select %s%s, s.score, %s as relevance\nfrom (\n%s\n) as s%s%s\norder by s.score desc, %s',
+            key.returned, returned.names, relevance, result, E'\ncross join ' || returned.lookup,
+            case when line <> '' then E'\ncross join line as q' end, key.ordering)
         else result
     end;
 end

@@ -80,11 +80,13 @@ begin
             string_agg(format(E'    _fv_after_%s %s;\n', c.ordinal, c.type), '' order by c.ordinal))
     into after, after_numbers, using_codes, declarations
     from funnelvec._after_columns(f) as c;
+    using_codes := using_codes || case when funnelvec._line_declaration(f) <> '' then ', _fv_line' else '' end;
     return concat(
         funnelvec._mark(), E'\n-- ', funnelvec._definition(f), E'\n#variable_conflict use_column\ndeclare\n',
         format(E'    _fv_query %s := query;\n', (funnelvec._base(f.table_name, f.column_name)).type),
         E'    _fv_k integer := k;\n',
         E'    _fv_cutoff double precision := ''-infinity'';\n',
+        funnelvec._line_declaration(f),
         E'    _fv_where text;\n',
         case when indexed then
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
@@ -103,6 +105,28 @@ begin
         funnelvec._log_body(f),
         'end');
 end
+$body$;
+
+-- What the line of a query has to reach, where an adapter has one for each.
+create or replace function funnelvec._line_declaration(f funnelvec.funnels)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    return case when funnelvec._calibration(f) ->> 'family' = 'adapter'
+        then E'    _fv_line double precision := ''-infinity'';\n' else '' end;
+end
+$body$;
+
+-- The lowest score of an answer, in variables of the function or in parameters of a statement (`line`: the one of _fv_line).
+create or replace function funnelvec._least_sql(f funnelvec.funnels, cutoff text, line text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when funnelvec._line_declaration(f) = '' then cutoff
+        else format('(select greatest(%s, (%s - q."offset") / q.slope) from line as q)', cutoff, line) end
 $body$;
 
 -- A query may have no direction in its first dimensions; then no cosine with it means anything. Signs compare all the same.
@@ -219,13 +243,15 @@ $text$ else $text$    if min_relevance is not null then
                 message = format('min_relevance is %%s; a probability is between 0 and 1', min_relevance),
                 hint = 'Such as 0.7.';
         end if;
-        _fv_cutoff := %3$s;
+        %3$s;
     end if;
 $text$ end,
         format('funnel %s has no calibration, so min_relevance has no meaning', f.name),
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
-        funnelvec._cutoff_sql(calibration, 'min_relevance'))
+        -- By an adapter the score is not known before the shortlist is.
+        case when calibration ->> 'family' = 'adapter' then '_fv_line := ' || funnelvec._threshold_sql(calibration, 'min_relevance')
+            else '_fv_cutoff := ' || funnelvec._cutoff_sql(calibration, 'min_relevance') end)
     || funnelvec._body_certified(f)
     || funnelvec._body_after(f)
     || format(
@@ -311,8 +337,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', '_fv_cutoff', after => after);
-    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', after => after_numbers);
+    least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
+    least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
+    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', least_score, after => after);
+    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, after => after_numbers);
 begin
     return format(
         E'    if _fv_where is null then\n        %6$s\n%1$s%2$s%7$s    else\n'
@@ -339,9 +367,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', '_fv_cutoff', counted => true, after => after);
-    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', '$3', counted => true, after => after_numbers);
-    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', '$3', counted => true, after => after_numbers);
+    least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
+    least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
+    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', least_score, counted => true, after => after);
+    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', least_number, counted => true, after => after_numbers);
+    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
     joining boolean := funnelvec._joins(f);

@@ -134,7 +134,7 @@ begin
 end
 $body$;
 
--- The newest calibration of what a funnel ends in.
+-- The newest calibration of what a funnel ends in that it can use.
 create or replace function funnelvec._latest_calibration(f funnelvec.funnels)
 returns integer
 language sql stable
@@ -144,6 +144,7 @@ as $body$
     from funnelvec.calibrations as c
     where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))
+        and funnelvec._suits(f.funnel, c.family, c.parameters)
 $body$;
 
 -- A funnel that needs a resolution which is still being filled waits for it. Meanwhile it runs as it did before, or, if it is new,

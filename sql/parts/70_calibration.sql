@@ -1,5 +1,5 @@
 -- Relevance: from a raw score to the probability that the row answers the query, and back to a cutoff on the score.
--- Platt scaling (Platt 1999, with his smoothed targets): relevance = sigmoid(slope * score + offset).
+-- Platt scaling (Platt 1999, with his smoothed targets): relevance = sigmoid(slope * score + offset). Other families: 59_maps, 71_families.
 
 -- The calibration in force for a funnel.
 create or replace function funnelvec._calibration_row(f funnelvec.funnels)
@@ -22,7 +22,7 @@ begin
 end
 $body$;
 
--- Its map, as {"family", "slope", "offset"}; null where there is none.
+-- Its map with its family, as in 59_maps; null where there is none.
 create or replace function funnelvec._calibration(f funnelvec.funnels)
 returns jsonb
 language sql stable
@@ -31,47 +31,6 @@ as $body$
     select c.parameters || jsonb_build_object('family', c.family)
     from funnelvec._calibration_row(f) as c
     where c.version is not null
-$body$;
-
--- A double precision literal that reads back as the same number.
-create or replace function funnelvec._literal(number double precision)
-returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-set extra_float_digits = 1
-as $body$
-    select format('''%s''::double precision', number)
-$body$;
-
--- Relevance as an expression over a score. Beyond 700 the exponential would leave the range of double precision; the result is
--- 0 or 1 long before.
-create or replace function funnelvec._relevance_sql(calibration jsonb, score text)
-returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-set extra_float_digits = 1
-as $body$
-    select case
-        when calibration is null then 'null::double precision'
-        else format('1 / (1 + exp(-greatest(-700, least(700, %s * %s + %s))))',
-            funnelvec._literal((calibration ->> 'slope')::double precision), score,
-            funnelvec._literal((calibration ->> 'offset')::double precision))
-    end
-$body$;
-
--- The score from which on the relevance is at least p, as an expression over p.
-create or replace function funnelvec._cutoff_sql(calibration jsonb, p text)
-returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-set extra_float_digits = 1
-as $body$
-    select case when calibration is not null then format(
-        'case when %1$s <= 0 then ''-infinity''::double precision when %1$s >= 1 then ''infinity''::double precision '
-        'else (ln(%1$s / (1 - %1$s)) - %2$s) / %3$s end', p,
-        funnelvec._literal((calibration ->> 'offset')::double precision),
-        funnelvec._literal((calibration ->> 'slope')::double precision))
-    end
 $body$;
 
 create or replace function funnelvec._need_calibration(f funnelvec.funnels)
@@ -91,7 +50,35 @@ begin
 end
 $body$;
 
--- Relevance of a score. A Platt map is the same for every query; `query` is there for maps that depend on it.
+-- The map of one query: an adapter's line comes from the shortlist that the search of this query has.
+create or replace function funnelvec._calibration_at(f funnelvec.funnels, query vector)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    calibration jsonb := funnelvec._need_calibration(f);
+    list double precision[];
+    logging text := current_setting('funnelvec.logging', true);
+begin
+    if calibration ->> 'family' <> 'adapter' then
+        return calibration;
+    elsif query is null then
+        raise exception using
+            errcode = 'FV004',
+            message = format('the calibration of %s differs by query, and none is given', f.name),
+            hint = 'Pass the query vector as the third argument.';
+    end if;
+    perform set_config('funnelvec.logging', 'off', true);
+    execute format('select array_agg(t.score) from %s($1::%s, $2) as t',
+        funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
+    into list using query, (calibration ->> 'depth')::integer;
+    perform set_config('funnelvec.logging', coalesce(logging, ''), true);
+    return case when list is not null then funnelvec._bound(calibration, list) end;
+end
+$body$;
+
+-- Relevance of a score. An adapter has a map per query, the others one for all.
 create or replace function funnelvec.relevance(funnel text, score double precision, query vector default null)
 returns double precision
 language plpgsql stable
@@ -101,7 +88,7 @@ declare
     result double precision;
 begin
     -- Scores of vectors stay far within these bounds; beyond them the product with the slope could overflow. No score, no relevance.
-    execute 'select ' || funnelvec._relevance_sql(funnelvec._need_calibration(funnelvec._funnel(funnel)), '$1')
+    execute 'select ' || funnelvec._relevance_sql(funnelvec._calibration_at(funnelvec._funnel(funnel), query), '$1')
     into result using case
         when score = 'NaN' then null
         when abs(score) < 1e-150 then 0
@@ -111,7 +98,7 @@ begin
 end
 $body$;
 
--- The raw score that a relevance means for this query.
+-- The raw score that a relevance means for this query; null where an adapter has no row to read its line off.
 create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
 returns double precision
 language plpgsql stable
@@ -126,7 +113,7 @@ begin
             message = format('relevance is %s; a probability is between 0 and 1', relevance),
             hint = 'Such as 0.7.';
     end if;
-    execute 'select ' || funnelvec._cutoff_sql(funnelvec._need_calibration(funnelvec._funnel(funnel)), '$1')
+    execute coalesce('select ' || funnelvec._cutoff_sql(funnelvec._calibration_at(funnelvec._funnel(funnel), query), '$1'), 'select null')
     into result using relevance;
     return result;
 end
@@ -230,10 +217,8 @@ as $body$
 declare
     key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
-    last record;
     bad bigint;
 begin
-    select s.* into last from funnelvec._stages(f) as s where s.keep is null;
     execute format(
         'select count(*) from %1$s as j where j.query is null or j.relevant is null or %2$s '
         'or %3$s.vector_dims(j.query) <> %4$s%5$s', judgments,
@@ -255,13 +240,31 @@ begin
             count(distinct s.query_sha256) filter (where s.score < 'NaN'),
             count(*) filter (where s.score is null or s.score = 'NaN'),
             encode(sha256(string_agg(s.sha256, '' order by s.sha256)), 'hex')
-        from (
-            select %1$s as score, j.relevant,
+        from (%s) as s
+        $text$,
+        funnelvec._judged_sql(f, judgments))
+    into scores, labels, queries, missing, sha256;
+end
+$body$;
+
+-- The judged rows with their scores at the last stage, as a select of score, relevant, query, query_sha256 and sha256 of the whole, in its order.
+create or replace function funnelvec._judged_sql(f funnelvec.funnels, judgments regclass)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    key record := funnelvec._key_sql(f.table_name);
+    last record;
+begin
+    select s.* into last from funnelvec._stages(f) as s where s.keep is null;
+    return format(
+        $text$
+            select %1$s as score, j.relevant, j.query,
                 sha256(convert_to(j.query::text, 'UTF8')) as query_sha256,
                 sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256
             from %3$s as j left join %4$s as t on %5$s
-            order by 4
-        ) as s
+            order by 5
         $text$,
         funnelvec._similarity(last.dims, last.code, last.metric, format('%s %s %s',
             case last.storage when 'side' then format('(%s)',
@@ -269,8 +272,7 @@ begin
                 else format('t.%I', last.code_column) end,
             last.operator, replace(last.encoded, '{query}', 'j.query'))),
         (select string_agg(format('j.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(f.table_name) as k),
-        judgments, f.table_name, key.joined)
-    into scores, labels, queries, missing, sha256;
+        judgments, f.table_name, key.joined);
 end
 $body$;
 
@@ -335,46 +337,30 @@ as $body$
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))
 $body$;
 
-create or replace function funnelvec.calibrate(funnel text, judgments regclass)
-returns table (
-    version integer,
+-- Keep a fitted map as the next version, and write it into the functions of the funnels that can use it.
+create or replace function funnelvec._keep_calibration(
+    f funnelvec.funnels,
     family text,
-    slope double precision,
-    "offset" double precision,
+    parameters jsonb,
+    judgments_sha256 text,
     queries integer,
     pairs integer,
-    relevant integer,
-    missing integer,
-    judgments_sha256 text
+    relevant integer
 )
+returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set extra_float_digits = 1
 as $body$
-#variable_conflict use_column
 declare
-    f funnelvec.funnels := funnelvec._funnel(funnel);
-    judged record;
-    fitted record;
+    version integer;
 begin
     perform funnelvec._check_owner(f.table_name);
-    perform funnelvec._check_judgments(f, judgments);
-    judged := funnelvec._judged_scores(f, judgments);
-    queries := judged.queries;
-    pairs := coalesce(cardinality(judged.labels), 0);
-    relevant := (select count(*) from unnest(judged.labels) as l where l);
-    missing := judged.missing;
-    judgments_sha256 := judged.sha256;
-    perform funnelvec._check_enough(relevant, pairs - relevant, queries, missing);
-    fitted := funnelvec._fit_platt(judged.scores, judged.labels);
-    family := 'platt';
-    slope := fitted.slope;
-    "offset" := fitted."offset";
-    if not slope > 0 then
+    perform funnelvec._check_calibration(f.table_name, family, parameters);
+    if not funnelvec._suits(f.funnel, family, parameters) then
         raise exception using
-            errcode = 'FV007',
-            message = format('the fitted slope is %s: by these judgments a higher score does not mean more relevant', slope),
-            hint = 'Check that relevant is true for relevant rows, and that the queries come from the same model as the column.';
+            errcode = 'FV004',
+            message = format('%s keeps fewer rows before its last stage than the %s that the calibration looks at', f.funnel, parameters ->> 'depth'),
+            hint = 'Create the funnel with larger keeps.';
     end if;
     -- Versions are counted per column and last stage; two fits at once take their numbers one after the other.
     perform pg_advisory_xact_lock(hashtext('funnelvec.calibrate'), f.table_name::oid::integer);
@@ -384,19 +370,61 @@ begin
         where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
             = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))), 0);
     insert into funnelvec.calibrations values (
-        f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), calibrate.version, calibrate.family,
-        jsonb_build_object('slope', calibrate.slope, 'offset', calibrate."offset"), calibrate.judgments_sha256,
-        calibrate.queries, calibrate.pairs, calibrate.relevant);
+        f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), version, family,
+        parameters, judgments_sha256, queries, pairs, relevant);
     update funnelvec.funnels as u
-    set calibration = calibrate.version
+    set calibration = version
     from funnelvec._calibrated_together(f) as g
-    where u.table_name = g.table_name and u.name = g.name;
-    perform funnelvec._write_function(g) from funnelvec._calibrated_together(f) as g;
-    return next;
+    where u.table_name = g.table_name and u.name = g.name and funnelvec._suits(g.funnel, family, parameters);
+    perform funnelvec._write_function(g)
+    from funnelvec._calibrated_together(f) as g
+    where funnelvec._suits(g.funnel, family, parameters);
+    return version;
 end
 $body$;
 
-comment on function funnelvec.calibrate(text, regclass)
-    is 'fit relevance from judgments, a table (query vector, <key column>, relevant boolean), for all funnels with the same last stage';
-comment on function funnelvec.relevance(text, double precision, vector) is 'the relevance of a raw score, by the calibration in force';
-comment on function funnelvec.cutoff(text, double precision, vector) is 'the raw score from which on the relevance is at least this';
+create or replace function funnelvec.calibrate(
+    funnel text,
+    judgments regclass,
+    out version integer,
+    inout family text default 'platt',
+    out slope double precision,
+    out "offset" double precision,
+    out queries integer,
+    out pairs integer,
+    out relevant integer,
+    out missing integer,
+    out judgments_sha256 text,
+    out parameters jsonb
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $body$
+#variable_conflict use_column
+declare
+    f funnelvec.funnels := funnelvec._funnel($1);
+    judged record;
+begin
+    perform funnelvec._check_owner(f.table_name);
+    perform funnelvec._check_family(calibrate.family);
+    perform funnelvec._check_judgments(f, $2);
+    judged := funnelvec._judged_scores(f, $2);
+    queries := judged.queries;
+    pairs := coalesce(cardinality(judged.labels), 0);
+    relevant := (select count(*) from unnest(judged.labels) as l where l);
+    missing := judged.missing;
+    judgments_sha256 := judged.sha256;
+    perform funnelvec._check_enough(relevant, pairs - relevant, queries, missing);
+    parameters := funnelvec._fit_family(calibrate.family, judged.scores, judged.labels);
+    slope := parameters -> 'slope';
+    "offset" := parameters -> 'offset';
+    version := funnelvec._keep_calibration(
+        f, calibrate.family, calibrate.parameters, calibrate.judgments_sha256, calibrate.queries, calibrate.pairs, calibrate.relevant);
+end
+$body$;
+
+comment on function funnelvec.calibrate(text, regclass, text)
+    is 'fit relevance from judgments, a table (query vector, <key column>, relevant boolean), for all funnels with the same last stage; family: platt, beta or isotonic';
+comment on function funnelvec.relevance(text, double precision, vector) is 'the relevance of a raw score, by the calibration in force; an adapter needs the query';
+comment on function funnelvec.cutoff(text, double precision, vector) is 'the raw score from which on the relevance is at least this; an adapter needs the query';

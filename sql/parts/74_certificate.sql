@@ -256,7 +256,8 @@ begin
     level := $3;
     top_k := wanted;
     cutoff := result.cutoff;
-    relevance := funnelvec.relevance($1, result.cutoff);
+    -- By an adapter one score is another relevance for each query.
+    relevance := case when funnelvec._calibration(f) ->> 'family' <> 'adapter' then funnelvec.relevance($1, result.cutoff) end;
     missed := (select avg(l) from unnest(result.losses) as l);
     select b.low, b.high into low, high from funnelvec._bootstrap(result.losses, 0) as b;
     without_relevant := (select avg((r = 0)::integer) from unnest(relevant) as r);

@@ -147,6 +147,7 @@ begin
             || case when s.stage = stages then coalesce(', cutoff ' || round(cutoff::numeric, 6), '') else '' end;
         notes := concat_ws(E'\n',
             case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.relation, predicate is not null) end,
+            case when s.stage = stages then funnelvec._cutoff_note(run.plan, cutoff) end,
             funnelvec._codes_note(s.relation, s.code_column, s.dims, s.code, s.is_base, stages),
             case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
                 '%s of %s blocks were not in shared_buffers (%s)', blocks_read, blocks_hit + blocks_read,
@@ -154,6 +155,23 @@ begin
         return next;
     end loop;
 end
+$body$;
+
+-- What a cutoff does to the rows that reach the last stage; null without one.
+create or replace function funnelvec._cutoff_note(plan jsonb, cutoff double precision)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format('the cutoff leaves %s of the %s rows compared', n.passed, n.passed + n.removed)
+    from (
+        select (s.node ->> 'Actual Rows')::numeric::bigint, coalesce((s.node ->> 'Rows Removed by Filter')::numeric::bigint, 0)
+        -- The scan outside of all CTEs; an adapter's line has one of its own.
+        from jsonb_path_query(plan, 'strict $.** ? (@."CTE Name" == "scored" && exists (@."Filter"))', silent => true) as s (node)
+        where s.node ->> 'Filter' like '%score >= %'
+        limit 1
+    ) as n (passed, removed)
+    where cutoff is not null
 $body$;
 
 -- The plan of the try that answered, and how it came to that.

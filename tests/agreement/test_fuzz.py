@@ -295,7 +295,8 @@ def judge(table: Any, rng: random.Random) -> None:
         given[rng.randrange(3)] = anything(rng)
     funnel = rng.choice([None, "products_search", anything(rng)])
     if rng.random() < 0.5:
-        table.calibrate(fv.Judgments(*given), funnel=funnel)
+        family = rng.choice(["platt", "beta", "isotonic", "adapter", "auto", anything(rng)])
+        table.calibrate(fv.Judgments(*given), family=family, funnel=funnel)
     else:
         table.certify(
             fv.Judgments(*given),

@@ -28,6 +28,13 @@ calibration.json: an object
     fits     list of {name, scores: [hex], labels: [0 or 1], slope: hex, offset: hex}
     maps     list of {slope, offset, score, relevance: hex}
     cutoffs  list of {slope, offset, relevance, cutoff: hex}
+families.json: an object (made by families.py)
+    isotonic   list of {name, scores, labels, low, high, levels, asked, relevance, wanted, cutoffs}:
+               a fit, its relevance of the scores `asked`, its cutoffs for the relevances `wanted`
+    beta       list of {name, scores, labels, slope, offset, map: [a, b, c]}: fits
+    beta_maps  list of {numbers: [slope, offset, a, b, c], asked, relevance, wanted, cutoffs}
+    adapters   list of {name, adapter, list, slope, offset, asked, relevance, wanted, cutoffs}: the
+               line of a query with that shortlist
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ import json
 import math
 import random
 import struct
+import sys
 from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -443,19 +451,33 @@ def lines_of(cases: list[dict[str, object]]) -> str:
 
 def files() -> dict[str, str]:
     """The text of every golden file by its name."""
+    from tests.golden import families  # a script finds it once the root is on its path
+
     with localcontext() as context:
         context.prec = 60
         sections = [f'"{name}": {lines_of(cases)}' for name, cases in calibration().items()]
+        lines = families.lines(platt)
+        context.prec = 36  # enough for double precision, and less to wait for
+        parts = {
+            "isotonic": families.isotonic_cases(),
+            "beta": families.beta_cases(lines),
+            "beta_maps": families.beta_maps(),
+            "adapters": families.adapter_cases(),
+        }
         return {
             "codes.json": lines_of(code_cases()) + "\n",
             "scores.json": lines_of(score_cases()) + "\n",
             "rotations.json": lines_of(rotation_cases()) + "\n",
             "maps.json": lines_of(map_cases()) + "\n",
             "calibration.json": "{\n" + ",\n".join(sections) + "\n}\n",
+            "families.json": "{\n"
+            + ",\n".join(f'"{name}": {lines_of(cases)}' for name, cases in parts.items())
+            + "\n}\n",
         }
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent.parent))
     for name, text in files().items():
         (HERE / name).write_text(text, encoding="utf-8")
         print(f"{HERE / name}: {len(text)} bytes")

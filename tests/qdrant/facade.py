@@ -181,6 +181,7 @@ class Server:
             self.collections.pop(name).shard.close()
             self.aliases = {a: c for a, c in self.aliases.items() if c != name}
             return True
+        overstepped(collection, f"{method} {rest}", body)
         return routes[method, rest](collection, body)
 
     def created(self, name: str, body: Body) -> bool:
@@ -264,6 +265,22 @@ def indexed(collection: Collection, body: Body) -> Body:
 
 def condition(given: models.Filter | None) -> edge.Filter | None:
     return None if given is None else translate.filter_of(given)
+
+
+def overstepped(collection: Collection, call: str, body: Any) -> None:
+    """Refuse what the strict mode of a collection does not allow."""
+    searches = body["searches"] if call == "POST points/query/batch" else []
+    points = body["points"] if call in ("PUT points", "PUT points/vectors") else []
+    pages = [body] if call == "POST points/scroll" else searches
+    sizes = {
+        "search_max_batchsize": len(searches),
+        "upsert_max_batchsize": len(points),
+        "max_query_limit": max((page.get("limit") or 10 for page in pages), default=0),
+    }
+    for limit, size in sizes.items():
+        most = (collection.strict or {}).get(limit)
+        if most is not None and size > most:
+            raise ValueError(f"{limit} is {most}, not {size}")
 
 
 def upserted(collection: Collection, body: Body) -> Body:

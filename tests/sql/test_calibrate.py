@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg
 import pytest
 
 from funnelvec.calibration.platt import fit_platt
 from tests.sql.tables import search, text, vectors
 
 if TYPE_CHECKING:
-    import psycopg
-
     Connection = psycopg.Connection[Any]
 
 Q = text(vectors(1, seed=3)[0])
@@ -146,3 +146,72 @@ def test_literals_keep_every_digit_whatever_the_session_prints(judged: Connectio
     assert row[2] == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-14)
     assert relevance == pytest.approx(row[2], rel=1e-4)
     assert fitted["slope"] == pytest.approx(stored[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["beta", "isotonic"])
+def test_psql_alone_fits_and_applies_a_family(judged: Connection, family: str) -> None:
+    cursor = judged.execute(
+        "select version, family, parameters from funnelvec.calibrate('two_stages', 'judgments', family => %s)",
+        (family,),
+    )
+    version, fitted, parameters = cursor.fetchone() or (0, "", {})
+    assert (version, fitted) == (1, family)
+    rows = search(judged, "two_stages", Q, k=50)
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
+    threshold = rows[20][2] - 1e-9  # not the number itself, which its cutoff may round away
+    kept = [row for row in rows if row[2] >= threshold]
+    assert search(judged, "two_stages", Q, k=50, min_relevance=threshold) == kept
+    row = judged.execute(
+        "select funnelvec.cutoff('two_stages', %s), funnelvec.relevance('two_stages', %s)",
+        (threshold, rows[20][1]),
+    ).fetchone()
+    assert row is not None
+    assert row[0] <= rows[20][1]
+    assert row[1] == pytest.approx(rows[20][2], rel=1e-12)
+    # The registry's rows are lost, as in a restore without them: the function has it all.
+    judged.execute("delete from funnelvec.calibrations")
+    judged.execute("delete from funnelvec.funnels where name = 'two_stages'")
+    judged.execute("select * from funnelvec.repair()").fetchall()
+    kept = judged.execute("select family, parameters from funnelvec.calibrations").fetchall()
+    assert kept == [(family, parameters)]
+    assert search(judged, "two_stages", Q, k=50) == rows
+
+
+def test_a_family_that_sql_does_not_fit_is_refused_with_the_way_out(judged: Connection) -> None:
+    for family, hint in (("adapter", "docs.calibrate"), ("auto", "docs.calibrate"), ("x", "platt")):
+        with pytest.raises(psycopg.Error, match="platt, beta and isotonic") as refused:
+            judged.execute("select funnelvec.calibrate('two_stages', 'judgments', %s)", (family,))
+        assert refused.value.sqlstate == "FV004"
+        assert hint in (refused.value.diag.message_hint or "")
+    assert judged.execute("select count(*) from funnelvec.calibrations").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [
+        ("sigmoid", {"slope": 1, "offset": 0}),
+        ("platt", {"slope": 0, "offset": 0}),
+        ("platt", {"slope": "1); drop table products; --", "offset": 0}),
+        ("beta", {"slope": 1, "offset": 0, "a": -1, "b": 1, "c": 0}),
+        ("beta", {"slope": 1, "offset": 0, "a": 0, "b": 0, "c": 0}),
+        ("isotonic", {"low": [0, 1], "high": [0.5, 2], "levels": [0.5, 0.4]}),
+        ("isotonic", {"low": [0, 0.4], "high": [0.5, 2], "levels": [0.4, 0.5]}),
+        ("isotonic", {"low": [0], "high": [1], "levels": [1.5]}),
+        ("isotonic", {"low": [], "high": [], "levels": []}),
+        ("adapter", {"features": ["rank0"], "depth": 20}),
+    ],
+)
+def test_a_row_written_by_hand_is_checked_before_it_becomes_sql(
+    judged: Connection, family: str, parameters: dict[str, Any]
+) -> None:
+    calibrate(judged)
+    before = search(judged, "two_stages", Q)
+    judged.execute(
+        "update funnelvec.calibrations set family = %s, parameters = %s::jsonb",
+        (family, json.dumps(parameters)),
+    )
+    for call in ("funnelvec.relevance('two_stages', 0.5)", "funnelvec.search_sql('two_stages')"):
+        with pytest.raises(psycopg.Error) as refused:
+            judged.execute(f"select {call}")  # type: ignore[arg-type]
+        assert refused.value.sqlstate == "FV004"
+    assert search(judged, "two_stages", Q) == before

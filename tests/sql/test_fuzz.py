@@ -225,6 +225,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
     "funnelvec.calibrate": {
         "funnel": lambda _: ["f", "f", *WORDS],
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
+        "family": lambda _: ["platt", "beta", "isotonic", "adapter", *WORDS],
     },
     "funnelvec.certify": {
         "funnel": lambda _: ["f", "f", *WORDS],

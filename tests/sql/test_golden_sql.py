@@ -174,3 +174,75 @@ def test_relevance_and_cutoff_equal_the_golden_ones(owner_conn: Connection) -> N
                 assert found == expected
             else:
                 assert found == pytest.approx(expected, rel=1e-9, abs=1e-300), case
+
+
+def check_map(connection: Connection, map: dict[str, Any], case: Any) -> None:
+    """Relevance to 1e-9 and cutoffs to 1e-6 of the numbers that the third implementation has."""
+    made = connection.execute(
+        "select funnelvec._map_fault(%(family)s, %(map)s::jsonb), funnelvec._relevance_sql(%(map)s::jsonb, 's.score'),"
+        " funnelvec._cutoff_sql(%(map)s::jsonb, 's.score')",
+        {"family": map["family"], "map": json.dumps(map)},
+    ).fetchone()
+    assert made is not None
+    assert made[0] is None
+    for expression, given, wanted, near in (
+        (made[1], "asked", "relevance", 1e-9),
+        (made[2], "wanted", "cutoffs", 1e-6),
+    ):
+        found = connection.execute(
+            f"select array_agg({expression} order by s.i) from unnest(%s::float8[]) with ordinality as s (score, i)",  # type: ignore[arg-type]
+            (numbers(case[given]),),
+        ).fetchone()
+        assert found is not None
+        assert found[0] == pytest.approx(numbers(case[wanted]), rel=near, abs=near), (given, map)
+
+
+def test_isotonic_fits_and_maps_equal_the_golden_ones(owner_conn: Connection) -> None:
+    for case in load("families")["isotonic"]:
+        row = owner_conn.execute(
+            "select funnelvec._fit_family('isotonic', %s::float8[], %s::boolean[])",
+            (numbers(case["scores"]), [bool(label) for label in case["labels"]]),
+        ).fetchone()
+        assert row is not None
+        assert row[0]["low"] == numbers(case["low"]), case["name"]
+        assert row[0]["high"] == numbers(case["high"]), case["name"]
+        assert row[0]["levels"] == pytest.approx(numbers(case["levels"]), rel=1e-12), case["name"]
+        check_map(owner_conn, {"family": "isotonic", **row[0]}, case)
+
+
+def test_beta_fits_equal_the_golden_ones(owner_conn: Connection) -> None:
+    for case in load("families")["beta"]:
+        row = owner_conn.execute(
+            "select funnelvec._fit_family('beta', %s::float8[], %s::boolean[])",
+            (numbers(case["scores"]), [bool(label) for label in case["labels"]]),
+        ).fetchone()
+        assert row is not None
+        assert row[0]["slope"] == pytest.approx(float.fromhex(case["slope"]), rel=1e-9)
+        found = [row[0][name] for name in "abc"]
+        assert found == pytest.approx(numbers(case["map"]), rel=1e-6, abs=1e-9), case["name"]
+
+
+def test_beta_maps_equal_the_golden_ones(owner_conn: Connection) -> None:
+    for case in load("families")["beta_maps"]:
+        names = ("slope", "offset", "a", "b", "c")
+        map = dict(zip(names, numbers(case["numbers"]), strict=True))
+        check_map(owner_conn, {"family": "beta", **map}, case)
+
+
+def test_adapters_equal_the_golden_ones(owner_conn: Connection) -> None:
+    def value(given: Any) -> Any:
+        if isinstance(given, list):
+            return [value(each) for each in given]
+        return float.fromhex(given) if isinstance(given, str) and "0x" in given else given
+
+    for case in load("families")["adapters"]:
+        adapter = {"family": "adapter", **{name: value(x) for name, x in case["adapter"].items()}}
+        row = owner_conn.execute(
+            "select funnelvec._map_fault('adapter', %(a)s::jsonb), funnelvec._bound(%(a)s::jsonb, %(list)s::float8[])",
+            {"a": json.dumps(adapter), "list": numbers(case["list"])[::-1]},
+        ).fetchone()
+        assert row is not None
+        assert row[0] is None
+        assert row[1]["slope"] == pytest.approx(float.fromhex(case["slope"]), rel=1e-12)
+        assert row[1]["offset"] == pytest.approx(float.fromhex(case["offset"]), rel=1e-9, abs=1e-9)
+        check_map(owner_conn, row[1], case)

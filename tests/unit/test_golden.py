@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from funnelvec import codes
-from funnelvec.calibration import PlattCalibration, fit_platt
+from funnelvec.calibration import (
+    AdapterCalibration,
+    BetaCalibration,
+    IsotonicCalibration,
+    PlattCalibration,
+    StoredCalibration,
+    fit_platt,
+)
+from funnelvec.calibration.beta import fit_beta_curve
+from funnelvec.calibration.isotonic import fit_isotonic
 from funnelvec.codes import bits
 from funnelvec.codes.maps import LinearMap, Rotation
 from funnelvec.codes.rotations import rotate
@@ -124,6 +133,60 @@ def curve(slope: str, offset: str) -> PlattCalibration:
         n_relevant=0,
         n_queries=0,
     )
+
+
+PROVENANCE: dict[str, Any] = {
+    "model": None, "vector": "embedding", "metric": "cosine", "last_stage": "24:f32",
+    "judgments_sha256": "", "n_pairs": 0, "n_relevant": 0, "n_queries": 0,
+}  # fmt: skip
+
+
+def check_map(map: StoredCalibration, case: dict[str, Any]) -> None:
+    """Relevance to 1e-9, cutoffs to 1e-9 too: the limit of 1e-6 is for scores of a database."""
+    relevance = map.apply(None, floats(case["asked"]))
+    np.testing.assert_allclose(relevance, floats(case["relevance"]), rtol=0, atol=1e-9)
+    cutoffs = [map.cutoff(None, wanted) for wanted in floats(case["wanted"])]
+    np.testing.assert_allclose(cutoffs, floats(case["cutoffs"]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", read("families.json")["isotonic"], ids=by_name)
+def test_isotonic_fits_and_maps_agree(case: dict[str, Any]) -> None:
+    steps = fit_isotonic(floats(case["scores"]), np.array(case["labels"], dtype=bool))
+    assert steps.low == tuple(floats(case["low"]))
+    assert steps.high == tuple(floats(case["high"]))
+    np.testing.assert_allclose(steps.relevance, floats(case["levels"]), rtol=1e-12)
+    made = IsotonicCalibration(low=steps.low, high=steps.high, levels=steps.relevance, **PROVENANCE)
+    check_map(made, case)
+
+
+@pytest.mark.parametrize("case", read("families.json")["beta"], ids=by_name)
+def test_beta_fits_agree(case: dict[str, Any]) -> None:
+    line, end = fit_beta_curve(floats(case["scores"]), np.array(case["labels"], dtype=bool))
+    assert line.slope == pytest.approx(float.fromhex(case["slope"]), rel=1e-9)
+    found = (end.a, end.b, end.c)
+    assert found == pytest.approx(tuple(floats(case["map"])), rel=1e-6, abs=1e-9)
+
+
+def test_beta_maps_agree() -> None:
+    for case in read("families.json")["beta_maps"]:
+        slope, offset, a, b, c = floats(case["numbers"])
+        check_map(BetaCalibration(slope=slope, offset=offset, a=a, b=b, c=c, **PROVENANCE), case)
+
+
+@pytest.mark.parametrize("case", read("families.json")["adapters"], ids=by_name)
+def test_adapters_agree(case: dict[str, Any]) -> None:
+    def value(given: Any) -> Any:
+        if isinstance(given, list):
+            return tuple(map(value, given))
+        is_hex = isinstance(given, str) and "0x" in given
+        return float.fromhex(given) if is_hex else given
+
+    parts = {name: value(given) for name, given in case["adapter"].items()}
+    adapter = AdapterCalibration(**parts, **PROVENANCE)
+    at = adapter.at(None, np.random.default_rng(0).permutation(floats(case["list"])))
+    assert at.slope == pytest.approx(float.fromhex(case["slope"]), rel=1e-12)
+    assert at.offset == pytest.approx(float.fromhex(case["offset"]), rel=1e-9, abs=1e-9)
+    check_map(at, case)
 
 
 def test_relevance_agrees() -> None:

@@ -22,10 +22,12 @@ from funnelvec.bench.stats import Ratio
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["ALLOWED", "ALLOWED_MS", "Overhead", "measure", "summarize"]
+__all__ = ["ALLOWED", "ALLOWED_MS", "Overhead", "measure", "measure_relevance", "summarize"]
 
 #: The targets: this share of the bare SQL's time, and with a filter so many milliseconds more.
 ALLOWED, ALLOWED_MS = 0.05, 0.1
+#: What relevance and a cutoff may add to a search.
+ALLOWED_RELEVANCE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,86 @@ def measure(
     return plain, with_filter
 
 
+def measure_relevance(
+    connection: psycopg.Connection[Any],
+    function: str,
+    calibrated: str,
+    queries: Sequence[object],
+    *,
+    k: int,
+    rounds: int,
+) -> tuple[Overhead, ...]:
+    """Measure what relevance and a cutoff add, for a map of each kind that searches apply.
+
+    Parameters
+    ----------
+    function, calibrated
+        Two functions of the same stages; the second gets made-up maps, one after the other. Their
+        numbers make no difference to the time, and the cutoff leaves every row, so that both
+        answer the same.
+    """
+    cursor = binary_cursor(connection)
+    # Plans and settings that the comparison before has left would be those of another statement.
+    _set(connection, {"hnsw.iterative_scan": "off", "enable_seqscan": "on"})
+    found = []
+    for family, parameters in _MADE_UP.items():
+        connection.execute(
+            "select funnelvec._keep_calibration(funnelvec._funnel(%s), %s, %s::jsonb, '', 0, 0, 0)",
+            [calibrated, family, json.dumps(parameters)],
+        )
+        found.append(
+            _compare(
+                f"relevance and a cutoff, {family}",
+                _caller(
+                    cursor,
+                    f"select id, score from {calibrated}(%(query)s, %(k)s, 1e-9)",
+                    prepare=True,
+                    k=k,
+                ),
+                _caller(
+                    cursor,
+                    f"select id, score from {function}(%(query)s, %(k)s)",
+                    prepare=True,
+                    k=k,
+                ),
+                queries,
+                rounds=rounds,
+                allowed_ms=0.0,
+                allowed=ALLOWED_RELEVANCE,
+                target=f"at most {ALLOWED_RELEVANCE:.0%} over the same function without them",
+            )
+        )
+    return tuple(found)
+
+
+_STEPS = [number / 100 for number in range(1, 100)]
+_RANKS = (0, 1, 4, 9, 19, 49, 99)
+#: Of each kind the dearest: fifty steps, and every feature that an adapter reads.
+_MADE_UP: dict[str, dict[str, Any]] = {
+    "platt": {"slope": 12.0, "offset": -6.0},
+    "beta": {"slope": 12.0, "offset": -6.0, "a": 0.8, "b": 1.2, "c": 0.1},
+    "isotonic": {
+        "low": _STEPS[::2],
+        "high": [low + 0.005 for low in _STEPS[::2]],
+        "levels": [0.01 + 0.9 * low for low in _STEPS[::2]],
+    },
+    "adapter": {
+        "depth": 200,
+        "features": [*(f"rank{rank}" for rank in _RANKS), "last"],
+        "feature_means": [0.5] * 8,
+        "feature_scales": [0.1] * 8,
+        "score_mean": 0.4,
+        "score_scale": 0.1,
+        "offsets": [-2.0, *([0.1] * 8)],
+        "slopes": [1.5, *([0.05] * 8)],
+        "floor": 0.1,
+        "a": 0.8,
+        "b": 1.2,
+        "c": 0.1,
+    },
+}
+
+
 def _search_sql(connection: Any, function: str, filter: str | None) -> str:
     row = connection.execute(
         "select funnelvec.search_sql(%s, %s::jsonb)", [function, filter]
@@ -147,6 +229,7 @@ def _compare(
     rounds: int,
     allowed_ms: float,
     target: str,
+    allowed: float = ALLOWED,
 ) -> Overhead:
     same = all(function(query) == bare(query) for query in queries)  # and a warm-up
     pairs: list[list[tuple[float, float]]] = []
@@ -166,7 +249,7 @@ def _compare(
     finally:
         if collecting:
             gc.enable()
-    return summarize(name, pairs, allowed_ms=allowed_ms, target=target, same=same)
+    return summarize(name, pairs, allowed_ms=allowed_ms, target=target, same=same, allowed=allowed)
 
 
 def _time(call: Caller, query: object) -> float:
@@ -182,10 +265,11 @@ def summarize(
     allowed_ms: float,
     target: str,
     same: bool,
+    allowed: float = ALLOWED,
 ) -> Overhead:
     """Reduce (function, SQL) milliseconds per round and query to medians.
 
-    `allowed_ms` comes on top of `ALLOWED` times the SQL's own time.
+    `allowed_ms` comes on top of `allowed` times the SQL's own time.
     """
     bare = [median(sql for _, sql in each) for each in pairs]
     differences = [median(function - sql for function, sql in each) for each in pairs]
@@ -197,7 +281,7 @@ def summarize(
         sql_ms=sql_ms,
         difference_ms=median(differences),
         ratio=Ratio(median(ratios), min(ratios), max(ratios), len(ratios)),
-        allowed_ms=ALLOWED * sql_ms + allowed_ms,
+        allowed_ms=allowed * sql_ms + allowed_ms,
         target=target,
         same=same,
     )

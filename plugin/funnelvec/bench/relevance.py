@@ -20,6 +20,7 @@ from funnelvec.bench.relevance_data import SETS, RelevanceSet, load_set
 from funnelvec.calibration import f1, metrics
 from funnelvec.calibration.abstain import fit_abstain
 from funnelvec.calibration.candidates import Candidates
+from funnelvec.calibration.choosing import JudgedScores, choose
 from funnelvec.calibration.guarantees import conformal_threshold
 from funnelvec.calibration.logistic import Floats, sigmoid
 from funnelvec.calibration.recipe import Choice, Fitted, cross_fit, fit_choice, fit_recipe
@@ -28,6 +29,12 @@ __all__ = ["HALVINGS", "Halving", "RelevanceReport", "SetFigures", "measure_rele
 
 HALVINGS, QUICK = 20, 3
 MAX_MISS = 0.05
+
+#: A calibration says where it belongs; these belong to arrays.
+_NOWHERE: dict[str, Any] = {
+    "model": None, "vector": "", "metric": "cosine", "last_stage": "384:f32",
+    "judgments_sha256": "", "n_pairs": 0, "n_relevant": 0, "n_queries": 0,
+}  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 
@@ -176,9 +183,43 @@ def _compare(fit: Candidates, test: Candidates) -> Halving:
         | _of_one_threshold(fit, test, fit_choice(fit, *alike))
         | _of_cutoffs(fit, test, cutting)
     )
-    for measure, raw in (("pr_auc", "raw_pr_auc"), ("kept", "raw_kept"), ("brier", "platt_brier")):
+    in_searches, chosen = _of_searches(fit, test)
+    values |= in_searches
+    for measure, raw in (
+        ("pr_auc", "raw_pr_auc"),
+        ("kept", "raw_kept"),
+        ("brier", "platt_brier"),
+        ("searches_pr_auc", "raw_pr_auc"),
+        ("searches_brier", "platt_brier"),
+    ):
         values[f"{measure}_ratio"] = values[measure] / values[raw]
-    return Halving(values, (_named(relevance), _named(cutting)))
+    return Halving(values, (_named(relevance), _named(cutting), f"in searches: {chosen}"))
+
+
+def _of_searches(fit: Candidates, test: Candidates) -> tuple[dict[str, float], str]:
+    """What ``calibrate(family="auto")`` makes of the same judgments, and searches apply."""
+
+    def judged(some: Candidates) -> JudgedScores:
+        n, k = some.scores.shape
+        query_of = np.repeat(np.arange(n), k)
+        return JudgedScores(some.scores.ravel(), some.labels.ravel(), query_of, some.scores)
+
+    calibration = choose(judged(fit), "auto", **_NOWHERE).calibration
+
+    def relevance(some: Candidates) -> Floats:
+        return np.stack([calibration.at(None, row).apply(None, row) for row in some.scores])
+
+    there = relevance(test)
+    threshold = f1.best_threshold(relevance(fit), fit.labels, fit.totals)
+    kept = there >= threshold
+    values = {
+        "searches_f1": _mean(metrics.macro_f1(kept, test.labels, test.totals)),
+        "searches_pr_auc": metrics.pr_auc(there, test.labels),
+        "searches_brier": metrics.brier(there, test.labels),
+        "searches_ece": metrics.debiased_ece(there, test.labels),
+        "searches_ece_top20": metrics.debiased_ece(there[:, :20], test.labels[:, :20]),
+    }
+    return values, calibration.kind
 
 
 def _named(fitted: Fitted) -> str:

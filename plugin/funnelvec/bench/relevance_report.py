@@ -84,6 +84,7 @@ def sections(report: RelevanceReport) -> list[Section]:
         *("ECE Platt", "ours", "top 20", "AUC abstain"),
     )
     rows = tuple(_row(each.name, each.means) for each in report.sets)
+    searched = tuple(_searched(each.name, each.means) for each in report.sets)
     targets = tuple(
         (each.name, _NAMES[name], f"{value:.3f}", _bound(goal, more), verdict)
         for each in report.sets
@@ -91,6 +92,11 @@ def sections(report: RelevanceReport) -> list[Section]:
     )
     return [
         Section(f"Relevance, means of {report.halvings} halvings of the queries", head, rows),
+        Section(
+            'What calibrate(family="auto") makes of the same, applied by searches',
+            ("set", "F1 raw", "F1", "PR-AUC / raw", "Brier / Platt", "ECE", "top 20"),
+            searched,
+        ),
         Section("Targets", ("set", "figure", "reached", "target", ""), targets),
     ]
 
@@ -113,6 +119,18 @@ def _targets(each: SetFigures) -> list[tuple[str, float, float, bool, str]]:
         reached = value >= goal if more else value <= goal
         found.append((name, value, goal, more, "" if reached else "missed"))
     return found
+
+
+def _searched(name: str, m: Mapping[str, float]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{m['raw_f1']:.3f}",
+        f"{m['searches_f1']:.3f}",
+        f"{m['searches_pr_auc_ratio']:.3f}",
+        f"{m['searches_brier_ratio']:.3f}",
+        f"{m['searches_ece']:.4f}",
+        f"{m['searches_ece_top20']:.4f}",
+    )
 
 
 def _bound(goal: float, more: bool) -> str:

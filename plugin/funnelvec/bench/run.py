@@ -26,6 +26,7 @@ from funnelvec.bench.contestants import (
 from funnelvec.bench.data import Dataset
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.report import BenchReport, Standing, Times
+from funnelvec.calibration.listed import DEPTH
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.funnel import Funnel
@@ -182,14 +183,29 @@ class _Run:
         self, connection: Any, schema: str, funnel: Funnel
     ) -> tuple[overhead.Overhead, ...]:
         self._say("overhead of the function")
-        return overhead.measure(
+        function, queries = f"{schema}.{FUNNEL_NAME}", self._queries[:_OVERHEAD_QUERIES]
+        bare = overhead.measure(
             connection,
-            f"{schema}.{FUNNEL_NAME}",
-            self._queries[:_OVERHEAD_QUERIES],
+            function,
+            queries,
             keep=funnel.stages[0].keep or self._k,
             k=self._k,
             rounds=self._rounds,
             filter={FILTER_COLUMN: {"$lt": 50}},
+        )
+        if (funnel.narrowest_keep or 0) < DEPTH:
+            self._notes.append(f"relevance not timed: the funnel keeps fewer than {DEPTH} rows")
+            return bare
+        self._say("overhead of relevance")
+        calibrated = f"{function}_calibrated"
+        # A model of its own, so that the calibration is not that of the other funnel.
+        connection.execute(
+            "select funnelvec.create_funnel(%s, table_name, column_name, funnel,"
+            " approximate => true, model => 'relevance') from funnelvec._funnel(%s)",
+            [f"{FUNNEL_NAME}_calibrated", function],
+        )
+        return bare + overhead.measure_relevance(
+            connection, function, calibrated, queries, k=self._k, rounds=self._rounds
         )
 
     def _lane(self, contestant: Contestant) -> stage.Lane:

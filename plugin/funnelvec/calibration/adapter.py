@@ -20,7 +20,7 @@ from funnelvec.calibration.features import FEATURE_SETS
 from funnelvec.calibration.logistic import Floats, fit_lines
 from funnelvec.errors import CalibrationError
 
-__all__ = ["Adapter", "Weighting", "blend", "fit_adapter", "pair_weights"]
+__all__ = ["FLOOR", "Adapter", "Weighting", "blend", "design", "fit_adapter", "pair_weights"]
 
 Weighting = Literal["pairs", "queries"]
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
@@ -80,11 +80,11 @@ class Adapter:
 
     def lines(self, corrected: Corrected) -> tuple[Floats, Floats]:
         """Return offsets and slopes over the score itself, (n,) each."""
-        phi = _design(
-            corrected.features(self.features),
-            np.array(self.feature_means),
-            np.array(self.feature_scales),
-        )
+        return self.lines_of(corrected.features(self.features))
+
+    def lines_of(self, values: Floats) -> tuple[Floats, Floats]:
+        """Return offsets and slopes, (n,) each, from (n, P) values of the features."""
+        phi = design(values, np.array(self.feature_means), np.array(self.feature_scales))
         slope = np.maximum(phi @ np.array(self.slopes), self.floor) / self.score_scale
         offset = phi @ np.array(self.offsets) - slope * self.score_mean
         return offset, slope
@@ -134,7 +134,7 @@ def fit_adapter(
     mean, scale = float(scores.mean()), float(scores.std())
     if not scale > 0:
         raise CalibrationError("all candidates have the same score; nothing can be learned")
-    phi = _design(values[drawn], means, scales)
+    phi = design(values[drawn], means, scales)
     fitted = fit_lines(
         (scores - mean) / scale,
         phi,
@@ -219,6 +219,7 @@ def pair_weights(labels: npt.NDArray[np.bool_], weighting: Weighting) -> Floats:
     return np.where(labels, mean / np.maximum(counts, 1)[:, None], 1.0)
 
 
-def _design(values: Floats, means: Floats, scales: Floats) -> Floats:
+def design(values: Floats, means: Floats, scales: Floats) -> Floats:
+    """Return (n, P + 1): ones, and the features standardised and held to `CLIP` deviations."""
     standard = np.clip((values - means) / scales, -CLIP, CLIP)
     return np.concatenate([np.ones((len(values), 1)), standard], axis=1)

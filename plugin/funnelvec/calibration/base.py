@@ -23,7 +23,8 @@ class Calibration(Protocol):
     ) -> npt.NDArray[np.float64]:
         """Return the relevance of each score, same shape, float64 in [0, 1].
 
-        `query` is the (d,) query vector; maps that do not depend on it ignore it.
+        `query` is the (d,) query vector; maps that do not depend on it ignore it. A map that
+        depends on the shortlist takes the scores for it.
         """
 
     def cutoff(self, query: npt.NDArray[np.float32] | None, relevance: float) -> float:
@@ -32,5 +33,11 @@ class Calibration(Protocol):
         -inf for a relevance of 0 or less, +inf for 1 or more.
         """
 
+    def at(self, query: npt.NDArray[np.float32] | None, shortlist: npt.ArrayLike) -> Calibration:
+        """Return the map of one query, given the scores of the rows that reached the last stage.
+
+        Families that have one map for all queries return themselves.
+        """
+
     def to_json(self) -> str:
-        """Write the fitted map; the class method ``from_json`` of its family reads it back."""
+        """Write the fitted map; `read_calibration` reads it back."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.logistic import Floats, fit_flat
+from funnelvec.calibration.logistic import MAX_LOGIT, Floats, fit_flat, sigmoid
+from funnelvec.calibration.platt import Line, check_line, fit_platt, smoothed_targets
+from funnelvec.calibration.stored import StoredCalibration, log_odds
 from funnelvec.errors import CalibrationError
 
-__all__ = ["BetaMap", "fit_beta"]
+__all__ = ["BetaCalibration", "BetaMap", "fit_beta", "fit_beta_curve"]
 
 _ENOUGH = 100_000
 
@@ -72,8 +75,14 @@ class BetaMap:
         return high
 
 
-def fit_beta(logits: Floats, labels: npt.NDArray[np.bool_], *, seed: int = 0) -> BetaMap:
-    """Fit the map by log loss; a coefficient that comes out negative is dropped and the rest refit.
+def fit_beta(
+    logits: Floats,
+    labels: npt.NDArray[np.bool_],
+    *,
+    targets: Floats | None = None,
+    seed: int = 0,
+) -> BetaMap:
+    """Fit the map by log loss; without a coefficient that comes out negative, if one does.
 
     Parameters
     ----------
@@ -82,22 +91,95 @@ def fit_beta(logits: Floats, labels: npt.NDArray[np.bool_], *, seed: int = 0) ->
         are drawn.
     labels
         Same shape, bool.
+    targets
+        Same shape: what the fit aims at in place of 1 and 0, such as Platt's smoothed targets.
     """
     flat, truth = logits.ravel(), labels.ravel()
+    aims = truth.astype(np.float64) if targets is None else targets.ravel()
     if flat.size > _ENOUGH:
         drawn = np.random.default_rng(seed).permutation(flat.size)[:_ENOUGH]
-        flat, truth = flat[drawn], truth[drawn]
+        flat, truth, aims = flat[drawn], truth[drawn], aims[drawn]
     if truth.all() or not truth.any():
         raise CalibrationError("all pairs have the same label; nothing can be learned from them")
     columns = np.stack(
         [-np.logaddexp(0.0, -flat), np.logaddexp(0.0, flat), np.ones(flat.size)], axis=1
     )
-    for used in ((0, 1, 2), (0, 2), (1, 2)):
+
+    def fit(*used: int) -> Floats:
         fitted = np.zeros(3)
-        fitted[[*used]] = fit_flat(columns[:, used], truth, penalty=np.full(len(used), 1e-6))
-        if min(fitted[:2]) >= 0 and fitted[:2].sum() > 0:
-            return BetaMap(*map(float, fitted))
-    raise CalibrationError(
-        "relevant pairs do not have higher log-odds than the others; check that the labels are "
-        "not swapped"
-    )
+        fitted[[*used]] = fit_flat(columns[:, used], aims, penalty=np.full(len(used), 1e-6))
+        return fitted
+
+    fitted = fit(0, 1, 2)
+    # The loss is convex: where the free minimum has a negative coefficient, the least loss with
+    # none negative is found without that one.
+    if fitted[0] < 0 <= fitted[1]:
+        fitted = fit(1, 2)
+    elif fitted[1] < 0 <= fitted[0]:
+        fitted = fit(0, 2)
+    if min(fitted[:2]) < 0 or fitted[:2].sum() <= 0:
+        raise CalibrationError(
+            "relevant pairs do not have higher log-odds than the others; check that the labels are "
+            "not swapped"
+        )
+    return BetaMap(*map(float, fitted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BetaCalibration(StoredCalibration):
+    """A Platt curve with a beta map behind it, the same for every query.
+
+    Attributes
+    ----------
+    slope, offset
+        The line over the score, held in [-700, 700]; the slope is positive.
+    a, b, c
+        Of the `BetaMap` from the line to the log-odds of relevance.
+    """
+
+    kind: ClassVar[str] = "beta"
+
+    slope: float
+    offset: float
+    a: float
+    b: float
+    c: float
+
+    def __post_init__(self) -> None:
+        check_line(self.slope, self.offset)
+        _ = self._map
+
+    @property
+    def _map(self) -> BetaMap:
+        return BetaMap(self.a, self.b, self.c)
+
+    def apply(
+        self, query: npt.NDArray[np.float32] | None, scores: npt.ArrayLike
+    ) -> npt.NDArray[np.float64]:
+        """Return the relevance of each score; the query plays no part."""
+        line = self.slope * np.asarray(scores, dtype=np.float64) + self.offset
+        return sigmoid(self._map.apply(np.clip(line, -MAX_LOGIT, MAX_LOGIT)))
+
+    def cutoff(self, query: npt.NDArray[np.float32] | None, relevance: float) -> float:
+        """Return the score whose relevance is `relevance`; -inf at 0 and below, +inf from 1."""
+        wanted = log_odds(relevance)
+        line = self._map.invert(wanted) if math.isfinite(wanted) else wanted
+        return (line - self.offset) / self.slope
+
+
+def fit_beta_curve(scores: npt.ArrayLike, labels: npt.NDArray[np.bool_]) -> tuple[Line, BetaMap]:
+    """Fit a Platt curve and a beta map behind it to the same pairs.
+
+    Both aim at Platt's smoothed targets, so that the map is finite where nothing overlaps; with
+    the coefficients 1, 1, 0 it is the Platt curve itself.
+
+    Parameters
+    ----------
+    scores
+        (n,) finite.
+    labels
+        (n,) bool.
+    """
+    line = fit_platt(scores, labels)
+    logits = line.slope * np.asarray(scores, dtype=np.float64) + line.offset
+    return line, fit_beta(logits, labels, targets=smoothed_targets(labels))

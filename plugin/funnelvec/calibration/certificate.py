@@ -8,9 +8,11 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from funnelvec.calibration.listed import AdapterCalibration
+from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.errors import CalibrationError, InvalidInput
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "relevance_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Certificate:
     cutoff
         Rows of this score and better are kept.
     relevance
-        What the calibration makes of the cutoff.
+        What the calibration makes of the cutoff; None where that differs by query.
     missed, low, high
         The share that the judged queries lose at the cutoff, and its 95 % bootstrap interval over
         queries.
@@ -49,7 +51,7 @@ class Certificate:
     level: float
     k: int
     cutoff: float
-    relevance: float
+    relevance: float | None
     missed: float
     low: float
     high: float
@@ -109,3 +111,10 @@ class Certificate:
             return cls(**content, certified_at=moment)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CalibrationError(f"a certificate is a JSON object: {error}") from None
+
+
+def relevance_at(calibration: StoredCalibration, cutoff: float) -> float | None:
+    """Return what a calibration makes of one cutoff for all queries; None for an adapter."""
+    if isinstance(calibration, AdapterCalibration):
+        return None
+    return float(calibration.apply(None, [cutoff])[0])

@@ -15,17 +15,18 @@ import numpy.typing as npt
 
 from funnelvec.errors import CalibrationError
 
-__all__ = ["Floats", "fit_flat", "fit_lines", "log_loss", "sigmoid"]
+__all__ = ["MAX_LOGIT", "Floats", "fit_flat", "fit_lines", "log_loss", "sigmoid"]
 
 Floats = npt.NDArray[np.float64]
 
-_MAX_LOGIT = 700.0
+#: exp(700) is still finite in double precision.
+MAX_LOGIT = 700.0
 _MAX_STEPS = 100
 
 
 def sigmoid(z: Floats) -> Floats:
     """1 / (1 + exp(-z)), the logit held in [-700, 700]."""
-    result: Floats = 1.0 / (1.0 + np.exp(-np.clip(z, -_MAX_LOGIT, _MAX_LOGIT)))
+    result: Floats = 1.0 / (1.0 + np.exp(-np.clip(z, -MAX_LOGIT, MAX_LOGIT)))
     return result
 
 
@@ -144,7 +145,7 @@ def _newton_system(
     return hessian, result
 
 
-def fit_flat(columns: Floats, labels: npt.NDArray[np.bool_], *, penalty: Floats) -> Floats:
+def fit_flat(columns: Floats, labels: npt.NDArray[np.bool_] | Floats, *, penalty: Floats) -> Floats:
     """Fit plain ridge logistic regression.
 
     Parameters
@@ -152,7 +153,7 @@ def fit_flat(columns: Floats, labels: npt.NDArray[np.bool_], *, penalty: Floats)
     columns
         (m, p) with a column of ones where an intercept is wanted.
     labels
-        (m,) bool.
+        (m,) bool, or targets in [0, 1].
     penalty
         (p,) factor of the square of each coefficient.
 
@@ -174,7 +175,7 @@ def fit_flat(columns: Floats, labels: npt.NDArray[np.bool_], *, penalty: Floats)
         while True:
             trial = theta - size * step
             z = columns @ trial
-            losses = np.logaddexp(0.0, z) - np.where(labels, z, 0.0)
+            losses = np.logaddexp(0.0, z) - labels * z
             new = float(losses.sum() + 0.5 * (penalty * trial**2).sum())
             if new <= loss + 1e-12 * abs(loss) or size < 1e-8:
                 break

@@ -6,18 +6,26 @@ likelihood methods" (1999); the smoothed targets are its section 2.2.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.calibration.logistic import MAX_LOGIT, sigmoid
+from funnelvec.calibration.stored import StoredCalibration, log_odds, provenance_of
 from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.types import Judgments, Metric
 
-__all__ = ["Line", "PlattCalibration", "fit_platt"]
+__all__ = [
+    "Line",
+    "PlattCalibration",
+    "check_counts",
+    "check_line",
+    "fit_platt",
+    "smoothed_targets",
+]
 
 MIN_RELEVANT = 10
 MIN_IRRELEVANT = 10
@@ -25,7 +33,6 @@ MIN_QUERIES = 5
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-12
-_MAX_LOGIT = 700.0  # exp(700) is still finite in double precision
 
 
 class Line(NamedTuple):
@@ -35,21 +42,14 @@ class Line(NamedTuple):
     offset: float
 
 
-@dataclass(frozen=True, slots=True)
-class PlattCalibration:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlattCalibration(StoredCalibration):
     """Relevance = 1 / (1 + exp(-(slope * score + offset))), with the logit held in [-700, 700].
 
     Attributes
     ----------
     slope, offset
         The fitted line; the slope is positive.
-    model, vector, metric, last_stage
-        What the fit belongs to: the name of the embedding model (None if not said), the vector
-        column, and the resolution that gives the score.
-    judgments_sha256, n_pairs, n_relevant, n_queries
-        Where it comes from. Provenance only, never compared with the live table.
-    version
-        Of this format.
 
     Raises
     ------
@@ -61,26 +61,9 @@ class PlattCalibration:
 
     slope: float
     offset: float
-    model: str | None
-    vector: str
-    metric: Metric
-    last_stage: str
-    judgments_sha256: str
-    n_pairs: int
-    n_relevant: int
-    n_queries: int
-    version: int = 1
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.slope) and math.isfinite(self.offset)):
-            raise CalibrationError(
-                f"slope and offset must be finite, not {self.slope!r} and {self.offset!r}"
-            )
-        if self.slope <= 0:
-            raise CalibrationError(
-                f"the slope is {self.slope:.6g}: relevance must rise with the score; check that "
-                "the labels are not swapped and that queries and rows come from one model"
-            )
+        check_line(self.slope, self.offset)
 
     @classmethod
     def fit(
@@ -108,73 +91,38 @@ class PlattCalibration:
             If there are fewer than 10 relevant pairs, 10 others or 5 queries, all scores are the
             same, or relevance does not rise with the score.
         """
-        n_queries = judgments.distinct_queries
-        line = fit_platt(scores, judgments.labels, n_queries=n_queries)
-        return cls(
-            slope=line.slope,
-            offset=line.offset,
-            model=model,
-            vector=vector,
-            metric=metric,
-            last_stage=last_stage,
-            judgments_sha256=judgments.sha256,
-            n_pairs=len(judgments),
-            n_relevant=int(judgments.labels.sum()),
-            n_queries=n_queries,
+        line = fit_platt(scores, judgments.labels, n_queries=judgments.distinct_queries)
+        known = provenance_of(
+            judgments, model=model, vector=vector, metric=metric, last_stage=last_stage
         )
+        return cls(slope=line.slope, offset=line.offset, **known)
 
     def apply(
         self, query: npt.NDArray[np.float32] | None, scores: npt.ArrayLike
     ) -> npt.NDArray[np.float64]:
         """Return the relevance of each score; the query plays no part."""
-        logits = self.slope * np.asarray(scores, dtype=np.float64) + self.offset
-        relevance: npt.NDArray[np.float64] = 1.0 / (
-            1.0 + np.exp(-np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT))
-        )
-        return relevance
+        return sigmoid(self.slope * np.asarray(scores, dtype=np.float64) + self.offset)
 
     def cutoff(self, query: npt.NDArray[np.float32] | None, relevance: float) -> float:
         """Return the score whose relevance is `relevance`; -inf at 0 and below, +inf from 1."""
-        if math.isnan(relevance):
-            raise InvalidInput("relevance must be a number, not nan")
-        if relevance <= 0:
-            return -math.inf
-        if relevance >= 1:
-            return math.inf
-        return (math.log(relevance / (1.0 - relevance)) - self.offset) / self.slope
+        return (log_odds(relevance) - self.offset) / self.slope
 
-    def to_json(self) -> str:
-        """Write the fit as one JSON object; floats keep every digit."""
-        return json.dumps({"kind": self.kind, **asdict(self)})
 
-    @classmethod
-    def from_json(cls, text: str) -> PlattCalibration:
-        """Read what `to_json` wrote.
+def check_line(slope: float, offset: float) -> None:
+    """Refuse a line that is none, or that does not rise.
 
-        Raises
-        ------
-        CalibrationError
-            If the text is not such an object, or of another kind or version.
-        """
-        try:
-            content: Any = json.loads(text)
-        except ValueError as error:
-            raise CalibrationError(f"a calibration is a JSON object: {error}") from None
-        if not isinstance(content, dict) or content.pop("kind", None) != cls.kind:
-            raise CalibrationError(f"not a calibration of kind {cls.kind!r}: {text!r:.80}")
-        if content.get("version") != 1:
-            raise CalibrationError(
-                f"this version of funnelvec reads calibrations of version 1, not "
-                f"{content.get('version')!r}; upgrade funnelvec"
-            )
-        wanted = {field.name for field in fields(cls)}
-        if content.keys() != wanted:
-            odd = ", ".join(sorted(content.keys() ^ wanted))
-            raise CalibrationError(f"a calibration with missing or unknown parts: {odd}")
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise CalibrationError(f"a calibration with parts of the wrong type: {error}") from None
+    Raises
+    ------
+    CalibrationError
+        If a number is not finite or the slope is not positive.
+    """
+    if not (math.isfinite(slope) and math.isfinite(offset)):
+        raise CalibrationError(f"slope and offset must be finite, not {slope!r} and {offset!r}")
+    if slope <= 0:
+        raise CalibrationError(
+            f"the slope is {slope:.6g}: relevance must rise with the score; check that "
+            "the labels are not swapped and that queries and rows come from one model"
+        )
 
 
 def fit_platt(
@@ -207,7 +155,7 @@ def fit_platt(
             f"{s.shape} and {relevant.shape}"
         )
     n_relevant = int(relevant.sum())
-    _check_counts(n_relevant, s.size - n_relevant, n_queries)
+    check_counts(n_relevant, s.size - n_relevant, n_queries)
     mean, deviation = float(s.mean()), float(s.std())
     # The mean of equal numbers need not equal them, so their deviation may be a rounding error.
     if (s == s[0]).all() or deviation == 0.0:
@@ -224,7 +172,14 @@ def fit_platt(
     return Line(slope=slope, offset=b - slope * mean)
 
 
-def _check_counts(n_relevant: int, n_irrelevant: int, n_queries: int | None) -> None:
+def check_counts(n_relevant: int, n_irrelevant: int, n_queries: int | None) -> None:
+    """Refuse judgments that are too few for any family.
+
+    Raises
+    ------
+    CalibrationError
+        If there are fewer than 10 relevant pairs, 10 others or 5 queries.
+    """
     for count, needed, what in (
         (n_relevant, MIN_RELEVANT, "relevant pairs"),
         (n_irrelevant, MIN_IRRELEVANT, "pairs that are not relevant"),
@@ -236,15 +191,22 @@ def _check_counts(n_relevant: int, n_irrelevant: int, n_queries: int | None) -> 
             )
 
 
+def smoothed_targets(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return what Platt's fit aims at: a little less than 1, and a little more than 0."""
+    n_relevant = int(relevant.sum())
+    n_irrelevant = relevant.size - n_relevant
+    return np.where(relevant, (n_relevant + 1) / (n_relevant + 2), 1 / (n_irrelevant + 2))
+
+
 def _newton(z: npt.NDArray[np.float64], relevant: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Minimise the cross-entropy of sigmoid(a * z + b) against the smoothed targets."""
     n_relevant = int(relevant.sum())
     n_irrelevant = relevant.size - n_relevant
-    targets = np.where(relevant, (n_relevant + 1) / (n_relevant + 2), 1 / (n_irrelevant + 2))
+    targets = smoothed_targets(relevant)
     a, b = 0.0, math.log((n_relevant + 1) / (n_irrelevant + 1))
     loss = _loss(a * z + b, targets)
     for _ in range(_MAX_STEPS):
-        p = 1.0 / (1.0 + np.exp(-np.clip(a * z + b, -_MAX_LOGIT, _MAX_LOGIT)))
+        p = 1.0 / (1.0 + np.exp(-np.clip(a * z + b, -MAX_LOGIT, MAX_LOGIT)))
         weight = p * (1.0 - p)
         gradient_a, gradient_b = float(((p - targets) * z).sum()), float((p - targets).sum())
         h_aa = float((weight * z * z).sum())

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy.typing as npt
 
-from funnelvec.calibration.base import Calibration
+from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.protocols import (
     Examined,
@@ -34,7 +34,6 @@ from funnelvec.types import (
     ColumnKind,
     Cutoff,
     Hit,
-    Judgments,
     Metric,
     Storage,
 )
@@ -73,7 +72,16 @@ class Capabilities:
 
 @runtime_checkable
 class Table(
-    Certifying, Loading, Storing, Windowed, Observed, Examined, Rotating, Tunable, Protocol
+    Calibrating,
+    Certifying,
+    Loading,
+    Storing,
+    Windowed,
+    Observed,
+    Examined,
+    Rotating,
+    Tunable,
+    Protocol,
 ):
     """One vector column of one table, with its resolutions, funnels and calibrations."""
 
@@ -286,19 +294,6 @@ class Table(
         ----------
         queries
             (n, dims) float32 or what converts to it; n may be 0.
-        """
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> Calibration:
-        """Fit relevance to judged pairs and use it from now on.
-
-        The fit belongs to (model, column, metric, last stage): it serves every funnel that ends
-        the same way.
-
-        Raises
-        ------
-        CalibrationError
-            If the judgments are too few, or scores do not rise with relevance. Judged rows that
-            the table does not have (any more) are left out.
         """
 
 

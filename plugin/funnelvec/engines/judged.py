@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.certificate import Certificate
+from funnelvec.calibration.certificate import Certificate, relevance_at
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
 from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.errors import CalibrationError
@@ -16,7 +16,7 @@ from funnelvec.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.calibration import StoredCalibration
     from funnelvec.funnel import Funnel
     from funnelvec.types import Judgments
 
@@ -45,7 +45,7 @@ def certified(
     level: float,
     k: int,
     funnel: Funnel,
-    calibration: PlattCalibration,
+    calibration: StoredCalibration,
     judgments: Judgments,
 ) -> Certificate:
     """Find the cutoff that loses at most a share of the relevant rows.
@@ -69,7 +69,7 @@ def certified(
         level=level,
         k=k,
         cutoff=cutoff,
-        relevance=float(calibration.apply(None, [cutoff])[0]),
+        relevance=relevance_at(calibration, cutoff),
         missed=float(losses.mean()),
         low=low,
         high=high,

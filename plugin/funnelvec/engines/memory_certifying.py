@@ -16,9 +16,9 @@ from funnelvec.errors import NotCalibrated
 from funnelvec.types import Judgments
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import Certificate, PlattCalibration
+    from funnelvec.calibration import Certificate, StoredCalibration
     from funnelvec.resolution import Resolution
-    from funnelvec.types import BaseCode, Metric
+    from funnelvec.types import BaseCode
 
 __all__ = ["MemoryCertifying"]
 
@@ -30,14 +30,12 @@ class MemoryCertifying:
         dims: int
         _base: Resolution
         _store: Store
-        _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
-        @property
-        def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
 
     def certify(
         self,
@@ -50,9 +48,7 @@ class MemoryCertifying:
         """Find the cutoff that loses at most a share of the relevant rows, and promise it."""
         named = self._funnel(funnel)
         level = check_max_miss(max_miss)
-        calibration = self._calibrations.get(
-            (named.model, self.metric, named.funnel.last.resolution)
-        )
+        calibration = self._calibration(named)
         if calibration is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration; call calibrate(judgments, "

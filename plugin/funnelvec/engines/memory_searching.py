@@ -19,9 +19,8 @@ from funnelvec.errors import Conflict, NotCalibrated, NotFound
 from funnelvec.types import Cutoff, Hit
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import Certificate, PlattCalibration
-    from funnelvec.resolution import Resolution
-    from funnelvec.types import BaseCode, Metric
+    from funnelvec.calibration import Certificate, StoredCalibration
+    from funnelvec.types import BaseCode
 
 __all__ = ["Asked", "MemorySearching"]
 
@@ -44,14 +43,12 @@ class MemorySearching:
         name: str
         dims: int
         _store: Store
-        _calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration]
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]]
+        _certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]]
 
         @property
         def code(self) -> BaseCode: ...
-        @property
-        def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
 
     def search(
         self,
@@ -86,12 +83,11 @@ class MemorySearching:
             self._check(named, asked)
         return [self._search(named, query, asked)[0] for query in matrix]
 
-    def _check(self, named: NamedFunnel, asked: Asked) -> PlattCalibration | None:
+    def _check(self, named: NamedFunnel, asked: Asked) -> StoredCalibration | None:
         """Refuse arguments that no query could be asked with; return the calibration in force."""
         checks.check_k(asked.k, funnel=named.funnel)
         threshold = checks.check_min_relevance(asked.min_relevance)
-        last = named.funnel.last.resolution
-        calibration = self._calibrations.get((named.model, self.metric, last))
+        calibration = self._calibration(named)
         if threshold is not None and calibration is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
@@ -106,15 +102,12 @@ class MemorySearching:
 
     def _certificate(self, named: NamedFunnel) -> Certificate:
         certificate, funnel, calibration = self._certificates.get(named.name, (None, None, None))
-        last = named.funnel.last.resolution
         if certificate is None:
             raise NotCalibrated(
                 f"funnel {named.name!r} has no certificate; call certify(judgments, "
                 f"funnel={named.name!r}) first"
             )
-        if funnel is not named or calibration is not self._calibrations.get(
-            (named.model, self.metric, last)
-        ):
+        if funnel is not named or calibration is not self._calibration(named):
             raise NotCalibrated(
                 f"the certificate of {named.name!r} is void: it is about {certificate.funnel} with "
                 "another calibration or other stages; certify again"
@@ -134,6 +127,8 @@ class MemorySearching:
         steps = self._store.descend(vector, named.funnel, self._store.matching(bound))
         notes = []
         top, scores = steps[-1].rows, steps[-1].scores
+        if calibration is not None and len(scores):
+            calibration = calibration.at(vector, scores)
         if place is not None:
             key = place.key[0] if len(place.key) == 1 else place.key
             checked = check_key(key, kind=self._store.key_kind, where="after")
@@ -142,18 +137,22 @@ class MemorySearching:
                 for row, score in zip(top, scores, strict=True)
             ]
             top, scores = top[behind], scores[behind]
+        if calibration is not None and len(scores):
+            threshold = checks.check_min_relevance(asked.min_relevance)
+            least = -np.inf
+            if threshold is not None:
+                least = calibration.cutoff(vector, threshold)
+                notes.append(f"min_relevance {threshold:g} is a score of at least {least:.6g}")
+            if asked.cutoff is not None:
+                least = self._certificate(named).cutoff
+                notes.append(f"certified is a score of at least {least:.6g}")
+            if least > -np.inf:
+                passed = int((scores >= least).sum())
+                notes.append(f"the cutoff leaves {passed} of the {len(scores)} rows compared")
+                top, scores = top[scores >= least], scores[scores >= least]
         top, scores = top[: asked.k], scores[: asked.k]
         relevance: list[float | None] = [None] * len(top)
-        if calibration is not None:
-            threshold = checks.check_min_relevance(asked.min_relevance)
-            if threshold is not None:
-                cutoff = calibration.cutoff(vector, threshold)
-                notes.append(f"min_relevance {threshold:g} is a score of at least {cutoff:.6g}")
-                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
-            if asked.cutoff is not None:
-                cutoff = self._certificate(named).cutoff
-                notes.append(f"certified is a score of at least {cutoff:.6g}")
-                top, scores = top[scores >= cutoff], scores[scores >= cutoff]
+        if calibration is not None and len(scores):
             relevance = [float(value) for value in calibration.apply(vector, scores)]
         return self._hits(named, top, scores, relevance), steps, notes
 

@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Callable, Sequence
 
 from funnelvec import codes
-from funnelvec.calibration import Certificate, PlattCalibration
+from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
+from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_loading import MemoryLoading
@@ -19,7 +20,7 @@ from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
 from funnelvec.engines.memory_searching import MemorySearching
 from funnelvec.engines.memory_tuning import MemoryTuning
-from funnelvec.engines.store import NamedFunnel, Store, judge
+from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.engines.together import OneByOne
 from funnelvec.errors import CapabilityError, Conflict, NotFound
 from funnelvec.fitting.report import RotationReport
@@ -30,7 +31,6 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Judgments,
     Metric,
     Storage,
 )
@@ -46,6 +46,7 @@ _DEFAULT: Metric = "cosine"
 class MemoryTable(
     MemoryLoading,
     MemorySearching,
+    MemoryCalibrating,
     MemoryCertifying,
     MemoryObserving,
     MemoryExamining,
@@ -82,8 +83,10 @@ class MemoryTable(
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
         self._fits: dict[str, tuple[RotationReport, datetime.datetime]] = {}
-        self._calibrations: dict[tuple[str | None, Metric, Resolution], PlattCalibration] = {}
-        self._certificates: dict[str, tuple[Certificate, NamedFunnel, PlattCalibration]] = {}
+        self._calibrations: dict[
+            tuple[str | None, Metric, Resolution], tuple[StoredCalibration, ...]
+        ] = {}
+        self._certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]] = {}
 
     def __len__(self) -> int:
         return len(self._store)
@@ -277,21 +280,3 @@ class MemoryTable(
                 f"create_funnel({wanted!r}, '... > {self._base}')"
             )
         return self._funnels[wanted]
-
-    # -- measuring and calibrating ---------------------------------------------------------------
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
-        named = self._funnel(funnel)
-        last = named.funnel.last.resolution
-        present, scores = judge(self._store, judgments, last)
-        calibration = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=self.metric,
-            last_stage=str(last),
-        )
-        self._calibrations[named.model, self.metric, last] = calibration
-        return calibration

@@ -10,11 +10,12 @@ import numpy as np
 from funnelvec import kinds as _kinds
 from funnelvec.engines.keys import plain
 from funnelvec.errors import InvalidInput, NotFound
-from funnelvec.types import Storage
+from funnelvec.types import Family, Storage
 
 __all__ = [
     "check_batch",
     "check_columns",
+    "check_family",
     "check_flag",
     "check_levels",
     "check_mapping",
@@ -128,6 +129,16 @@ def check_storage(storage: Storage | None) -> Storage | None:
             "where it is already, else a column"
         )
     return storage
+
+
+def check_family(family: Family) -> Family:
+    """Return which family of maps is to be fitted."""
+    given: Any = family
+    if not (isinstance(given, str) and given in get_args(Family)):
+        raise InvalidInput(
+            f"unknown family {family!r:.100}; known are {', '.join(get_args(Family))}"
+        )
+    return family
 
 
 def check_batch(batch: int | None) -> int | None:

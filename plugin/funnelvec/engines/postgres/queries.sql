@@ -177,8 +177,21 @@ from funnelvec.funnels as f
 where f.table_name = %(table)s::regclass and f.name = %(funnel)s
 
 -- name: calibrate
-select c.version, c.slope, c."offset", c.queries, c.pairs, c.relevant, c.missing, c.judgments_sha256
-from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments') as c
+select c.family, c.parameters, c.judgments_sha256, c.pairs, c.relevant, c.queries
+from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments', %(family)s) as c
+
+-- name: judged
+select pg_catalog.cardinality(j.scores), j.sha256
+from funnelvec._judged_scores(funnelvec._funnel(%(funnel)s), 'pg_temp.funnelvec_judgments') as j
+
+-- name: judged_lists
+select j.scores, j.labels, j.list
+from funnelvec._judged_lists(%(funnel)s, 'pg_temp.funnelvec_judgments', %(depth)s) as j
+
+-- name: keep_calibration
+select funnelvec._keep_calibration(
+    funnelvec._funnel(%(funnel)s), %(family)s, %(parameters)s::jsonb, %(sha256)s, %(queries)s::integer, %(pairs)s::integer,
+    %(relevant)s::integer)
 
 -- name: certify
 select c.level, c.top_k, c.cutoff, c.relevance, c.missed, c.low, c.high, c.queries, c.without_relevant, c.stages, c.judgments_sha256,

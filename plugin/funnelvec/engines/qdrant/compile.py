@@ -38,11 +38,16 @@ _NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the strict mode of a collection allows: rows of one query, its ef, exact search."""
+    """What the strict mode of a collection allows.
+
+    Rows of one query or page, its ef, exact search; queries and points in one call.
+    """
 
     rows: int = _NO_LIMIT
     ef: int = _NO_LIMIT
     exact: bool = True
+    queries: int = _NO_LIMIT
+    points: int = _NO_LIMIT
 
     @classmethod
     def of(cls, strict: models.StrictModeConfig | None) -> Limits:
@@ -53,6 +58,8 @@ class Limits:
             rows=strict.max_query_limit or _NO_LIMIT,
             ef=strict.search_max_hnsw_ef or _NO_LIMIT,
             exact=strict.search_allow_exact is not False,
+            queries=strict.search_max_batchsize or _NO_LIMIT,
+            points=strict.upsert_max_batchsize or _NO_LIMIT,
         )
 
     def check(self, rows: int, what: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from funnelvec.calibration import Certificate, PlattCalibration
+from funnelvec.calibration import Certificate, StoredCalibration, read_calibration
 from funnelvec.codes import Rotation
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
 from funnelvec.engines.qdrant.maps import KeptRotation
@@ -53,7 +53,7 @@ class Vector:
     column: Column
     resolutions: Mapping[Resolution, Kept] = field(default_factory=dict)
     funnels: Mapping[str, NamedFunnel] = field(default_factory=dict)
-    calibrations: tuple[PlattCalibration, ...] = ()
+    calibrations: tuple[StoredCalibration, ...] = ()
     rotations: Mapping[str, KeptRotation] = field(default_factory=dict)
     certificates: Mapping[str, KeptCertificate] = field(default_factory=dict)
 
@@ -67,12 +67,12 @@ class Vector:
         """Resolutions that some points may not have yet."""
         return [each for each, kept in self.resolutions.items() if not kept.ready]
 
-    def calibration(self, named: NamedFunnel) -> PlattCalibration | None:
+    def calibration(self, named: NamedFunnel) -> StoredCalibration | None:
         """The calibration in force for a funnel."""
         wanted = _calibrated_as(named)
         return next((c for c in self.calibrations if (c.model, c.last_stage) == wanted), None)
 
-    def calibrated(self, fitted: PlattCalibration) -> Vector:
+    def calibrated(self, fitted: StoredCalibration) -> Vector:
         """Return the vector with one calibration more, in place of the one before.
 
         Certificates of the funnels that go by it are void from now on.
@@ -292,7 +292,7 @@ def _read(name: str, given: Mapping[str, Any]) -> Vector:
             name: NamedFunnel(name, Funnel.parse(n["funnel"]), n["model"], tuple(n["returns"]))
             for name, n in given["funnels"].items()
         },
-        tuple(PlattCalibration.from_json(text) for text in given["calibrations"]),
+        tuple(read_calibration(text) for text in given["calibrations"]),
         {each["name"]: KeptRotation(**each) for each in given["rotations"]},
         {
             name: KeptCertificate(Certificate.from_json(c["certificate"]), c["void"])

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import codes
-from funnelvec.calibration import Certificate, PlattCalibration
-from funnelvec.engines import checks
+from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.stored import provenance_of
+from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_max_miss
 from funnelvec.engines.judged import TOP, certified
 from funnelvec.engines.keys import check_key
@@ -20,10 +22,11 @@ from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.refusing import check_applied
 from funnelvec.engines.qdrant.searching import Asked, Question
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CalibrationError, Conflict, NotCalibrated
-from funnelvec.types import Hit, Judgments
+from funnelvec.types import Family, Hit, Judgments
 
 __all__ = ["QdrantJudging"]
 
@@ -55,8 +58,11 @@ class QdrantJudging:
             self, ids: Sequence[names.PointId], name: str
         ) -> dict[names.PointId, _Vector]: ...
 
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance to judged pairs and use it from now on."""
+    def calibrate(
+        self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
+    ) -> StoredCalibration:
+        """Fit relevance to judged pairs and use it from now on; an adapter is refused."""
+        check_applied(options.check_family(family))
         named, column = self._funnel(funnel), self._vector().column
         queries = checks.check_judgments(
             judgments, dims=column.base.dims, code=column.code, directed=column.directed
@@ -88,13 +94,16 @@ class QdrantJudging:
                 raise CalibrationError(
                     f"judgments: pair {pair} is zero at {stored.resolution}: no score"
                 )
-        fitted = PlattCalibration.fit(
-            present,
-            scores,
-            model=named.model,
-            vector=self.vector,
-            metric=column.metric,
-            last_stage=str(stored.resolution),
+        fitted = fit_family(
+            JudgedScores.of(present, scores),
+            family,
+            **provenance_of(
+                present,
+                model=named.model,
+                vector=self.vector,
+                metric=column.metric,
+                last_stage=str(stored.resolution),
+            ),
         )
         self._change(lambda vector: vector.calibrated(fitted))
         return fitted

@@ -246,8 +246,9 @@ class QdrantLoading:
         if not upsert:
             self._refuse_present(rows.part(again, len(rows.keys)))
         try:
-            for start in range(0, len(rows.keys), BATCH):
-                part = rows.part(start, start + BATCH)
+            size = min(BATCH, self._collection.info.limits.points)
+            for start in range(0, len(rows.keys), size):
+                part = rows.part(start, start + size)
                 points, present = self._encoded(part, merge=upsert)
                 sent = start + len(part.keys)
                 deployment.upsert(self.name, points)

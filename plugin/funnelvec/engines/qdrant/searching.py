@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import Certificate, PlattCalibration
+from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
@@ -58,7 +58,7 @@ class Question:
     k: int
     filter: models.Filter | None
     threshold: float | None
-    calibration: PlattCalibration | None
+    calibration: StoredCalibration | None
     after: Place | None
     key: Callable[[Found], Any]
     score: Callable[[float], float]
@@ -290,9 +290,11 @@ class QdrantSearching:
         return question.longer(limit).ask(vector, cutoff=question.cutoff(vector))
 
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
-        if not requests:
-            return []
-        return self._collection.deployment.query(self.name, requests)
+        most, found = self._collection.info.limits.queries, []
+        for start in range(0, len(requests), most):
+            some = requests[start : start + most]
+            found += self._collection.deployment.query(self.name, some)
+        return found
 
     def _answer(
         self,

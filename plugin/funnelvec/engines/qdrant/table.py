@@ -217,6 +217,8 @@ class QdrantTable(
         self, resolution: Resolution, size: int, report: Callable[[FillingStep], None]
     ) -> int:
         """Write the codes of all rows that lack them; whoever writes meanwhile brings them."""
+        limits = self._collection.info.limits
+        size = min(size, limits.rows, limits.points)
         deployment, column = self._collection.deployment, self._vector().column
         stored, base = column.stored(resolution), column.name
         lacking = lacking_filter(stored.name, self._collection.reserved)

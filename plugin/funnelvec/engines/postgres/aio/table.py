@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.certificate import Certificate
-from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_max_miss, check_returns
@@ -17,6 +16,7 @@ from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio import copy, filling
+from funnelvec.engines.postgres.aio.calibrating import AsyncCalibrating
 from funnelvec.engines.postgres.aio.connection import (
     Connection,
     atomic,
@@ -67,7 +67,13 @@ class StoredFunnel(NamedTuple):
 
 
 class AsyncPostgresTable(
-    AsyncLoading, AsyncSearching, AsyncObserving, AsyncExamining, AsyncRotating, AsyncTuning
+    AsyncLoading,
+    AsyncSearching,
+    AsyncCalibrating,
+    AsyncObserving,
+    AsyncExamining,
+    AsyncRotating,
+    AsyncTuning,
 ):
     """A table of the user's, seen through one vector column."""
 
@@ -266,34 +272,6 @@ class AsyncPostgresTable(
         """Drop a funnel and its SQL function; its calibration stays with the column."""
         await self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
-
-    async def calibrate(
-        self, judgments: Judgments, *, funnel: str | None = None
-    ) -> PlattCalibration:
-        """Fit relevance in the database; the judgments go there in a temporary table."""
-        async with self._engine._calling() as connection, atomic(connection):
-            name, stored = await self._known_funnel(connection, funnel)
-            layout = await self._layout(connection)
-            layout = layout._replace(directed=needs_direction(stored.metric))
-            await copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
-            row = await fetch_one(
-                connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
-            )
-            await cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
-        assert row is not None  # calibrate returns one row or raises
-        _, slope, offset, queries, pairs, relevant, _, sha256 = row
-        return PlattCalibration(
-            slope=slope,
-            offset=offset,
-            model=stored.model or None,
-            vector=self._vector,
-            metric=stored.metric,
-            last_stage=str(Funnel.parse(stored.funnel).last.resolution),
-            judgments_sha256=sha256,
-            n_pairs=pairs,
-            n_relevant=relevant,
-            n_queries=queries,
-        )
 
     async def certify(
         self,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 
 from funnelvec.calibration.certificate import Certificate
-from funnelvec.calibration.platt import PlattCalibration
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_max_miss, check_returns
@@ -19,6 +18,7 @@ from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.sync import copy, filling
+from funnelvec.engines.postgres.sync.calibrating import Calibrating
 from funnelvec.engines.postgres.sync.connection import (
     Connection,
     atomic,
@@ -68,7 +68,15 @@ class StoredFunnel(NamedTuple):
     map_type: LiteralString
 
 
-class PostgresTable(Loading, Searching, Observing, Examining, Rotating, Tuning):
+class PostgresTable(
+    Loading,
+    Searching,
+    Calibrating,
+    Observing,
+    Examining,
+    Rotating,
+    Tuning,
+):
     """A table of the user's, seen through one vector column."""
 
     def __init__(
@@ -266,32 +274,6 @@ class PostgresTable(Loading, Searching, Observing, Examining, Rotating, Tuning):
         """Drop a funnel and its SQL function; its calibration stays with the column."""
         self._call("drop_funnel", funnel=self._funnel_name(name))
         self._funnels = {}
-
-    def calibrate(self, judgments: Judgments, *, funnel: str | None = None) -> PlattCalibration:
-        """Fit relevance in the database; the judgments go there in a temporary table."""
-        with self._engine._calling() as connection, atomic(connection):
-            name, stored = self._known_funnel(connection, funnel)
-            layout = self._layout(connection)
-            layout = layout._replace(directed=needs_direction(stored.metric))
-            copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
-            row = fetch_one(
-                connection, statement("calibrate"), {"funnel": quoted(self._schema, name)}
-            )
-            cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
-        assert row is not None  # calibrate returns one row or raises
-        _, slope, offset, queries, pairs, relevant, _, sha256 = row
-        return PlattCalibration(
-            slope=slope,
-            offset=offset,
-            model=stored.model or None,
-            vector=self._vector,
-            metric=stored.metric,
-            last_stage=str(Funnel.parse(stored.funnel).last.resolution),
-            judgments_sha256=sha256,
-            n_pairs=pairs,
-            n_relevant=relevant,
-            n_queries=queries,
-        )
 
     def certify(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from funnelvec.calibration import PlattCalibration
+from funnelvec.calibration import StoredCalibration
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.hook.known import Hook
 from funnelvec.engines.qdrant.vectors import Stored
@@ -33,7 +33,7 @@ class Judge:
 
     query: npt.NDArray[np.float32]
     last: Stored
-    calibration: PlattCalibration | None
+    calibration: StoredCalibration | None
     key: str | None
     cutoff: float | None
 

@@ -1,0 +1,125 @@
+# Made from aio/calibrating.py by tools/write_sync.py: change that file, then `make sync`.
+
+"""The part of the synchronous table that fits relevance."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
+from funnelvec.calibration.reading import made
+from funnelvec.calibration.stored import StoredCalibration
+from funnelvec.engines import options
+from funnelvec.engines.postgres import load
+from funnelvec.engines.postgres.adapt import quoted, statement
+from funnelvec.engines.postgres.sync import copy
+from funnelvec.engines.postgres.sync.connection import (
+    Connection,
+    atomic,
+    cursor,
+    fetch_all,
+    fetch_one,
+)
+from funnelvec.engines.postgres.twins import in_place
+from funnelvec.funnel import Funnel
+from funnelvec.types import Family, Judgments, needs_direction
+
+if TYPE_CHECKING:
+    from funnelvec.engines.postgres.load import Layout
+    from funnelvec.engines.postgres.sync.engine import PostgresEngine
+    from funnelvec.engines.postgres.sync.table import StoredFunnel
+
+__all__ = ["Calibrating"]
+
+
+class Calibrating:
+    """The method of `PostgresTable` that calibrates."""
+
+    if TYPE_CHECKING:  # what the table has and these methods use
+        _engine: PostgresEngine
+        _schema: str
+        _vector: str
+
+        def _layout(self, connection: Connection) -> Layout: ...
+        def _known_funnel(
+            self, connection: Connection, name: str | None
+        ) -> tuple[str, StoredFunnel]: ...
+
+    def calibrate(
+        self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
+    ) -> StoredCalibration:
+        """Fit relevance; the judgments go to the database in a temporary table.
+
+        One map for all queries is fitted there. What is chosen by cross-validation is fitted here,
+        to what the funnel finds there, and handed to the database to apply.
+        """
+        family = options.check_family(family)
+        with self._engine._calling() as connection, atomic(connection):
+            name, stored = self._known_funnel(connection, funnel)
+            layout = self._layout(connection)
+            layout = layout._replace(directed=needs_direction(stored.metric))
+            copy.copy_judgments(connection, load.prepare_judgments(judgments, layout))
+            parsed = Funnel.parse(stored.funnel)
+            belongs = {
+                "model": stored.model or None,
+                "vector": self._vector,
+                "metric": stored.metric,
+                "last_stage": str(parsed.last.resolution),
+            }
+            asked = {"funnel": quoted(self._schema, name), "family": family}
+            if family in ("adapter", "auto"):
+                fitted = self._choose(connection, parsed, asked, belongs)
+            else:
+                row = fetch_one(connection, statement("calibrate"), asked)
+                assert row is not None  # calibrate returns one row or raises
+                fitted = made(row[0], row[1], **belongs, **_provenance(*row[2:]))
+            cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
+        return fitted
+
+    def _choose(
+        self, connection: Connection, funnel: Funnel, asked: dict[str, Any], belongs: dict[str, Any]
+    ) -> StoredCalibration:
+        """Fetch what the funnel makes of the judged queries, choose and fit, and keep it."""
+        row = fetch_one(connection, statement("judged"), asked)
+        assert row is not None  # one row of aggregates
+        depth = min(DEPTH, funnel.narrowest_keep or 0)
+        depth = depth if depth >= LEAST_DEPTH else 0
+        rows = fetch_all(connection, statement("judged_lists"), {**asked, "depth": depth})
+        judged = JudgedScores(
+            np.array([score for each in rows for score in each[0]], dtype=np.float64),
+            np.array([label for each in rows for label in each[1]], dtype=np.bool_),
+            np.repeat(
+                np.arange(len(rows)), np.array([len(each[0]) for each in rows], dtype=np.intp)
+            ),
+            np.stack([padded(each[2], depth) for each in rows]) if depth and rows else None,
+        )
+        known = _provenance(row[1], row[0] or 0, int(judged.labels.sum()), len(rows))
+        fit = partial(fit_family, judged, asked["family"], **belongs, **known)
+        fitted = in_place(fit)
+        cursor(connection).execute(
+            statement("keep_calibration"),
+            {
+                "funnel": asked["funnel"],
+                "family": fitted.kind,
+                "parameters": json.dumps(fitted.parameters),
+                "sha256": fitted.judgments_sha256,
+                "queries": fitted.n_queries,
+                "pairs": fitted.n_pairs,
+                "relevant": fitted.n_relevant,
+            },
+        )
+        return fitted
+
+
+def _provenance(sha256: str | None, pairs: int, relevant: int, queries: int) -> dict[str, Any]:
+    return {
+        "judgments_sha256": sha256 or "",
+        "n_pairs": pairs,
+        "n_relevant": relevant,
+        "n_queries": queries,
+    }
