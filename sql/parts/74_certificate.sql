@@ -680,6 +680,40 @@ begin
 end
 $body$;
 
+-- A certificate as columns; nothing where somebody has written by hand what can't be read.
+create or replace function funnelvec._certificate_row(
+    certificate jsonb,
+    out level double precision,
+    out confidence double precision,
+    out k integer,
+    out cutoff double precision,
+    out relevance double precision,
+    out observed double precision,
+    out low double precision,
+    out high double precision,
+    out queries integer,
+    out without_relevant double precision,
+    out answered double precision,
+    out approximate boolean,
+    out funnel text,
+    out judgments_sha256 text,
+    out certified_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    select r.* into level, confidence, k, cutoff, relevance, observed, low, high, queries, without_relevant, answered, approximate, funnel,
+        judgments_sha256, certified_at
+    from jsonb_to_record(case when jsonb_typeof(certificate) = 'object' then certificate else '{}' end) as r (
+        level double precision, confidence double precision, k integer, cutoff double precision, relevance double precision,
+        observed double precision, low double precision, high double precision, queries integer, without_relevant double precision,
+        answered double precision, approximate boolean, funnel text, judgments_sha256 text, certified_at timestamptz);
+exception when data_exception then
+    level := null;
+end
+$body$;
+
 -- Every certificate that the caller may see, with what has become of it.
 create or replace function funnelvec.list_certificates(table_name regclass default null)
 returns table (
@@ -716,40 +750,6 @@ as $body$
     where (list_certificates.table_name is null or f.table_name = list_certificates.table_name) and r.level is not null
         and exists (select from pg_class as t where t.oid = f.table_name)
     order by f.table_name::text, f.name, c.kind
-$body$;
-
--- A certificate as columns; nothing where somebody has written by hand what can't be read.
-create or replace function funnelvec._certificate_row(
-    certificate jsonb,
-    out level double precision,
-    out confidence double precision,
-    out k integer,
-    out cutoff double precision,
-    out relevance double precision,
-    out observed double precision,
-    out low double precision,
-    out high double precision,
-    out queries integer,
-    out without_relevant double precision,
-    out answered double precision,
-    out approximate boolean,
-    out funnel text,
-    out judgments_sha256 text,
-    out certified_at timestamptz
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-begin
-    select r.* into level, confidence, k, cutoff, relevance, observed, low, high, queries, without_relevant, answered, approximate, funnel,
-        judgments_sha256, certified_at
-    from jsonb_to_record(case when jsonb_typeof(certificate) = 'object' then certificate else '{}' end) as r (
-        level double precision, confidence double precision, k integer, cutoff double precision, relevance double precision,
-        observed double precision, low double precision, high double precision, queries integer, without_relevant double precision,
-        answered double precision, approximate boolean, funnel text, judgments_sha256 text, certified_at timestamptz);
-exception when data_exception then
-    level := null;
-end
 $body$;
 
 comment on function funnelvec.certify(text, regclass, double precision, integer, double precision, double precision, text)
