@@ -279,7 +279,8 @@ class FillingStep:
     Attributes
     ----------
     statement
-        The SQL that is run next (an index is built, searches switch over); None for a batch.
+        The SQL that is run next (an index is built, searches switch over), or in words what is
+        done where there is none, as in Qdrant; None for a batch.
     resolution, state
         What a batch was about: ``filling``, ``sweeping`` or ``filled`` (``ready`` after a check);
         ``copying`` and ``comparing`` where Qdrant takes a new collection for it.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -179,6 +181,7 @@ class Server:
             self.collections.pop(name).shard.close()
             self.aliases = {a: c for a, c in self.aliases.items() if c != name}
             return True
+        overstepped(collection, f"{method} {rest}", body)
         return routes[method, rest](collection, body)
 
     def created(self, name: str, body: Body) -> bool:
@@ -264,6 +267,22 @@ def condition(given: models.Filter | None) -> edge.Filter | None:
     return None if given is None else translate.filter_of(given)
 
 
+def overstepped(collection: Collection, call: str, body: Any) -> None:
+    """Refuse what the strict mode of a collection does not allow."""
+    searches = body["searches"] if call == "POST points/query/batch" else []
+    points = body["points"] if call in ("PUT points", "PUT points/vectors") else []
+    pages = [body] if call == "POST points/scroll" else searches
+    sizes = {
+        "search_max_batchsize": len(searches),
+        "upsert_max_batchsize": len(points),
+        "max_query_limit": max((page.get("limit") or 10 for page in pages), default=0),
+    }
+    for limit, size in sizes.items():
+        most = (collection.strict or {}).get(limit)
+        if most is not None and size > most:
+            raise ValueError(f"{limit} is {most}, not {size}")
+
+
 def upserted(collection: Collection, body: Body) -> Body:
     given = models.PointsList.model_validate(body)
     points = [
@@ -345,3 +364,11 @@ def batched(collection: Collection, body: Body) -> list[Body]:
         for operation in body["operations"]
         for name, part in operation.items()
     ]
+
+
+if __name__ == "__main__":  # a server for `funnelvec bench`, until standard input ends
+    with tempfile.TemporaryDirectory() as place:
+        running = Server(Path(place))
+        print(running.url, flush=True)
+        sys.stdin.read()
+        running.close()

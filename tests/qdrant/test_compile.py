@@ -75,7 +75,8 @@ def test_one_stage_is_exact_without_an_index_and_walks_the_graph_with_one() -> N
     exact = compile_search(plan("8:f32"), QUERY, limit=3)
     assert exact.params is not None and exact.params.exact is True
     walked = compile_search(plan("8:f32", "8:f32"), QUERY, limit=3)
-    assert walked.params is not None and (walked.params.exact, walked.params.hnsw_ef) == (False, 64)
+    assert walked.params is not None
+    assert (walked.params.exact, walked.params.hnsw_ef) == (False, 64)
 
 
 @given(st.floats(-1e6, 1e6), st.sampled_from(["cosine", "dot", "euclidean"]))
@@ -97,6 +98,15 @@ def test_bits_score_as_the_cosine_of_signs() -> None:
     assert stored.params(index=True).quantization_config is not None
     levels = Column("e", Resolution(64, "f32"), "dot").stored(Resolution(64, "bit3", "random"))
     assert levels.size == 3 * 64 and levels.name == "e_64_bit3_random"
+
+
+def test_a_graph_over_narrow_codes_is_used_from_few_points_on() -> None:
+    narrow = Column("e", Resolution(1_536, "f32"), "cosine")
+    for text, threshold, effort in (("128:int8", 250, 200), ("128:f16", 500, 200),
+                                    ("1536:f32", 10_000, 100), ("4:int8", 10, 200)):  # fmt: skip
+        graph = narrow.stored(Resolution.parse(text)).graph(index=True)
+        assert (graph.full_scan_threshold, graph.ef_construct) == (threshold, effort)
+        assert narrow.stored(Resolution.parse(text)).graph(index=False).m == 0
 
 
 def test_a_query_without_a_direction_is_refused_where_there_must_be_one() -> None:

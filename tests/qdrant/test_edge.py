@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import pytest
 from qdrant_client import models
 
 import funnelvec as fv
-from funnelvec.engines.qdrant import edge as module
-from funnelvec.engines.qdrant.edge import EdgeDeployment
+from funnelvec.engines.qdrant import building
+from funnelvec.engines.qdrant import shards as module
 from funnelvec.errors import Conflict, EngineError, InvalidInput, VersionMismatch
 
 ROOT = Path(fv.__file__).parents[1]
@@ -112,16 +113,16 @@ engine.close()
 def test_writes_are_flushed_on_a_timer(edge_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
     flushed = threading.Event()
-    flush = EdgeDeployment.flush
+    flush = module.Shards.flush
 
-    def told(self: EdgeDeployment) -> None:
+    def told(self: module.Shards) -> None:
         flush(self)
         if not self._written:
             flushed.set()
 
     with opened(edge_folder) as engine:
         table = engine.create("docs", dims=2)
-        monkeypatch.setattr(EdgeDeployment, "flush", told)
+        monkeypatch.setattr(module.Shards, "flush", told)
         table.add([1], [[1, 2]])
         assert flushed.wait(60)
 
@@ -165,7 +166,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("stop", ["250", "2500", "4750", "indexing", "loaded"])
 def test_no_acknowledged_point_is_lost_by_kill_9(edge_folder: str, stop: str) -> None:
     # Edge has something to build from 10,000 kB of vectors on.
-    n, dims = (11_000, 256) if stop == "indexing" else (5_000, DIMS)
+    n, dims = (1_250, 2_560) if stop == "indexing" else (5_000, DIMS)
     process = subprocess.Popen(
         [
             sys.executable,
@@ -202,9 +203,162 @@ def test_no_acknowledged_point_is_lost_by_kill_9(edge_folder: str, stop: str) ->
         assert report.rows + report.skipped == n
         assert len(table) == n
         table.create_funnel("docs_search", f"8:f16@1000 > {dims}:f32")
-        found = table.search_many(vectors[:: n // 100], k=1)
-        assert [hits[0].id for hits in found] == list(range(0, n, n // 100))
+        found = table.search_many(vectors[:: n // 50], k=1)
+        assert [hits[0].id for hits in found] == list(range(0, n, n // 50))
         assert {status.coverage for status in table.status()} == {1.0}
+
+
+# Edge builds a graph over 10,000 kB of vectors; few wide ones are built in no time.
+WIDE, FEW = 4_096, 700
+
+
+def filled(folder: str) -> tuple[Any, Any]:
+    """A table of which the index is due."""
+    engine = opened(folder)
+    table = engine.create("docs", dims=WIDE)
+    table.add(range(FEW), rows(FEW, WIDE))
+    table.create_funnel("docs_search", f"{WIDE}:f32")
+    return engine, table
+
+
+def graph(engine: Any) -> int:
+    return int(engine._deployment._shards.opened("docs").info().indexed_vectors_count)
+
+
+def test_searches_and_writes_go_on_while_an_index_is_built(
+    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, table = filled(edge_folder)
+    vectors, build, seen = rows(FEW + 5, WIDE), building.build, []
+
+    def meanwhile(folder: Path, **given: Any) -> None:
+        assert table.search(vectors[3], k=1)[0].id == 3
+        table.add([FEW, FEW + 1], vectors[FEW : FEW + 2])
+        table.upsert([5], vectors[[FEW + 2]])
+        table.delete([6, FEW + 1])
+        build(folder, **given)
+        assert table.search(vectors[FEW], k=1)[0].id == FEW  # written into the original, too
+        seen.append(folder)
+
+    monkeypatch.setattr(building, "build", meanwhile)
+    steps: list[Any] = []
+    with engine:
+        table.add_resolution(f"{WIDE}:f32", index=True)
+        (place,) = seen
+        assert engine._deployment._folder.shard("docs") == place
+        assert [each.name for each in place.parent.glob("shard*") if each.is_dir()] == [place.name]
+        assert table.explain(vectors[3]).stages[0].access == "index hnsw"
+        assert len(table) == FEW and graph(engine) == FEW
+        table.backfill(on_step=steps.append)
+        assert seen == [place]  # nothing is due any more
+    with opened(edge_folder) as engine:
+        table = engine.table("docs")
+        assert len(table) == FEW
+        found = {id: table.search(vectors[row], k=1)[0].id for id, row in
+                 {0: 0, FEW: FEW, 5: FEW + 2}.items()}  # fmt: skip
+        assert all(id == hit for id, hit in found.items())
+        assert table.search(vectors[6], k=1)[0].score < 0.9
+
+
+class Told(subprocess.Popen):  # type: ignore[type-arg]
+    """The process that builds, from the moment at which it does."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        assert self.stdout is not None and self.stdout.readline() == b"building\n"
+        self.begun()
+
+    def begun(self) -> None: ...
+
+
+class Killed(Told):
+    def begun(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def test_no_point_is_lost_when_the_process_that_builds_dies(
+    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, table = filled(edge_folder)
+    with engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(building.subprocess, "Popen", Killed)
+            with pytest.raises(EngineError, match=r"ended with -9 \(it was killed\).*backfill"):
+                table.add_resolution(f"{WIDE}:f32", index=True)
+        assert [each.name for each in Path(edge_folder, "docs").glob("shard*")] == ["shard"]
+        assert len(table) == FEW
+        assert table.search(rows(FEW, WIDE)[9], k=1)[0].id == 9
+        steps: list[Any] = []
+        table.backfill(on_step=steps.append)
+        assert "building the indexes of docs" in [step.statement for step in steps]
+        assert Path(edge_folder, "docs", "shard.json").exists()
+    assert not list(Path(edge_folder, "docs").glob("shard"))
+
+
+def test_closing_ends_the_building_of_indexes(
+    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, table = filled(edge_folder)
+    shards = engine._deployment._shards
+
+    class Closing(Told):
+        def begun(self) -> None:
+            shards._closing.set()
+
+    monkeypatch.setattr(building.subprocess, "Popen", Closing)
+    with pytest.raises(EngineError, match="was closed while indexes were built"):
+        table.add_resolution(f"{WIDE}:f32", index=True)
+    engine.close()
+    assert [each.name for each in Path(edge_folder, "docs").glob("shard*")] == ["shard"]
+    with pytest.raises(EngineError, match="is closed"):
+        table.count()
+
+
+BUILD = f"""
+import os, signal, subprocess, sys
+import numpy as np
+import funnelvec as fv
+from funnelvec.engines.qdrant import building
+
+class Told(subprocess.Popen):
+    def __init__(self, *args, **given):
+        super().__init__(*args, **given)
+        self.stdout.readline()
+        print(self.pid, flush=True)
+        sys.stdin.read()
+
+building.subprocess.Popen = Told
+table = fv.connect(f"edge:{{sys.argv[1]}}").table("docs")
+table.add([{FEW}], np.ones((1, {WIDE}), np.float32))
+table.add_resolution("{WIDE}:f32", index=True)
+"""
+
+
+def test_no_point_is_lost_when_the_process_that_waits_dies(edge_folder: str) -> None:
+    filled(edge_folder)[0].close()
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD, edge_folder],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    handle = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
+    process.kill()
+    process.communicate()
+    if handle is not None:  # nobody waits for the other one, so it does not go on
+        assert select.select([handle], [], [], 60)[0]
+        os.close(handle)
+    with opened(edge_folder) as engine:
+        table = engine.table("docs")
+        assert [each.name for each in Path(edge_folder, "docs").glob("shard*")] == ["shard"]
+        assert len(table) == FEW + 1
+        table.backfill()  # goes on with what is due
+        assert graph(engine) == FEW + 1
+        assert table.explain(rows(1, WIDE)[0]).stages[0].access == "index hnsw"
+        assert table.search(np.ones(WIDE, np.float32), k=1)[0].id == FEW
 
 
 @pytest.mark.slow
@@ -221,7 +375,7 @@ def test_an_index_is_built_and_used(edge_folder: str) -> None:
         exact = table.measure_recall(sample=20)
         assert exact.recall == 1.0
         table.add_resolution("256:f32", index=True)
-        assert deployment._shards["docs"].info().indexed_vectors_count == 12_000
+        assert deployment._shards.opened("docs").info().indexed_vectors_count == 12_000
         assert table.explain(vectors[0]).stages[0].access == "index hnsw"
         walked = table.measure_recall(sample=20)
         assert walked.recall > 0.9

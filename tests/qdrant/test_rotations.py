@@ -180,6 +180,7 @@ def test_a_certified_cutoff_goes_down_as_a_threshold() -> None:
         here = table._collection.deployment
         query = here.query
         here.query = lambda name, requests: sent.extend(requests) or query(name, requests)
-        table.search(rows()[3], k=50, cutoff="certified")
+        (found,) = table.search_many(rows()[3:4], k=50, cutoff="certified")
+        assert table.search(rows()[3], k=50, cutoff="certified") == found
         below = np.nextafter(np.float32(certificate.cutoff), np.float32(-np.inf))
         assert [request.score_threshold for request in sent] == [float(below)]

@@ -101,6 +101,30 @@ def test_old_servers_and_those_that_are_not_there(
             table.add_resolution("4:f16")
 
 
+def test_calls_are_no_larger_than_strict_mode_allows(server: Server) -> None:
+    with fv.connect(server.url) as engine:
+        table = engine.create("docs", dims=8)
+        server.collections["docs"].strict = {
+            "enabled": True,
+            "max_query_limit": 60,
+            "search_max_batchsize": 2,
+            "upsert_max_batchsize": 25,
+        }
+        table = engine.table("docs")
+        table.add(range(90), VECTORS[:90])
+        table.load(VECTORS[90:150], ids=range(90, 150))
+        table.add_resolution("4:f16")
+        table.create_funnel("docs_search", "4:f16@50 > 8:f32")
+        many = table.search_many(VECTORS[:5], k=3)
+        assert [hits[0].id for hits in many] == [0, 1, 2, 3, 4]
+        assert len(table.sample(1_000).ids) == 150
+        assert table.measure_recall(sample=4, k=3).recall > 0.5
+    sizes = [
+        len(body["points"]) for m, p, body in server.log if m == "PUT" and p.endswith("/points")
+    ]
+    assert max(sizes) == 25 and sum(sizes) == 151
+
+
 def test_strict_mode_is_read_and_named(server: Server) -> None:
     with fv.connect(server.url) as engine:
         table = engine.create("docs", dims=8)

@@ -59,6 +59,16 @@ def test_intervals_are_those_of_clopper_and_pearson_for_single_trials() -> None:
     assert interval(np.ones(100)) == pytest.approx((0.9638, 1.0), abs=1e-4)
 
 
+def test_an_interval_that_was_looked_at_is_wider() -> None:
+    shares = np.array([1.0] * 95 + [0.5] * 5)
+    once, twice = interval(shares, looks=1), interval(shares, looks=2)
+    assert twice[0] < once[0] < interval(shares)[0] and twice[1] > once[1] > interval(shares)[1]
+    assert interval(np.ones(200), looks=1)[0] == pytest.approx(0.978, abs=1e-3)
+    # Others that found next to nothing widen it, others that found everything do not narrow it.
+    assert interval(shares, others=np.zeros(3))[0] < interval(shares)[0]
+    assert interval(shares, others=np.ones(500)) == interval(shares)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_intervals_hold_what_they_say(together: bool) -> None:
     # Losses of whole queries, or of single rows: 1 % of the true answers either way.

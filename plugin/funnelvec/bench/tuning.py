@@ -275,12 +275,15 @@ class _Run:
             order = np.random.default_rng(seed).permutation(len(world))
             choose, check, fresh = order[:part], order[part : 2 * part], order[2 * part :]
             place = _choice(kept[choose], costs, self._target)
-            while _shares(kept, check, place).mean() < self._target:
+            looks = 1
+            while _shares(kept, check, place).mean() < self._target and looks < 4:
                 longer = tuple(min(kept.shape[1] - 1, each + 1) for each in place)
                 if longer == place:
                     break
-                place = longer
-            low, high = interval(_shares(kept, check, place))
+                place, looks = longer, looks + 1
+            low, high = interval(
+                _shares(kept, check, place), looks=looks, others=_shares(kept, choose, place)
+            )
             recall = float(_shares(kept, fresh, place).mean())
             inside += low <= recall <= high
             above += recall >= low

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from funnelvec.commands.bench_data import add_data, check_data, dataset_of, turned
 from funnelvec.commands.bench_papers import add_papers, run_papers
 from funnelvec.commands.bench_peers import add_peers, run_peers
+from funnelvec.commands.bench_qdrant import is_qdrant, run_qdrant, run_qdrant_load
 from funnelvec.commands.bench_relevance import add_relevance, run_relevance
 from funnelvec.commands.bench_report import check_report, print_and_write
 from funnelvec.commands.bench_tune import run_tune
@@ -32,6 +33,7 @@ examples:
   funnelvec bench --quick
   funnelvec bench peers --quick
   funnelvec bench peers --data vectors.npy --queries queries.npy --clients 4 --report out.html
+  funnelvec bench qdrant --quick --data vectors.npy --queries queries.npy
   funnelvec bench papers --quick --data DIR
   funnelvec bench load --quick
   funnelvec bench writes --quick
@@ -56,7 +58,8 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 reranking, Supabase's adaptive retrieval, LangChain's stores (where installed), pgvectorscale
 (where the server has it) and exact search, each at the setting that reaches --recall in the least
 time; in the vectors' own basis and under a random orthogonal matrix. --funnel names a template
-without keeps. --quick takes 2,000 rows, also of a file, unless --rows says otherwise.
+without keeps. --quick takes 2,000 rows, also of a file, unless --rows says otherwise, and draws
+768 dimensions.
 
 `bench papers` does what papers say they do and prints their figures beside: matryoshka, pca-rag,
 leanvec, lid-order. --data is the folder of the open evaluation sets; what needs one is skipped
@@ -66,9 +69,15 @@ without.
 time over that of the grid's best at --recall, the time that both took, and how often a recall that
 was stated holds for fresh queries.
 
+`bench qdrant` measures funnels on Qdrant Edge beside full-dimension HNSW and Qdrant's own
+quantizations with rescoring (int8, binary, turbo), each at the setting that reaches --recall in
+the least time, in both bases; then what this package costs over the same request built by hand,
+on Edge, in local mode, and on the server of --url if one is given.
+
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
-index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}.
+index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}. With a --url of Qdrant's (http:, edge:,
+qdrant-local:) it measures the client's upload_points, or Edge's upsert, and ours.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
@@ -80,9 +89,9 @@ vectors at random before, as if no dimension were special."""
 
 
 _KINDS = (
-    "search", "peers", "tune", "filters", "windows", "codes", "relevance", "papers", "load",
-    "writes",
-)  # fmt: skip
+    *("search", "peers", "qdrant", "tune", "filters", "windows", "codes", "relevance", "papers"),
+    *("load", "writes"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=10, help="how many rows to find (default 10)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of all queries")
     parser.add_argument(
-        "--url", help="measure on this Postgres, in a schema of its own that is dropped at the end"
+        "--url", help="measure on this server, in a schema of its own that is dropped at the end"
     )
     parser.add_argument(
         "--report",
@@ -135,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
         "load": _run_load,
         "papers": run_papers,
         "peers": run_peers,
+        "qdrant": run_qdrant,
         "tune": run_tune,
         "writes": _run_writes,
         "windows": _windows,
@@ -229,6 +239,8 @@ def _run_load(args: argparse.Namespace) -> int:
 
     dataset, first = _rows_and_codes(args, _LOAD_ROWS)
     rounds = _LOAD_QUICK if args.quick else _LOAD_FULL
+    if is_qdrant(args.url):
+        return run_qdrant_load(args, dataset, first, rounds)
     report = bench.compare_loads(
         args.url,
         dataset,

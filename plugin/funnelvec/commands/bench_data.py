@@ -29,7 +29,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--basis",
         choices=("own", "rotated"),
-        help="as the vectors are, or under a random rotation (default: own; peers, tune: both)",
+        help="as they are, or under a random rotation (default: own; peers, qdrant, tune: both)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
 
@@ -70,7 +70,7 @@ def dataset_of(args: argparse.Namespace, *, rows: int, queries: int) -> Dataset:
             seed=args.seed,
         )
     # These measure in both bases and turn the vectors themselves.
-    return found if args.what in ("peers", "tune") else turned(args, found)
+    return found if args.what in ("peers", "qdrant", "tune") else turned(args, found)
 
 
 def turned(args: argparse.Namespace, dataset: Dataset) -> Dataset:

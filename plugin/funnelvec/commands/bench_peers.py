@@ -12,6 +12,8 @@ __all__ = ["add_peers", "run_peers"]
 
 # (rows that are drawn, or at most taken of a file; queries, rounds, builds)
 _QUICK, _FULL = (2_000, 30, 3, 1), (20_000, 300, 5, 3)
+#: Of what is drawn for the quick way: fitting rotations takes most of it, and goes by the width.
+_QUICK_DIMS = 768
 _CLIENTS = 4
 
 
@@ -43,6 +45,8 @@ def run_peers(args: argparse.Namespace) -> int:
     rows, queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.quick and args.rows is None:
         args.rows = rows  # of a file, too: or the quick way would not be one
+    if args.quick and args.data is None and args.spectrum is None and args.dims is None:
+        args.dims = _QUICK_DIMS
     report = bench.compare_peers(
         args.url,
         dataset_of(args, rows=rows, queries=queries),

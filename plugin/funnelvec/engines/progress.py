@@ -9,7 +9,10 @@ from funnelvec.engines.base import Progress
 from funnelvec.errors import MissingDependency
 from funnelvec.reports import FillingStep
 
-__all__ = ["filling_reporting", "reporting"]
+__all__ = ["building_words", "filling_reporting", "reporting"]
+
+#: Seconds between two words on how long indexes have been building.
+_WORD_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -59,6 +62,20 @@ def filling_reporting(
                 count(step.done, step.total)
 
         yield report
+
+
+def building_words(report: Callable[[FillingStep], None], table: str) -> Callable[[float], None]:
+    """Return what is told how long indexes have been building, and says so from time to time."""
+    due = 0.0
+
+    def told(seconds: float) -> None:
+        nonlocal due
+        if seconds >= due:
+            since = f", for {seconds:.0f} s" if due else ""
+            report(FillingStep(f"building the indexes of {table}{since}"))
+            due = seconds + _WORD_SECONDS
+
+    return told
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ def report(found: Outcome) -> TuningReport:
         low, high = _simulated_interval(found, best)
     if winner is not None:
         recall, milliseconds = found.checked.recall, winner.milliseconds
-        (low, high), checked = interval(found.checked.shares), len(found.checked.shares)
+        checked = len(found.checked.shares)
+        low, high = interval(found.checked.shares, looks=found.looks, others=winner.shares)
     second, ratio = _runner_up(found)
     about, wanted = found.ground.about, found.wanted
     built = [str(each) for each in found.ground.ours if each in found.ground.stored]

@@ -51,6 +51,7 @@ class Outcome:
     finalists: list[Measured] = field(default_factory=list)
     winner: Measured | None = None
     checked: Any = None
+    looks: int = 0
     built_seconds: float = 0.0
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -219,6 +219,7 @@ def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
         yield from create(found.ground, name, winner.funnel)
         shares, times = yield from ask(found.ground, checking, name)
         found.checked = Measured(winner.template, winner.keeps, shares, times)
+        found.looks = step + 1
         short = found.checked.recall < found.wanted.recall
         fixed = found.wanted.max_miss is not None or found.wanted.budget.latency is not None
         longer = _longer(winner, found)

@@ -8,28 +8,48 @@ would vary as much as the queries did.
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["interval", "queries_needed", "ratio_interval"]
 
+Shares: TypeAlias = npt.NDArray[np.float64]
+
 _TAIL = 0.025
 #: How many times the loss that is asked for an interval may reach, where nothing was lost at all.
 _REACH = 4.0
 
 
-def interval(shares: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return a 95 % interval for the mean of (n,) shares in [0, 1], one for each query."""
+def interval(
+    shares: Shares, *, looks: int = 0, others: Shares | None = None
+) -> tuple[float, float]:
+    """Return a 95 % interval for the mean of (n,) shares in [0, 1], one for each query.
+
+    Parameters
+    ----------
+    looks
+        Where lists are lengthened until these very queries are content: how often they were looked
+        at. The first look spends half of the 5 %, the next half of what is left, and so on, so that
+        all intervals that could have been stated hold together. 0 is a single look that nothing
+        hangs on.
+    others
+        Shares of other queries by the same funnel. A query that finds next to nothing is rare, and
+        so few see none; the spread is the larger of theirs and of both together.
+    """
+    tail = _TAIL / 2**looks
     n, mean = len(shares), float(shares.mean())
     spread = float(shares.var(ddof=1)) if n > 1 else 0.0
+    if others is not None and len(others):
+        spread = max(spread, float(np.concatenate([shares, others]).var(ddof=1)))
     trials = float(n)
     if spread > 0.0:
         # Never fewer trials than queries: a share in [0, 1] varies at most as one trial does.
         trials = max(trials, n * mean * (1.0 - mean) / spread)
     lost = trials * (1.0 - mean)
-    low = 0.0 if mean <= 0.0 else 1.0 - _beta_quantile(1 - _TAIL, lost + 1.0, trials - lost)
-    high = 1.0 if mean >= 1.0 else 1.0 - _beta_quantile(_TAIL, lost, trials - lost + 1.0)
+    low = 0.0 if mean <= 0.0 else 1.0 - _beta_quantile(1 - tail, lost + 1.0, trials - lost)
+    high = 1.0 if mean >= 1.0 else 1.0 - _beta_quantile(tail, lost, trials - lost + 1.0)
     return low, high
 
 

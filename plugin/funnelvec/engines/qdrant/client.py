@@ -7,15 +7,29 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.qdrant_local import QdrantLocal
 
+from funnelvec.engines.qdrant.answers import TIED, levelled, record_of, scored, without_params
+from funnelvec.engines.qdrant.compile import Template
 from funnelvec.engines.qdrant.copying import recover
 from funnelvec.engines.qdrant.definition import Definition
-from funnelvec.engines.qdrant.deployment import Info, Names, Points, Record, Scored
+from funnelvec.engines.qdrant.deployment import (
+    Found,
+    Info,
+    Names,
+    Points,
+    Record,
+    Scored,
+    Search,
+    Told,
+)
 from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.reserved import (
@@ -30,7 +44,7 @@ from funnelvec.engines.qdrant.reserved import (
 from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
-__all__ = ["ClientDeployment", "index_schema", "levelled"]
+__all__ = ["ClientDeployment", "index_schema"]
 
 #: Payload key of the reserved point for loads.
 _LOADS = "_fv_loads"
@@ -48,8 +62,6 @@ _SCHEMAS: dict[str, models.PayloadSchemaType] = {
 _PART_BYTES = 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
-#: How far the scores of equal rows may lie apart in local mode, over the larger of 1 and the score.
-_BITS = 4e-7
 
 
 def index_schema(kind: ColumnKind) -> models.PayloadSchemaType | None:
@@ -65,7 +77,7 @@ class ClientDeployment:
         self._local = isinstance(client._client, QdrantLocal)
         self.persistent = not self._local or getattr(client._client, "location", "") != ":memory:"
         self.name = "qdrant-local" if self._local else "qdrant"
-        self.slack = _BITS if self._local else 0.0
+        self.slack = TIED if self._local else 0.0
         with errors():
             self.version = check_version(client.info().version)
 
@@ -183,16 +195,35 @@ class ClientDeployment:
             found = self.client.retrieve(
                 collection, list(ids), with_payload=payload, with_vectors=list(vectors) or False
             )
-        return [_record(each) for each in found]
+        return [record_of(each) for each in found]
 
     def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         """Run searches in one call."""
         if self._local:
-            requests = [_without_params(request) for request in requests]
+            requests = [without_params(request) for request in requests]
         with errors():
             answers = self.client.query_batch_points(collection, list(requests))
-        found = [[_scored(point) for point in answer.points] for answer in answers]
+        found = [[scored(point) for point in answer.points] for answer in answers]
         return [levelled(each) for each in found] if self._local else found
+
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
+        if self._local:
+            bare = [stage.model_copy(update={"params": None}) for stage in template.stages]
+            search = template.search.model_copy(update={"params": None})
+            template = replace(template, stages=tuple(bare), search=search)
+
+        def ask(
+            vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+        ) -> Sequence[Found]:
+            request = template.request(vectors, threshold)
+            with errors():
+                (answer,) = self.client.query_batch_points(collection, [request])
+            if self._local:
+                return levelled([scored(point) for point in answer.points])
+            return answer.points
+
+        return ask
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""
@@ -218,7 +249,7 @@ class ClientDeployment:
                 with_payload=False,
                 with_vectors=list(vectors) or False,
             )
-        return [_record(each) for each in found], cast("PointId | None", after)
+        return [record_of(each) for each in found], cast("PointId | None", after)
 
     def read(self, collection: str) -> str | None:
         """The definition, from the reserved point."""
@@ -280,13 +311,15 @@ class ClientDeployment:
         found = self.retrieve(collection, [DEFINITION], payload=True, vectors=())
         return found[0].payload if found else {}
 
-    def settle(self, collection: str) -> None:
+    def settle(self, collection: str, told: Told = lambda seconds: None) -> None:
         """Wait until the server has nothing left to optimize."""
+        started = time.monotonic()
         while not self._local:
             with errors():
                 status = self.client.get_collection(collection).status
             if status != models.CollectionStatus.YELLOW:
                 return
+            told(time.monotonic() - started)
             time.sleep(_LOOK)
 
     def close(self) -> None:
@@ -315,38 +348,3 @@ def errors() -> Iterator[None]:
         raise Unreachable(f"the Qdrant server does not answer: {error.source}") from error
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:  # local mode's
         raise EngineError(f"Qdrant refused: {error}") from error
-
-
-def levelled(found: Sequence[Scored]) -> list[Scored]:
-    """Give rows of nearly one score, best first, the same: that of the best of them.
-
-    Local mode multiplies matrices, and the last bits of what numpy says of a row depend on where
-    in memory it stands. Equal rows are to tie.
-    """
-    level: list[Scored] = []
-    for point in found:
-        best = level[-1].score if level else point.score
-        tied = abs(point.score - best) <= _BITS * max(1.0, abs(best))
-        level.append(point._replace(score=best) if tied else point)
-    return level
-
-
-def _scored(found: models.ScoredPoint) -> Scored:
-    return Scored(cast("PointId", found.id), found.score, found.payload or {})
-
-
-def _record(found: models.Record) -> Record:
-    given: Any = found.vector or {}
-    vectors = given if isinstance(given, dict) else {"": given}
-    return Record(cast("PointId", found.id), found.payload or {}, vectors)
-
-
-def _without_params(request: models.QueryRequest) -> models.QueryRequest:
-    """Local mode warns of parameters, none of which it follows; its search is exact."""
-    return request.model_copy(update={"params": None, "prefetch": _bare(request.prefetch)})
-
-
-def _bare(prefetch: Any) -> Any:
-    if not isinstance(prefetch, models.Prefetch):
-        return prefetch
-    return prefetch.model_copy(update={"params": None, "prefetch": _bare(prefetch.prefetch)})

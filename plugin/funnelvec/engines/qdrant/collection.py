@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 from funnelvec.codes import Rotation
 from funnelvec.codes.rotations import is_random
@@ -36,7 +37,10 @@ class Collection:
         self.deployment, self.name = deployment, name
         self.info = self._info()
         self._definition: Definition | None = None
+        self._text: str | None = None
         self._read_at = 0.0
+        #: What has been made of the definition and of `info`; a new one when either is another.
+        self.made: dict[Any, Any] = {}
         #: Whether there was no row to tell by what keys hold.
         self._guessed = False
         self._maps: dict[str, Rotation] = {}  # by token: they never change
@@ -53,16 +57,27 @@ class Collection:
     def renew(self) -> None:
         """Look again at what the collection is."""
         self.info = self._info()
+        self.made = {}
 
     def definition(self, *, fresh: bool = False) -> Definition:
         """What funnelvec knows of the collection; `fresh` asks for what is kept now."""
         old = time.monotonic() - self._read_at > FRESH_SECONDS
         if self._definition is None or fresh or old:
             text = self.deployment.read(self.name)
-            kept = self._derived() if text is None else self._whole(text)
-            self._definition = self._completed(kept)
+            if text is None or text != self._text or self._foreign:
+                kept = self._derived() if text is None else self._whole(text)
+                found = self._completed(kept)
+                if found != self._definition:
+                    self._definition, self.made = found, {}
+                self._text = text
             self._read_at = time.monotonic()
+        assert self._definition is not None  # it was read at least once
         return self._definition
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether what is known depends on more than what is kept."""
+        return self._definition is None or self._definition.foreign
 
     def _whole(self, text: str) -> Definition:
         """The definition with the maps that its resolutions take."""
@@ -177,7 +192,13 @@ class Collection:
         CapabilityError
             If it is compared by a distance that has no metric here.
         """
-        kept = self.definition().vectors
+        definition, made = self.definition(), self.made
+        found = made.get(("vector", wanted))
+        if found is None:
+            found = made["vector", wanted] = self._found(definition.vectors, wanted)
+        return cast("Vector", found)
+
+    def _found(self, kept: Mapping[str, Vector], wanted: str | None) -> Vector:
         own = {
             vector.column.stored(resolution).name
             for vector in kept.values()

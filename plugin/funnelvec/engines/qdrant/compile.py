@@ -7,8 +7,9 @@ n shards rescores up to n times as many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,15 @@ from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 
-__all__ = ["NO_LIMITS", "Limits", "Plan", "compile_search", "rescore_request", "scan_request"]
+__all__ = [
+    "NO_LIMITS",
+    "Limits",
+    "Plan",
+    "Template",
+    "compile_search",
+    "rescore_request",
+    "scan_request",
+]
 
 #: Fewer candidates than this while a graph is walked cost recall and save nothing.
 _LEAST_EF = 64
@@ -29,11 +38,16 @@ _NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the strict mode of a collection allows: rows of one query, its ef, exact search."""
+    """What the strict mode of a collection allows.
+
+    Rows of one query or page, its ef, exact search; queries and points in one call.
+    """
 
     rows: int = _NO_LIMIT
     ef: int = _NO_LIMIT
     exact: bool = True
+    queries: int = _NO_LIMIT
+    points: int = _NO_LIMIT
 
     @classmethod
     def of(cls, strict: models.StrictModeConfig | None) -> Limits:
@@ -44,6 +58,8 @@ class Limits:
             rows=strict.max_query_limit or _NO_LIMIT,
             ef=strict.search_max_hnsw_ef or _NO_LIMIT,
             exact=strict.search_allow_exact is not False,
+            queries=strict.search_max_batchsize or _NO_LIMIT,
+            points=strict.upsert_max_batchsize or _NO_LIMIT,
         )
 
     def check(self, rows: int, what: str) -> int:
@@ -90,6 +106,92 @@ class Plan:
         return Plan(self.column, shorter, self.indexed, self.limits)
 
 
+_Encoder = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A search that has been compiled but for its query and its cutoff.
+
+    Attributes
+    ----------
+    stages, search
+        Its requests, coarse stage first; their vectors are empty.
+    stored, encoders
+        What each of them compares, the last one's too, and what makes it of a query.
+    """
+
+    stages: tuple[models.Prefetch, ...]
+    search: models.QueryRequest
+    stored: tuple[Stored, ...]
+    encoders: tuple[_Encoder, ...]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+        payload: Sequence[str] = (),
+    ) -> Template:
+        """Compile what all searches of a plan have in common; see `compile_search`."""
+        limits, last = plan.limits, plan.last
+        stored = [plan.column.stored(stage.resolution) for stage in plan.funnel.stages[:-1]]
+        stages = [
+            models.Prefetch(
+                query=_EMPTY,
+                using=each.name,
+                filter=filter if number == 0 else None,
+                params=_params(plan, each, first=number == 0, keep=stage.keep),
+                limit=limits.check(stage.keep or 0, f"stage {stage}"),
+            )
+            for number, (stage, each) in enumerate(
+                zip(plan.funnel.stages[:-1], stored, strict=True)
+            )
+        ]
+        search = models.QueryRequest(
+            query=_EMPTY,
+            using=last.name,
+            filter=None if stages else filter,
+            params=_params(plan, last, first=not stages, keep=limit, last=True),
+            limit=limits.check(limit, "the search"),
+            with_payload=list(payload) if payload else False,
+            with_vector=False,
+        )
+        encoders = [each.encoder() for each in (*stored, last)]
+        return cls(tuple(stages), search, (*stored, last), tuple(encoders))
+
+    def vectors(self, query: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """What each stage compares with."""
+        found = [encode(query) for encode in self.encoders]
+        for stored, vector in zip(self.stored, found, strict=True):
+            if vector is None:
+                raise _undirected(stored)
+        return cast("list[npt.NDArray[np.float32]]", found)
+
+    def threshold(self, cutoff: float | None) -> float | None:
+        """What Qdrant is told of the lowest score of the last stage."""
+        return None if cutoff is None else self.stored[-1].threshold(cutoff)
+
+    def request(
+        self, vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+    ) -> models.QueryRequest:
+        """Put vectors in; copies of models are not validated again."""
+        inner: models.Prefetch | None = None
+        for stage, vector in zip(self.stages, vectors, strict=False):
+            inner = stage.model_copy(update={"prefetch": inner, "query": vector.tolist()})
+        last = vectors[-1].tolist()
+        changed = {"prefetch": inner, "query": last, "score_threshold": threshold}
+        return self.search.model_copy(update=changed)
+
+    def ask(
+        self, query: npt.NDArray[np.float32], *, cutoff: float | None = None
+    ) -> models.QueryRequest:
+        """Return the search for a query."""
+        return self.request(self.vectors(query), self.threshold(cutoff))
+
+
 def compile_search(
     plan: Plan,
     query: npt.NDArray[np.float32],
@@ -121,32 +223,8 @@ def compile_search(
     CapabilityError
         If the collection does not allow it.
     """
-    limits, inner = plan.limits, None
-    for number, stage in enumerate(plan.funnel.stages[:-1]):
-        stored = plan.column.stored(stage.resolution)
-        inner = models.Prefetch(
-            prefetch=inner,
-            query=_EMPTY,
-            using=stored.name,
-            filter=filter if number == 0 else None,
-            params=_params(plan, stored, first=number == 0, keep=stage.keep),
-            limit=limits.check(stage.keep or 0, f"stage {stage}"),
-        )
-        inner.query = _nearest(stored, query)
-    last = plan.last
-    request = models.QueryRequest(
-        prefetch=inner,
-        query=_EMPTY,
-        using=last.name,
-        filter=filter if inner is None else None,
-        params=_params(plan, last, first=inner is None, keep=limit, last=True),
-        limit=limits.check(limit, "the search"),
-        score_threshold=None if cutoff is None else last.threshold(cutoff),
-        with_payload=list(payload) if payload else False,
-        with_vector=False,
-    )
-    request.query = _nearest(last, query)
-    return request
+    template = Template.of(plan, limit=limit, filter=filter, payload=payload)
+    return template.ask(query, cutoff=cutoff)
 
 
 def rescore_request(
@@ -201,15 +279,19 @@ def scan_request(
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:
-    encoded = stored.encode_one(query)
-    if not stored.has_code(encoded[np.newaxis, :])[0]:
-        raise InvalidInput(
-            f"the first {stored.resolution.dims} numbers of the query are zero at "
-            f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
-            "that stage"
-        )
+    encoded = stored.encoder()(query)
+    if encoded is None:
+        raise _undirected(stored)
     found: list[float] = encoded.tolist()
     return found
+
+
+def _undirected(stored: Stored) -> InvalidInput:
+    return InvalidInput(
+        f"the first {stored.resolution.dims} numbers of the query are zero at "
+        f"{stored.resolution}, which leaves no direction to compare; use a funnel without "
+        "that stage"
+    )
 
 
 def _params(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -10,12 +10,23 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits
+from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits, Template
 from funnelvec.engines.qdrant.features import Version
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.types import ColumnKind
 
-__all__ = ["BATCH", "Deployment", "Info", "Points", "Record", "Scored"]
+__all__ = [
+    "BATCH",
+    "Deployment",
+    "Found",
+    "Info",
+    "Names",
+    "Points",
+    "Record",
+    "Scored",
+    "Search",
+    "Told",
+]
 
 #: Points in one write: larger ones make the log slow to read when a collection is opened.
 BATCH = 1_000
@@ -55,6 +66,26 @@ class Scored(NamedTuple):
     payload: dict[str, Any]
 
 
+class Found(Protocol):
+    """A point that a search found, as the deployment has it: without payload it may have None."""
+
+    @property
+    def id(self) -> Any:
+        """A whole number, or a UUID in either form."""
+
+    @property
+    def score(self) -> float:
+        """Qdrant's score."""
+
+    @property
+    def payload(self) -> Any:
+        """What was asked for."""
+
+
+#: Runs a search for the vectors of its stages, float32, and the threshold of the last.
+Search: TypeAlias = Callable[[Sequence[npt.NDArray[np.float32]], float | None], Sequence[Found]]
+
+
 @dataclass(frozen=True, slots=True)
 class Info:
     """What a collection is.
@@ -75,6 +106,9 @@ class Info:
     limits: Limits = NO_LIMITS
     shards: int = 1
 
+
+#: Is told how many seconds something has taken so far.
+Told: TypeAlias = Callable[[float], object]
 
 #: Names of vectors to read; none of them where it is empty.
 Names: TypeAlias = Sequence[str]
@@ -134,6 +168,9 @@ class Deployment(Protocol):
     def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         """Run searches."""
 
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
+
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match, exactly."""
 
@@ -175,8 +212,8 @@ class Deployment(Protocol):
     def drop_bytes(self, collection: str, token: str, parts: int) -> None:
         """Forget what `keep_bytes` kept, if it is there."""
 
-    def settle(self, collection: str) -> None:
-        """Wait until indexes are built, or build them."""
+    def settle(self, collection: str, told: Told = ...) -> None:
+        """Wait until indexes are built, or build them; `told` hears the seconds it has taken."""
 
     def close(self) -> None:
         """Release what was opened here."""

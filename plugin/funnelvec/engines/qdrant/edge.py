@@ -3,33 +3,41 @@
 What Edge leaves to its caller is done here: a lock on the folder, checks that nothing is written
 that could not be found again (`funnelvec.engines.checks`), writes of at most 1,000 points, a flush
 every few seconds and at close. Between two flushes points are safe from the death of the process,
-but not from a power cut.
+but not from a power cut. Indexes of more than some thousand rows are built by another process, in
+a copy (`funnelvec.engines.qdrant.building`), while this one goes on searching and writing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
 from funnelvec.engines.qdrant.client import index_schema
-from funnelvec.engines.qdrant.deployment import BATCH, Info, Names, Points, Record, Scored
+from funnelvec.engines.qdrant.compile import Template
+from funnelvec.engines.qdrant.deployment import (
+    BATCH,
+    Found,
+    Info,
+    Names,
+    Points,
+    Record,
+    Scored,
+    Search,
+    Told,
+)
 from funnelvec.engines.qdrant.folder import Folder, write
 from funnelvec.engines.qdrant.names import PointId
-from funnelvec.errors import EngineError, FunnelvecError
+from funnelvec.engines.qdrant.shards import Shards, config_of, errors
 from funnelvec.types import ColumnKind
 
-__all__ = ["FLUSH_SECONDS", "EdgeDeployment"]
-
-#: How long a point may be safe from the death of the process only.
-FLUSH_SECONDS = 5.0
+__all__ = ["EdgeDeployment"]
 
 
 class EdgeDeployment:
@@ -40,12 +48,7 @@ class EdgeDeployment:
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)
-        self._shards: dict[str, edge.EdgeShard] = {}
-        self._process = os.getpid()
-        self._guard = threading.RLock()
-        self._written: set[str] = set()
-        self._closing = threading.Event()
-        self._flusher: threading.Thread | None = None
+        self._shards = Shards(self._folder)
 
     # -- collections -------------------------------------------------------------------------
 
@@ -77,8 +80,8 @@ class EdgeDeployment:
         """Make a collection; it appears when it is whole."""
         draft = self._folder.draft()
         try:
-            with errors(), self._guard:
-                shard = edge.EdgeShard.create(str(draft / "shard"), _config(vectors))
+            with errors(), self._shards.guard:
+                shard = edge.EdgeShard.create(str(draft / "shard"), config_of(vectors))
                 for path, kind in indexes.items():
                     schema = index_schema(kind)
                     if schema is not None:
@@ -96,55 +99,27 @@ class EdgeDeployment:
     def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Add a vector in place; its index and quantization come with a reload."""
         kind = translate.params_of(params)
-        with self._shard(collection) as shard:
-            made = edge.UpdateOperation.create_dense_vector(
-                name, kind.size, kind.distance, None, kind.datatype
-            )
-            shard.update(made)
-        self.configure(collection, name, params)
+        made = edge.UpdateOperation.create_dense_vector(
+            name, kind.size, kind.distance, None, kind.datatype
+        )
+        with self._shards.changing(collection):
+            self._shards.update(collection, made)
+            self.configure(collection, name, params)
 
     def configure(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Change the index of a vector, which takes closing the collection and opening it."""
-        vectors = {**self._configured(collection), name: params}
-        self._configure(collection, vectors)
-        self._reload(collection, vectors)
+        with self._shards.changing(collection):
+            vectors = {**self._configured(collection), name: params}
+            self._configure(collection, vectors)
+            self._shards.reload(collection, vectors)
 
     def drop_vector(self, collection: str, name: str) -> None:
         """Remove a vector of all points."""
-        with self._shard(collection) as shard:
-            shard.update(edge.UpdateOperation.delete_vector_name(name))
-        vectors = self._configured(collection)
-        vectors.pop(name, None)
-        self._configure(collection, vectors)
-
-    def _reload(self, collection: str, vectors: Mapping[str, models.VectorParams]) -> None:
-        with self._guard:
-            with self._shard(collection) as shard:
-                shard.flush()
-                shard.close()
-                del self._shards[collection]
-            path = str(self._folder.of(collection) / "shard")
-            with errors():
-                self._shards[collection] = edge.EdgeShard.load(path, _config(vectors))
-
-    @contextlib.contextmanager
-    def _shard(self, collection: str) -> Iterator[edge.EdgeShard]:
-        """The shard of a collection, opened when it is first wanted."""
-        if os.getpid() != self._process:
-            raise EngineError(
-                "this Edge engine was opened before the process was forked, and would hang; open "
-                "it after the fork, or start processes by spawning them"
-            )
-        with errors():
-            shard = self._shards.get(collection)
-            if shard is None:
-                with self._guard:
-                    shard = self._shards.get(collection)
-                    if shard is None:
-                        self._folder.content(collection, "definition.json")  # is it there at all?
-                        path = str(self._folder.of(collection) / "shard")
-                        shard = self._shards[collection] = edge.EdgeShard.load(path)
-            yield shard
+        with self._shards.changing(collection):
+            self._shards.update(collection, edge.UpdateOperation.delete_vector_name(name))
+            vectors = self._configured(collection)
+            vectors.pop(name, None)
+            self._configure(collection, vectors)
 
     # -- points ------------------------------------------------------------------------------
 
@@ -159,7 +134,7 @@ class EdgeDeployment:
                 )
                 for row in range(start, min(start + BATCH, len(points.ids)))
             ]
-            self._update(collection, edge.UpdateOperation.upsert_points(some))
+            self._shards.update(collection, edge.UpdateOperation.upsert_points(some))
 
     def fill(self, collection: str, points: Points) -> None:
         """Write vectors of points that do not have them yet."""
@@ -171,57 +146,54 @@ class EdgeDeployment:
         ]
         lacking = edge.Filter(must_not=[edge.HasVectorCondition(name)])
         if listed:
-            self._update(collection, edge.UpdateOperation.update_vectors(listed, lacking))
+            self._shards.update(collection, edge.UpdateOperation.update_vectors(listed, lacking))
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points."""
         gone = [translate.id_of(id) for id in ids]
-        self._update(collection, edge.UpdateOperation.delete_points(cast("Any", gone)))
-
-    def _update(self, collection: str, operation: edge.UpdateOperation) -> None:
-        with self._guard, self._shard(collection) as shard:
-            shard.update(operation)
-            self._written.add(collection)
-            if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_often, daemon=True)
-                self._flusher.start()
-
-    def _flush_often(self) -> None:
-        while not self._closing.wait(FLUSH_SECONDS):
-            self.flush()
-
-    def flush(self) -> None:
-        """Have everything that was written reach the disk."""
-        with self._guard:
-            for collection in tuple(self._written):
-                with self._shard(collection) as shard:
-                    shard.flush()
-                self._written.discard(collection)
+        self._shards.update(collection, edge.UpdateOperation.delete_points(cast("Any", gone)))
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
     ) -> list[Record]:
         """Read points by id."""
         wanted: Any = [translate.id_of(id) for id in ids]
-        with self._shard(collection) as shard:
-            found = shard.retrieve(wanted, payload, list(vectors) or False)
+        found = self._shards.read(
+            collection, lambda shard: shard.retrieve(wanted, payload, list(vectors) or False)
+        )
         return [_record(each) for each in found]
 
     def query(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         """Run searches in one call."""
         asked = [translate.request_of(request) for request in requests]
-        with self._shard(collection) as shard:
+
+        def ask(shard: edge.EdgeShard) -> list[list[edge.ScoredPoint]]:
             if len(asked) == 1:
-                answers = [shard.query(asked[0])]
-            else:
-                answers = shard.query_batch(edge.QueryBatchRequest(asked)) if asked else []
-        return [[Scored(_id(p.id), p.score, p.payload or {}) for p in each] for each in answers]
+                return [shard.query(asked[0])]
+            return shard.query_batch(edge.QueryBatchRequest(asked)) if asked else []
+
+        return [
+            [Scored(_id(p.id), p.score, p.payload or {}) for p in each]
+            for each in self._shards.read(collection, ask)
+        ]
+
+    def prepare(self, collection: str, template: Template) -> Search:
+        """Have a search ready that is asked over and over."""
+        request_of, read = translate.prepared(template), self._shards.read
+
+        def search(
+            vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+        ) -> Sequence[Found]:
+            request = request_of(vectors, threshold)
+            return read(collection, lambda shard: shard.query(request))
+
+        return search
 
     def count(self, collection: str, filter: models.Filter | None) -> int:
         """Count the points that match."""
         wanted = None if filter is None else translate.filter_of(filter)
-        with self._shard(collection) as shard:
-            return shard.count(edge.CountRequest(exact=True, filter=wanted))
+        request = edge.CountRequest(exact=True, filter=wanted)
+        return self._shards.read(collection, lambda shard: shard.count(request))
 
     def scroll(
         self,
@@ -240,8 +212,7 @@ class EdgeDeployment:
             with_payload=False,
             with_vector=list(vectors) or False,
         )
-        with self._shard(collection) as shard:
-            found, after = shard.scroll(request)
+        found, after = self._shards.read(collection, lambda shard: shard.scroll(request))
         return [_record(each) for each in found], None if after is None else _id(after)
 
     # -- what is kept beside the points ------------------------------------------------------
@@ -252,7 +223,7 @@ class EdgeDeployment:
 
     def write(self, collection: str, text: str, *, version: int) -> None:
         """Keep a definition; nobody but this process can have changed it meanwhile."""
-        with self._guard:
+        with self._shards.guard:
             kept = self._folder.content(collection, "definition.json")
             if kept["version"] == version - 1:
                 content = {"version": version, "text": text}
@@ -264,7 +235,7 @@ class EdgeDeployment:
 
     def write_load(self, collection: str, load: str, text: str) -> None:
         """Remember how far a load has come."""
-        with self._guard:
+        with self._shards.guard:
             self._folder.keep(collection, "loads.json", {**self._loads(collection), load: text})
 
     def _loads(self, collection: str) -> dict[str, Any]:
@@ -276,7 +247,7 @@ class EdgeDeployment:
 
     def keep_bytes(self, collection: str, token: str, content: bytes) -> None:
         """Keep bytes in a file beside the points."""
-        with self._guard:
+        with self._shards.guard:
             self._folder.keep_bytes(collection, token, content)
 
     def read_bytes(self, collection: str, token: str, parts: int) -> bytes | None:
@@ -285,42 +256,26 @@ class EdgeDeployment:
 
     def drop_bytes(self, collection: str, token: str, parts: int) -> None:
         """Forget what `keep_bytes` kept."""
-        with self._guard:
+        with self._shards.guard:
             self._folder.drop_bytes(collection, token)
 
-    def settle(self, collection: str) -> None:
-        """Build what indexes are due. Edge does that in this call and holds the whole process."""
-        with self._guard, self._shard(collection) as shard:
-            shard.optimize()
-            shard.flush()
-            self._written.discard(collection)
+    def settle(self, collection: str, told: Told = lambda seconds: None) -> None:
+        """Build what indexes are due, in another process where that takes long."""
+        self._shards.settle(collection, self._configured(collection), told)
+
+    def flush(self) -> None:
+        """Have everything that was written reach the disk."""
+        self._shards.flush()
 
     def close(self) -> None:
         """Flush and close all collections, and let others have the folder."""
-        if os.getpid() != self._process:
-            return
-        self._closing.set()
-        if self._flusher is not None:
-            self._flusher.join()
-        with self._guard:
-            while self._shards:
-                _, shard = self._shards.popitem()
-                with errors():
-                    shard.flush()
-                    shard.close()
+        if not self._shards.forked:
+            self._shards.close()
             self._folder.close()
 
 
 def _dumped(vectors: Mapping[str, models.VectorParams]) -> dict[str, Any]:
     return {name: each.model_dump(mode="json") for name, each in vectors.items()}
-
-
-def _config(vectors: Mapping[str, models.VectorParams]) -> edge.EdgeConfig:
-    return edge.EdgeConfig(
-        vectors={name: translate.params_of(each) for name, each in vectors.items()},
-        optimizers=edge.EdgeOptimizersConfig(default_segment_number=1),
-        max_search_threads=1,
-    )
 
 
 def _id(id: Any) -> PointId:
@@ -331,16 +286,3 @@ def _record(found: Any) -> Record:
     given: Any = found.vector or {}
     vectors = given if isinstance(given, dict) else {"": given}
     return Record(_id(found.id), found.payload or {}, vectors)
-
-
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Turn Edge's errors, which have no types, into ours."""
-    try:
-        yield
-    except FunnelvecError:
-        raise
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        raise EngineError(f"Qdrant Edge refused: {error}") from error

@@ -90,9 +90,10 @@ class QdrantExamining:
         """Ids of all points that are rows."""
         found: list[names.PointId] = []
         outside, offset = without_ids(self._collection.reserved), None
+        size = min(PAGE, self._collection.info.limits.rows)
         while True:
             page, offset = self._collection.deployment.scroll(
-                self.name, filter=outside, limit=PAGE, offset=offset, vectors=()
+                self.name, filter=outside, limit=size, offset=offset, vectors=()
             )
             found += [record.id for record in page]
             if offset is None:

@@ -1,7 +1,9 @@
 """The folder of an Edge engine: whose it is, and what stands where. No Qdrant in here.
 
 ``DIR/.lock`` says which process has it open; ``DIR/funnelvec.json`` that it is ours. Every
-collection is a folder of its own with ``definition.json``, ``loads.json`` and the ``shard``.
+collection is a folder of its own with ``definition.json``, ``loads.json`` and the ``shard``. Where
+indexes were built in a copy of that, ``shard.json`` names the folder which has taken its place;
+``due.json`` says whether there are some to be built.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from urllib.parse import quote, unquote
 
 import portalocker
 
-from funnelvec.errors import Conflict, InvalidInput, NotFound, VersionMismatch
+from funnelvec.errors import Conflict, EngineError, InvalidInput, NotFound, VersionMismatch
 
 __all__ = ["Folder", "write"]
 
 _MARK, _FORMAT = "funnelvec.json", 1
+_PLACE, _DUE = "shard.json", "due.json"
 
 
 class Folder:
@@ -48,6 +51,8 @@ class Folder:
                 write(mark, {"format": _FORMAT})
             for left in self.path.glob(".new-*"):  # of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
+            for collection in self.collections():
+                self.clear(collection)
         except BaseException:
             self.close()
             raise
@@ -96,6 +101,53 @@ class Folder:
     def of(self, collection: str) -> Path:
         """The folder of a collection; it need not exist."""
         return self.path / quote(collection, safe=" ").replace(".", "%2E")
+
+    def shard(self, collection: str) -> Path:
+        """The folder of its points."""
+        kept = self.content(collection, _PLACE)
+        return self.of(collection) / ("shard" if kept is None else kept["folder"])
+
+    def copy(self, collection: str) -> Path:
+        """Copy the folder of its points, which nobody writes into meanwhile.
+
+        Raises
+        ------
+        EngineError
+            If there is no room for it.
+        """
+        place = Path(tempfile.mkdtemp(prefix="shard-", dir=self.of(collection)))
+        try:
+            shutil.copytree(self.shard(collection), place, dirs_exist_ok=True)
+        except BaseException as error:
+            shutil.rmtree(place, ignore_errors=True)
+            if not isinstance(error, (OSError, shutil.Error)):
+                raise
+            raise EngineError(
+                f"indexes of {collection!r} are built in a copy of it, and it cannot be copied: "
+                f"{error}; all rows are there, and backfill() builds the indexes"
+            ) from error
+        return place
+
+    def replace(self, collection: str, place: Path) -> None:
+        """Have a copy stand for the original from now on, whatever happens."""
+        sync(place.parent)
+        self.keep(collection, _PLACE, {"folder": place.name})
+
+    def clear(self, collection: str) -> None:
+        """Remove copies that were not finished, and an original that has been replaced."""
+        current = self.shard(collection)
+        for left in self.of(collection).glob("shard*"):
+            if left != current and left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+
+    def is_due(self, collection: str) -> bool:
+        """Whether its indexes have been changed and not been built since, by any process."""
+        return bool(self.content(collection, _DUE))
+
+    def note_due(self, collection: str, *, due: bool) -> None:
+        """Remember that."""
+        if self.is_due(collection) != due:
+            self.keep(collection, _DUE, due)
 
     def draft(self) -> Path:
         """Make a folder in which a collection is put together, to be moved in when it is whole."""

@@ -142,7 +142,8 @@ class QdrantLoading:
             raise run.explain(error, dry_run=dry_run) from error.__cause__
         if run.rows and not dry_run:
             self._keep(run, finished=True)
-            self._collection.deployment.settle(self.name)
+            if any(each.indexed for each in definition.vectors.values()):
+                self._collection.deployment.settle(self.name)
         return run.report(dry_run=dry_run)
 
     def _find(self, run: Run, definition: Definition, *, resume: bool) -> int:
@@ -245,8 +246,9 @@ class QdrantLoading:
         if not upsert:
             self._refuse_present(rows.part(again, len(rows.keys)))
         try:
-            for start in range(0, len(rows.keys), BATCH):
-                part = rows.part(start, start + BATCH)
+            size = min(BATCH, self._collection.info.limits.points)
+            for start in range(0, len(rows.keys), size):
+                part = rows.part(start, start + size)
                 points, present = self._encoded(part, merge=upsert)
                 sent = start + len(part.keys)
                 deployment.upsert(self.name, points)

@@ -121,13 +121,13 @@ def needs_payload(kind: KeyKind) -> bool:
     return kind not in ("integer", "uuid")
 
 
-def key_of(id: PointId, kind: KeyKind) -> int | uuid.UUID:
+def key_of(id: PointId | uuid.UUID, kind: KeyKind) -> int | uuid.UUID:
     """Key of the row that a point is, where `needs_payload` is false."""
     if kind == "uuid":
         return uuid.UUID(str(id))
     if isinstance(id, int):
         return id
-    number = uuid.UUID(id).int
+    number = uuid.UUID(str(id)).int
     if number >> 64 != _BELOW_ZERO:
         raise InvalidInput(
             f"the point {id} is no row of this table, whose keys are whole numbers; somebody else "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +12,28 @@ from qdrant_client import models
 
 from funnelvec import filters
 from funnelvec.calibration import Certificate, StoredCalibration
-from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
 from funnelvec.engines.asking import PROMISED, Place, check_after, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
-from funnelvec.engines.qdrant.compile import Plan, compile_search
+from funnelvec.engines.qdrant.compile import Plan, Template
 from funnelvec.engines.qdrant.conditions import compile_filter
+from funnelvec.engines.qdrant.cutting import QdrantCutting, check_best_f1
 from funnelvec.engines.qdrant.definition import Definition, Vector
-from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.deployment import Found, Scored, Search
 from funnelvec.engines.qdrant.payload import from_payload
+from funnelvec.engines.qdrant.vectors import Column
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import FilterError, InvalidInput, NotCalibrated
+from funnelvec.errors import FilterError, NotCalibrated
 from funnelvec.types import Answer, Cutoff, Hit
 
 __all__ = ["Asked", "QdrantSearching", "Question"]
+
+
+#: Kinds of searches that are remembered, once checked and compiled.
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +49,29 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search but its query, checked."""
+    """A search but its query, checked; `template` asks for one row more than `k`."""
 
     definition: Definition
     vector: Vector
     named: NamedFunnel
     plan: Plan
+    template: Template
     k: int
     filter: models.Filter | None
     threshold: float | None
     calibration: StoredCalibration | None
     after: Place | None
+    key: Callable[[Found], Any]
+    score: Callable[[float], float]
+    search: Search
     certificate: Certificate | None = None
     best_f1: bool = False
 
-    @property
-    def paths(self) -> list[str]:
-        """What points are to bring along."""
-        wanted = list(self.named.returns)
-        if names.needs_payload(self.definition.key_kind):
-            wanted += key_names(self.definition.key)
-        return [names.payload_path(name) for name in wanted]
+    def longer(self, limit: int) -> Template:
+        """The same for another number of rows."""
+        paths: Any = self.template.search.with_payload
+        most = min(limit, self.plan.limits.rows)
+        return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
         """The lowest score of an answer; None where there is none, or where all pass."""
@@ -76,26 +83,57 @@ class Question:
             found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
 
-    def reader(self) -> Callable[[Scored], Any]:
-        """Return what tells the key of the row that a point is."""
-        kind = self.definition.key_kind
-        if not names.needs_payload(kind):
-            return lambda point: names.key_of(point.id, kind)
-        columns = key_names(self.definition.key)
-        if isinstance(kind, str):
-            return lambda point: self.value(point, columns[0])
-        return lambda point: tuple(self.value(point, name) for name in columns)
-
-    def value(self, point: Scored, name: str) -> Any:
+    def value(self, point: Found, name: str) -> Any:
         """What a point has in a column."""
-        found = point.payload.get(names.payload_key(name))
-        return from_payload(found, self.definition.kinds[name])
+        return _value(self.definition, point, name)
 
 
-class QdrantSearching:
+def _value(definition: Definition, point: Found, name: str) -> Any:
+    payload = point.payload or {}
+    return from_payload(payload.get(names.payload_key(name)), definition.kinds[name])
+
+
+def _reader(definition: Definition) -> Callable[[Found], Any]:
+    """Return what tells the key of the row that a point is."""
+    kind = definition.key_kind
+    if not names.needs_payload(kind):
+        integers = kind == "integer"
+
+        def key(point: Found) -> Any:
+            id = point.id
+            return id if integers and type(id) is int else names.key_of(id, kind)
+
+        return key
+    columns = key_names(definition.key)
+    if isinstance(kind, str):
+        return lambda point: _value(definition, point, columns[0])
+    return lambda point: tuple(_value(definition, point, name) for name in columns)
+
+
+def _query(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Check a query; one that is what embedding models give is seen to be good at a glance."""
+    if (
+        type(query) is np.ndarray
+        and query.dtype == np.float32
+        and query.shape == (column.base.dims,)
+        and column.code == "f32"
+        and 1e-30 < query.dot(query) < 1e30
+    ):
+        return query
+    return checks.check_query(
+        query, dims=column.base.dims, code=column.code, directed=column.directed
+    )
+
+
+def _place(row: tuple[float, Any, Found]) -> tuple[float, Any]:
+    return -row[0], row[1]
+
+
+class QdrantSearching(QdrantCutting):
     """The methods of `QdrantTable` that search."""
 
     name: str
+    vector: str
     _collection: Collection
 
     if TYPE_CHECKING:
@@ -115,13 +153,46 @@ class QdrantSearching:
         funnel: str | None = None,
     ) -> Answer:
         """Find the `k` most similar rows."""
-        named = self._funnel(funnel)
-        column = self._vector().column
-        vector = checks.check_query(
-            query, dims=column.base.dims, code=column.code, directed=column.directed
-        )
-        question = self._question(named, Asked(k, min_relevance, filter, after, cutoff))
+        self._collection.definition()  # looks for changes from time to time
+        plain = filter is None and after is None and type(k) is int
+        plain = plain and (funnel is None or type(funnel) is str)
+        if plain and min_relevance is None and cutoff is None:
+            asked = self._collection.made.get(("plain", self.vector, funnel, k))
+            if asked is not None:
+                return cast("Answer", asked(query))
+        asked_for = Asked(k, min_relevance, filter, after, cutoff)
+        question = self._question(self._funnel(funnel), asked_for)
+        if plain and min_relevance is None and cutoff is None:
+            self._remember(question, funnel)
+        vector = _query(question.vector.column, query)
         return self._whole(question, vector, self._answer(question, vector))
+
+    def _remember(self, question: Question, funnel: str | None) -> None:
+        """Have the next search of this kind go without what does not depend on its query."""
+        made = self._collection.made
+        if question.calibration or question.named.returns or len(made) >= _REMEMBERED:
+            return
+        column, template, score, key = (
+            question.vector.column,
+            question.template,
+            question.score,
+            question.key,
+        )
+        vectors, search, k = template.vectors, question.search, question.k
+
+        def asked(query: npt.ArrayLike) -> Answer:
+            vector = _query(column, query)
+            found = search(vectors(vector), None)
+            hits, before = [], np.inf
+            for point in found:
+                similarity = score(point.score)
+                if not similarity < before:  # a tie, which keys decide, and rows not fetched yet
+                    return Answer(self._answer(question, vector, found))
+                before = similarity
+                hits.append(Hit(key(point), similarity, None))
+            return Answer(hits[:k])
+
+        made["plain", self.vector, funnel, k] = asked
 
     def search_many(
         self,
@@ -134,33 +205,22 @@ class QdrantSearching:
         funnel: str | None = None,
     ) -> list[Answer]:
         """Find the `k` rows most similar to each query, in one request."""
-        named = self._funnel(funnel)
-        column = self._vector().column
+        question = self._question(
+            self._funnel(funnel), Asked(k, min_relevance, filter, cutoff=cutoff)
+        )
+        column = question.vector.column
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         asked = [row for row in range(len(matrix)) if question.cutoff(matrix[row]) != np.inf]
-        requests = [self._request(question, matrix[row], k + 1) for row in asked]
+        requests = [
+            question.template.ask(matrix[row], cutoff=question.cutoff(matrix[row])) for row in asked
+        ]
         first = dict(zip(asked, self._query(requests), strict=True))
         return [
             self._whole(question, vector, self._answer(question, vector, first.get(row)))
             for row, vector in enumerate(matrix)
         ]
-
-    def _whole(
-        self, question: Question, vector: npt.NDArray[np.float32], hits: list[Hit]
-    ) -> Answer:
-        return Answer(hits, nearest=None if hits else self._nearest(question, vector))
-
-    def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None:
-        """The best row of a first page that nothing passed; None where there is no cutoff."""
-        cuts = question.threshold is not None or question.certificate is not None
-        if not cuts or question.after is not None:
-            return None
-        plain = replace(question, threshold=None, certificate=None, k=1)
-        found = self._answer(plain, vector)
-        return found[0] if found else None
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""
@@ -177,7 +237,7 @@ class QdrantSearching:
         chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
         certificate = None
         if chosen == "best_f1":
-            _check_best_f1(named, asked, calibration)
+            check_best_f1(named, calibration, continued=asked.after is not None)
         elif chosen is not None:
             certificate = vector.certificate(named, PROMISED[chosen])
             certificate.check_asked(
@@ -190,16 +250,30 @@ class QdrantSearching:
             given: Any = place.key[0] if len(place.key) == 1 else place.key
             checked = check_key(given, kind=definition.key_kind, where="after")
             place = Place(place.score, checked)
+        plan, compiled = self._plan(vector, named), self._filter(asked.filter)
+        wanted = list(named.returns)
+        if names.needs_payload(definition.key_kind):
+            wanted += key_names(definition.key)
+        template = Template.of(
+            plan,
+            limit=min(k + 1, plan.limits.rows),
+            filter=compiled,
+            payload=[names.payload_path(name) for name in wanted],
+        )
         return Question(
             definition=definition,
             vector=vector,
             named=named,
-            plan=self._plan(vector, named),
+            plan=plan,
+            template=template,
             k=k,
-            filter=self._filter(asked.filter),
+            filter=compiled,
             threshold=threshold,
             calibration=calibration,
             after=place,
+            key=_reader(definition),
+            score=plan.last.scorer(),
+            search=self._collection.deployment.prepare(self.name, template),
             certificate=certificate,
             best_f1=chosen == "best_f1",
         )
@@ -227,72 +301,55 @@ class QdrantSearching:
     def _request(
         self, question: Question, vector: npt.NDArray[np.float32], limit: int
     ) -> models.QueryRequest:
-        return compile_search(
-            question.plan,
-            vector,
-            limit=min(limit, question.plan.limits.rows),
-            filter=question.filter,
-            cutoff=question.cutoff(vector),
-            payload=question.paths,
-        )
+        return question.longer(limit).ask(vector, cutoff=question.cutoff(vector))
 
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
-        if not requests:
-            return []
-        return self._collection.deployment.query(self.name, requests)
+        most, found = self._collection.info.limits.queries, []
+        for start in range(0, len(requests), most):
+            some = requests[start : start + most]
+            found += self._collection.deployment.query(self.name, some)
+        return found
 
     def _answer(
         self,
         question: Question,
         vector: npt.NDArray[np.float32],
-        first: list[Scored] | None = None,
+        first: Sequence[Found] | None = None,
     ) -> list[Hit]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
         if question.best_f1:
             return self._best_answer(question, vector)
         cutoff = question.cutoff(vector)
-        limit, found = question.k + 1, first
-        request = None if found else self._request(question, vector, limit)
+        vectors = [] if first else question.template.vectors(vector)
         if cutoff == np.inf:
             return []
+        threshold = question.template.threshold(cutoff)
+        found = question.search(vectors, threshold) if first is None else first
+        limit, most = question.template.search.limit or 0, question.plan.limits.rows
         while True:
-            if found is None:
-                (found,) = self._query([request or self._request(question, vector, limit)])
             ranked = self._ranked(question, found, cutoff)
-            complete = len(found) < min(limit, question.plan.limits.rows)
-            if complete or limit >= question.plan.limits.rows:
+            if len(found) < limit or limit >= most:
                 break
-            lowest = question.plan.last.score(found[-1].score)
+            lowest = question.score(found[-1].score)
             if len(ranked) >= question.k and ranked[question.k - 1][0] > lowest:
                 break
             # More rows have the score of the last one, or the page begins behind these.
-            limit, found, request = 4 * limit, None, None
+            limit = min(4 * limit, most)
+            (found,) = self._query([self._request(question, vector, limit)])
         return self._hits(question, vector, ranked[: question.k])
 
-    def _best_answer(self, question: Question, vector: npt.NDArray[np.float32]) -> list[Hit]:
-        """Those of the best `k` rows that promise the best F1, by all rows of the last stage."""
-        calibration, keep = question.calibration, question.named.funnel.narrowest_keep
-        plain = replace(question, best_f1=False)
-        shortlist = self._answer(replace(plain, k=keep or question.k, after=None), vector)
-        assert calibration is not None  # the question was refused without
-        scores = np.array([hit.score for hit in shortlist])
-        least = best_f1_cutoff(scores, calibration.apply(vector, scores))
-        hits = shortlist if question.after is None else self._answer(plain, vector)
-        return [hit for hit in hits if hit.score >= least][: question.k]
-
     def _ranked(
-        self, question: Question, found: Sequence[Scored], cutoff: float | None
-    ) -> list[tuple[float, Any, Scored]]:
+        self, question: Question, found: Sequence[Found], cutoff: float | None
+    ) -> list[tuple[float, Any, Found]]:
         """Rows in the order of the answer, from where it begins."""
-        last, key = question.plan.last, question.reader()
-        scored = [(last.score(point.score), key(point), point) for point in found]
-        kept = [
-            row
-            for row in scored
-            if (cutoff is None or row[0] >= cutoff)
-            and (question.after is None or self._behind(row[0], row[1], question.after))
-        ]
-        return sorted(kept, key=lambda row: (-row[0], row[1]))
+        score, key, after = question.score, question.key, question.after
+        rows = [(score(point.score), key(point), point) for point in found]
+        if cutoff is not None:
+            rows = [row for row in rows if row[0] >= cutoff]
+        if after is not None:
+            rows = [row for row in rows if self._behind(row[0], row[1], after)]
+        rows.sort(key=_place)
+        return rows
 
     def _behind(self, score: float, key: Any, place: Place) -> bool:
         slack = self._collection.deployment.slack * max(1.0, abs(place.score))
@@ -304,8 +361,10 @@ class QdrantSearching:
         self,
         question: Question,
         vector: npt.NDArray[np.float32],
-        rows: Sequence[tuple[float, Any, Scored]],
+        rows: Sequence[tuple[float, Any, Found]],
     ) -> list[Hit]:
+        if question.calibration is None and not question.named.returns:
+            return [Hit(key, score, None) for score, key, _ in rows]
         relevance: list[float | None] = [None] * len(rows)
         if question.calibration is not None:
             scores = [score for score, _, _ in rows]
@@ -319,16 +378,3 @@ class QdrantSearching:
             )
             for (score, key, point), value in zip(rows, relevance, strict=True)
         ]
-
-
-def _check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None) -> None:
-    if calibration is None:
-        raise NotCalibrated(
-            f"funnel {named.name!r} has no calibration, so nothing is known of the F1 of an "
-            f"answer; call calibrate(judgments, funnel={named.name!r}) first"
-        )
-    if asked.after is not None and len(named.funnel.stages) == 1:
-        raise InvalidInput(
-            "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
-            "min_relevance"
-        )

@@ -13,7 +13,7 @@ from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName, key_names
-from funnelvec.engines.progress import filling_reporting
+from funnelvec.engines.progress import building_words, filling_reporting
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
@@ -210,13 +210,15 @@ class QdrantTable(
                     table._provide(resolution)
                 done += table._fill(resolution, size, report)
         if any(vector.indexed for vector in collection.definition().vectors.values()):
-            collection.deployment.settle(self.name)
+            collection.deployment.settle(self.name, building_words(report, self.name))
         return done
 
     def _fill(
         self, resolution: Resolution, size: int, report: Callable[[FillingStep], None]
     ) -> int:
         """Write the codes of all rows that lack them; whoever writes meanwhile brings them."""
+        limits = self._collection.info.limits
+        size = min(size, limits.rows, limits.points)
         deployment, column = self._collection.deployment, self._vector().column
         stored, base = column.stored(resolution), column.name
         lacking = lacking_filter(stored.name, self._collection.reserved)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from typing import Any
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
+from funnelvec.engines.qdrant.compile import Template
 from funnelvec.errors import CapabilityError
 
-__all__ = ["filter_of", "id_of", "index_of", "params_of", "request_of"]
+__all__ = ["filter_of", "id_of", "index_of", "params_of", "prepared", "request_of"]
+
+#: Makes a request of the vectors of the stages and the threshold of the last.
+Requesting: TypeAlias = Callable[
+    [Sequence[npt.NDArray[np.float32]], float | None], edge.QueryRequest
+]
 
 _DISTANCES = {
     models.Distance.COSINE: edge.Distance.Cosine,
@@ -107,6 +116,50 @@ def request_of(given: models.QueryRequest) -> edge.QueryRequest:
         with_payload=given.with_payload or False,  # type: ignore[arg-type]
         with_vector=False,
     )
+
+
+def prepared(given: Template) -> Requesting:
+    """What `request_of` makes of a search, with all translated before but what a query brings."""
+    nearest, prefetch, search = edge.Query.Nearest, edge.Prefetch, edge.QueryRequest
+    stages = [
+        (
+            each.using,
+            each.limit or 10,
+            None if each.filter is None else filter_of(each.filter),
+            _params(each.params),
+        )
+        for each in given.stages
+    ]
+    last, params = given.search, _params(given.search.params)
+    using, limit, payload = last.using, last.limit or 10, last.with_payload or False
+    filter = None if last.filter is None else filter_of(last.filter)
+
+    def request(
+        vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
+    ) -> edge.QueryRequest:
+        inner: list[edge.Prefetch] = []
+        for (name, keep, condition, how), vector in zip(stages, vectors, strict=False):
+            query = nearest(_numbers(vector), using=name)
+            inner = [
+                prefetch(limit=keep, query=query, prefetches=inner, filter=condition, params=how)
+            ]
+        return search(
+            limit=limit,
+            query=nearest(_numbers(vectors[-1]), using=using),
+            prefetches=inner,
+            filter=filter,
+            params=params,
+            score_threshold=threshold,
+            with_payload=payload,  # type: ignore[arg-type]
+            with_vector=False,
+        )
+
+    return request
+
+
+def _numbers(vector: npt.NDArray[np.float32]) -> Any:
+    # Edge takes the numbers one by one, which are made in half the time from this as from a list.
+    return array("f", vector.tobytes())
 
 
 def _nearest(vector: Any, using: str | None) -> edge.Query:

@@ -1,0 +1,56 @@
+"""``funnelvec bench qdrant`` and ``funnelvec bench load`` on a Qdrant URL."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from funnelvec.commands.bench_data import dataset_of
+from funnelvec.commands.output import print_report, progress
+
+if TYPE_CHECKING:
+    from funnelvec.bench import Dataset
+
+__all__ = ["is_qdrant", "run_qdrant", "run_qdrant_load"]
+
+_ROWS, _QUERIES, _QUICK_QUERIES = 20_000, 300, 100
+
+
+def is_qdrant(url: str | None) -> bool:
+    """Whether rows are to be loaded into Qdrant, and not into a Postgres."""
+    return url is not None and url.startswith(("http://", "https://", "edge:", "qdrant-local:"))
+
+
+def run_qdrant(args: argparse.Namespace) -> int:
+    """Compare with what Qdrant has."""
+    from funnelvec.bench.edge_peers import compare_edge
+    from funnelvec.bench.peers import BASES
+
+    if args.quick and args.rows is None:
+        args.rows = _ROWS  # of a file, too: or the quick way would not be one
+    report = compare_edge(
+        dataset_of(args, rows=_ROWS, queries=_QUICK_QUERIES if args.quick else _QUERIES),
+        funnels=[args.funnel] if args.funnel else [],
+        target=args.recall,
+        k=args.k,
+        rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
+        bases=BASES if args.basis is None else [args.basis],
+        quick=args.quick,
+        url=args.url,
+        say=progress(),
+    )
+    return print_report(args, report.as_json(), report.sections(), report.lines())
+
+
+def run_qdrant_load(args: argparse.Namespace, dataset: Dataset, first: str, rounds: int) -> int:
+    """Measure how fast points get in."""
+    from funnelvec.bench.loading_points import compare_point_loads
+
+    report = compare_point_loads(
+        args.url,
+        dataset,
+        resolution=first,
+        rounds=rounds if args.rounds is None else args.rounds,
+        say=progress(),
+    )
+    return print_report(args, report.as_json(), [report.section()], report.lines())
