@@ -235,16 +235,7 @@ class QdrantSearching(QdrantCutting):
                 f"call calibrate(judgments, funnel={named.name!r}) first"
             )
         chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
-        certificate = None
-        if chosen == "best_f1":
-            check_best_f1(named, calibration, continued=asked.after is not None)
-        elif chosen is not None:
-            certificate = vector.certificate(named, PROMISED[chosen])
-            certificate.check_asked(
-                k=k,
-                filtered=filters.parse(asked.filter) is not None,
-                continued=asked.after is not None,
-            )
+        certificate = self._promise(vector, named, asked)
         place = check_after(asked.after)
         if place is not None:
             given: Any = place.key[0] if len(place.key) == 1 else place.key
@@ -277,6 +268,18 @@ class QdrantSearching(QdrantCutting):
             certificate=certificate,
             best_f1=chosen == "best_f1",
         )
+
+    def _promise(self, vector: Vector, named: NamedFunnel, asked: Asked) -> Certificate | None:
+        """The certificate that a cutoff goes by, if it goes by one; refuses what cannot be."""
+        continued = asked.after is not None
+        if asked.cutoff == "best_f1":
+            check_best_f1(named, vector.calibration(named), continued=continued)
+        if asked.cutoff not in PROMISED:
+            return None
+        certificate = vector.certificate(named, PROMISED[asked.cutoff])
+        filtered = filters.parse(asked.filter) is not None
+        certificate.check_asked(k=asked.k, filtered=filtered, continued=continued)
+        return certificate
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
         limits = self._collection.info.limits
