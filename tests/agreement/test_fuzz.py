@@ -294,9 +294,20 @@ def judge(table: Any, rng: random.Random) -> None:
     if rng.random() < 0.8:
         given[rng.randrange(3)] = anything(rng)
     funnel = rng.choice([None, "products_search", anything(rng)])
-    if rng.random() < 0.5:
+    call = rng.randrange(3)
+    if call == 0:
         family = rng.choice(["platt", "beta", "isotonic", "adapter", "auto", anything(rng)])
         table.calibrate(fv.Judgments(*given), family=family, funnel=funnel)
+    elif call == 1:
+        table.evaluate(
+            rng.choice([fv.Judgments(*given), fv.Judgments(*given), anything(rng)]),
+            k=rng.choice([None, 5, anything(rng)]),
+            min_relevance=rng.choice([None, 0.5, anything(rng)]),
+            unjudged=rng.choice(["irrelevant", "ignored", anything(rng)]),
+            funnel=funnel,
+            times=rng.choice([20, anything(rng)]),
+            seed=rng.choice([0, anything(rng)]),
+        )
     else:
         table.certify(
             fv.Judgments(*given),

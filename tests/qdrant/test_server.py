@@ -61,8 +61,8 @@ def test_a_second_client_finds_the_definition(server: Server) -> None:
         table.add_resolution("2:f32")
         other.upsert([7], VECTORS[[8]])  # knows of the new resolution before it writes
         assert [status.filled for status in other.status()] == [100, 100]
-    inner = next(body for _, path, body in server.log if path.endswith("/query/batch"))
-    stage = inner["searches"][0]["prefetch"]
+    inner = next(body for _, path, body in server.log if path.endswith("/points/query"))
+    stage = inner["prefetch"]
     assert (stage["using"], stage["limit"], stage["params"]["hnsw_ef"]) == (
         "embedding_4_f16",
         50,

@@ -28,8 +28,8 @@ __all__ = ["ALLOWED", "Layer", "measure_layers"]
 #: The target: this share of the time of the request by hand.
 ALLOWED = 0.05
 
-#: Rows in local mode, which goes through all of them in numpy; and those on a server.
-_LOCAL_ROWS, _SERVER_ROWS, _EDGE_ROWS = 2_000, 5_000, 20_000
+#: Rows and queries at most: local mode goes through all rows in numpy.
+_ON_EDGE, _IN_LOCAL_MODE, _ON_SERVER = (20_000, 300), (1_000, 40), (5_000, 100)
 _KEEP = 100
 
 _Vector = npt.NDArray[np.float32]
@@ -114,20 +114,18 @@ def measure_layers(
     """Measure on Edge, in local mode, and on the server of `url` if one is given."""
     narrow = min(128, dataset.dims // 2)
     funnel = f"{narrow}:f16@{max(_KEEP, k)} > {dataset.dims}:f32"
-    places: list[tuple[str, int, Any]] = [
-        ("Edge", _EDGE_ROWS, _on_edge),
-        ("local mode", _LOCAL_ROWS, _in_local_mode),
+    places: list[tuple[str, tuple[int, int], Any]] = [
+        ("Edge", _ON_EDGE, _on_edge),
+        ("local mode", _IN_LOCAL_MODE, _in_local_mode),
     ]
     if url is not None:
-        places.append((url, _SERVER_ROWS, _on_server))
+        places.append((url, _ON_SERVER, _on_server))
     found = []
-    for name, most, place in places:
+    for name, (most, asked), place in places:
         say(f"what this package costs: {name}")
-        rows = dataset.rows[:most]
+        rows, queries = dataset.rows[:most], dataset.queries[:asked]
         with place(url, rows, funnel, k) as (ours, by_hand):
-            found.append(
-                _compared(name, funnel, len(rows), ours, by_hand, dataset.queries, rounds=rounds)
-            )
+            found.append(_compared(name, funnel, len(rows), ours, by_hand, queries, rounds=rounds))
     return tuple(found)
 
 

@@ -1,9 +1,10 @@
-"""What `calibrate` and `certify` share: a table, and where its judgments are."""
+"""What commands about judgments share: a table, and where its judgments are."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from funnelvec.engines.base import Table
     from funnelvec.types import Judgments
 
-__all__ = ["Judged", "add_arguments", "opened", "summary"]
+__all__ = ["Judged", "add_arguments", "opened", "shows_progress", "summary"]
 
 _SOURCES = """\
 JUDGMENTS is a Parquet or CSV file (by its ending), or a table or view of the database (Postgres).
@@ -138,3 +139,14 @@ def summary(judgments: Judgments) -> dict[str, int]:
         "relevant": int(judgments.labels.sum()),
         "queries": judgments.distinct_queries,
     }
+
+
+def shows_progress() -> bool:
+    """A bar is welcome where rich is installed, and nobody has to install it for one."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
+from funnelvec.engines.evaluated import Evaluated
 from funnelvec.engines.following import Following
 from funnelvec.engines.protocols import (
     Examined,
@@ -70,6 +71,7 @@ class Table(
     Searching,
     Calibrating,
     Certifying,
+    Evaluated,
     Following,
     Loading,
     Storing,

@@ -14,6 +14,7 @@ from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_calibrating import MemoryCalibrating
@@ -58,6 +59,7 @@ class MemoryTable(
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    Evaluating,
     MemoryTuning,
     OneByOne,
 ):

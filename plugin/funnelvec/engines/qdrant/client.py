@@ -216,9 +216,20 @@ class ClientDeployment:
         def ask(
             vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
         ) -> Sequence[Found]:
-            request = template.request(vectors, threshold)
-            with errors():
-                (answer,) = self.client.query_batch_points(collection, [request])
+            asked = template.request(vectors, threshold)
+            with errors():  # the client copies what is in a batch number by number
+                answer = self.client.query_points(
+                    collection,
+                    query=asked.query,
+                    using=asked.using,
+                    prefetch=asked.prefetch,
+                    query_filter=asked.filter,
+                    search_params=asked.params,
+                    limit=asked.limit or 10,
+                    with_payload=cast("Any", asked.with_payload),
+                    with_vectors=False,
+                    score_threshold=asked.score_threshold,
+                )
             if self._local:
                 return levelled([scored(point) for point in answer.points])
             return answer.points

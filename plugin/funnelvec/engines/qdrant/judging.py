@@ -23,8 +23,8 @@ from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.qdrant.refusing import check_applied
-from funnelvec.engines.qdrant.searching import Asked, Question
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CalibrationError, Conflict, NotCalibrated
 from funnelvec.types import Family, Hit, Judgments

@@ -23,7 +23,7 @@ from funnelvec.engines.qdrant.compile import (
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Kept, Vector
 from funnelvec.engines.qdrant.names import PointId
-from funnelvec.engines.qdrant.searching import Asked, Question
+from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.recall import bootstrap_interval, check_queries, check_recall_arguments
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CapabilityError, InvalidInput

@@ -24,6 +24,7 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.evaluating import AsyncEvaluating
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.following import AsyncFollowing
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
@@ -75,6 +76,7 @@ class AsyncPostgresTable(
     AsyncFollowing,
     AsyncObserving,
     AsyncExamining,
+    AsyncEvaluating,
     AsyncRotating,
     AsyncTuning,
 ):

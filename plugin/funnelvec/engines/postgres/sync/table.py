@@ -26,6 +26,7 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.evaluating import Evaluating
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.following import Following
 from funnelvec.engines.postgres.sync.loading import Loading
@@ -77,6 +78,7 @@ class PostgresTable(
     Following,
     Observing,
     Examining,
+    Evaluating,
     Rotating,
     Tuning,
 ):
