@@ -184,34 +184,34 @@ end
 $body$;
 
 -- What status says of a calibration; null where there is none.
-create or replace function funnelvec._calibration_said(f funnelvec.funnels)
-returns text
+create or replace function funnelvec._calibration_said(f funnelvec.funnels, out said text, out advice text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    fitted funnelvec.calibrations := funnelvec._calibration_row(f);
+    fitted funnelvec.calibrations;
     drift record;
     seen bigint;
 begin
+    fitted := funnelvec._calibration_row(f);
     if fitted.version is null then
-        return null;
+        return;
     end if;
     drift := funnelvec._drift(f, null);
     seen := (funnelvec._online_state(f) ->> 'seen')::bigint;
-    return concat_ws(E'\n',
-        format('%s, version %s; %s pairs of %s queries, %s relevant; %s', fitted.family, fitted.version, fitted.pairs, fitted.queries,
-            fitted.relevant, to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
-        case when drift.stale then drift.advice
-            when drift.stale = false then format('live queries score as the judged ones did (median %s of %s)', round(drift.live_median::numeric, 4),
-                drift.live_queries) end,
-        case when seen > 0 then format('feedback on %s rows since: select * from funnelvec.feedback_state(%L);', seen, funnelvec._function_name(f)) end);
+    said := concat_ws('; ',
+        format('%s, version %s', fitted.family, fitted.version),
+        format('%s pairs of %s queries, %s relevant', fitted.pairs, fitted.queries, fitted.relevant),
+        to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
+        case when drift.stale = false then format('live queries score as the judged ones did (median %s of %s)', round(drift.live_median::numeric, 4),
+            drift.live_queries) end,
+        case when seen > 0 then format('feedback on %s rows since, see funnelvec.feedback_state', seen) end);
+    advice := case when drift.stale then drift.advice else '' end;
 exception when others then
     -- A registry that was written by hand is for repair() to speak of.
     if sqlstate not like 'FV%' then
         raise;
     end if;
-    return null;
 end
 $body$;
 

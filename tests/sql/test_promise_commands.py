@@ -163,7 +163,7 @@ def test_live_queries_that_nobody_judged_make_a_calibration_stale(
 
 def _calibrations(owner: psycopg.Connection[Any]) -> str:
     rows = owner.execute(
-        "select advice from funnelvec.status('products') where storage = 'calibration'"
+        "select concat_ws(E'\n', object, advice) from funnelvec.status('products') where storage = 'calibration'"
     ).fetchall()
     return "\n".join(row[0] for row in rows)
 

@@ -301,7 +301,7 @@ def test_rights_on_one_column_do_not_break_the_report(
     attacker: Connection, owner: Connection
 ) -> None:
     owner.execute(f"grant select (id) on products to {OTHER}")  # type: ignore[arg-type]
-    rows = attacker.execute("select advice from funnelvec.status()").fetchall()
+    rows = attacker.execute("select advice from funnelvec.status() where advice <> ''").fetchall()
     assert rows == [("not counted: you may not read the column",)]
 
 
