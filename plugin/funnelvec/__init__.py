@@ -19,7 +19,8 @@ from funnelvec import errors
 from funnelvec.errors import FunnelvecError
 
 if TYPE_CHECKING:
-    from funnelvec.calibration import PlattCalibration
+    from funnelvec.abstention import Abstention
+    from funnelvec.calibration import Certificate, PlattCalibration
     from funnelvec.doctor import Diagnosis
     from funnelvec.entry import connect, connect_async, hook, wrap, wrap_async
     from funnelvec.funnel import Funnel, Stage
@@ -35,12 +36,15 @@ if TYPE_CHECKING:
     )
     from funnelvec.resolution import Resolution
     from funnelvec.tuning import Budget, TuningReport
-    from funnelvec.types import Hit, Judgments
+    from funnelvec.types import Answer, Hit, Judgments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstention",
+    "Answer",
     "Budget",
+    "Certificate",
     "Diagnosis",
     "Explanation",
     "Funnel",
@@ -68,6 +72,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "Abstention": "funnelvec.abstention",
+    "Answer": "funnelvec.types",
+    "Certificate": "funnelvec.calibration",
     "Budget": "funnelvec.tuning",
     "Diagnosis": "funnelvec.doctor",
     "Explanation": "funnelvec.reports",

@@ -31,6 +31,9 @@ COMMANDS = {
     "tune": "choose the funnel of a table for a recall, and build it",
     "search": "search a table through its funnel",
     "explain": "search, and show what survives each stage and what it costs",
+    "calibrate": "fit relevance to judgments: a Parquet or CSV file, or a table",
+    "certify": "certify a cutoff by judgments: what it loses, or what it shows in vain",
+    "evaluate": "what a funnel and its calibration are worth on judged queries",
     "doctor": "what kind of vectors a table holds, and what to do about it",
     "bench": "measure a funnel beside full HNSW and exact search",
 }

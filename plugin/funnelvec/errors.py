@@ -19,6 +19,7 @@ __all__ = [
     "MissingDependency",
     "NotCalibrated",
     "NotFound",
+    "PositionBias",
     "SpecError",
     "Timeout",
     "Unreachable",
@@ -92,3 +93,7 @@ class Timeout(EngineError, TimeoutError):
 
 class Unreachable(EngineError):
     """The server cannot be reached with the address and credentials given."""
+
+
+class PositionBias(UserWarning):
+    """Judgments were made of clicks, which depend on where a row stood."""

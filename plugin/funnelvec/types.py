@@ -17,13 +17,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from funnelvec.errors import InvalidInput
+from funnelvec.judging import JudgmentSources
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 __all__ = [
+    "CUTOFFS",
     "METRICS",
+    "Answer",
     "BaseCode",
     "Code",
     "ColumnKind",
@@ -36,6 +39,7 @@ __all__ = [
     "Metric",
     "OwnCode",
     "PortableCode",
+    "Promised",
     "Storage",
     "needs_direction",
 ]
@@ -77,12 +81,16 @@ Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
 #: Where Postgres keeps a resolution: in a column of the table, or in a table beside it.
 Storage: TypeAlias = Literal["column", "side"]
 
-#: Where a search is cut off, beside a relevance: at the score that was certified.
-Cutoff: TypeAlias = Literal["certified"]
+#: Where a search is cut off, beside a relevance: by the certificate of ``max_miss``, by that of
+#: ``min_precision``, or where the expected F1 of this answer is best.
+Cutoff: TypeAlias = Literal["certified", "precise", "best_f1"]
+#: What a certificate bounds: what is lost, or what is shown in vain.
+Promised: TypeAlias = Literal["max_miss", "min_precision"]
 #: What is fitted to judgments: a curve, steps, or a curve for each query; ``auto`` is the best.
 Family: TypeAlias = Literal["platt", "beta", "isotonic", "adapter", "auto"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
+CUTOFFS: tuple[Cutoff, ...] = get_args(Cutoff)
 
 
 def needs_direction(metric: Metric) -> bool:
@@ -128,9 +136,30 @@ def _scalar(part: KeyPart) -> str | int | float:
     return part.isoformat() if isinstance(part, datetime.date) else str(part)
 
 
+class Answer(list[Hit]):
+    """The hits of one search, best first: a list.
+
+    Attributes
+    ----------
+    nearest
+        Where no row passed the cutoff that was asked for: the row that came closest to it, so that
+        "nothing relevant, the best would have been this" can be said. None where there are hits,
+        where no cutoff was asked for, and where there is no row at all.
+    """
+
+    __slots__ = ("nearest",)
+
+    def __init__(self, hits: Iterable[Hit] = (), *, nearest: Hit | None = None) -> None:
+        super().__init__(hits)
+        self.nearest = nearest
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgments:
+class Judgments(JudgmentSources):
     """Judged pairs: pair i says whether row ``ids[i]`` is relevant to ``queries[i]``.
+
+    `from_parquet`, `from_csv`, `from_table`, `from_rows`, `from_clicks`, `from_judge`, `from_log`
+    and `known_items` make them of what there is.
 
     Parameters
     ----------

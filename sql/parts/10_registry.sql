@@ -69,6 +69,8 @@ create table if not exists funnelvec.funnels (
     logging jsonb,
     -- What was certified of this funnel (74_certificate); void when the funnel or its calibration is another.
     certificate jsonb,
+    -- What feedback has come to since the calibration (76_feedback).
+    feedback jsonb,
     primary key (table_name, name)
 );
 
@@ -86,6 +88,8 @@ create table if not exists funnelvec.calibrations (
     pairs integer not null,
     relevant integer not null,
     fitted_at timestamptz not null default pg_catalog.now(),
+    -- The best scores of the judged queries, in order: what later queries are compared with (77_drift).
+    reference jsonb,
     primary key (table_name, column_name, model, metric, last_stage, version)
 );
 

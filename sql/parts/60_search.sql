@@ -223,7 +223,9 @@ begin
     result := format(
         E'select %s, s.score%s\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
         case when wrapped then key.carried else key.returned end,
-        case when line = '' then format(', %s as relevance', funnelvec._relevance_sql(calibration, 's.score')) end, cutoff,
+        case when line = '' then format(', %s as relevance', funnelvec._relevance_sql(calibration, 's.score')) end,
+        -- NaN asks for the cutoff of the best F1 (74_certificate); the plan looks for it only then.
+        coalesce(format('case when %1$s = ''NaN'' then %2$s else %1$s end', cutoff, funnelvec._best_f1_sql(calibration, line)), cutoff),
         coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(

@@ -119,6 +119,16 @@ begin
 end
 $body$;
 
+-- What a search with a least relevance compares with; `p` is SQL for that. By an adapter the score is not known before the shortlist is.
+create or replace function funnelvec._assign_least(calibration jsonb, p text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when calibration ->> 'family' = 'adapter' then '_fv_line := ' || funnelvec._threshold_sql(calibration, p)
+        else '_fv_cutoff := ' || funnelvec._cutoff_sql(calibration, p) end
+$body$;
+
 -- The lowest score of an answer, in variables of the function or in parameters of a statement (`line`: the one of _fv_line).
 create or replace function funnelvec._least_sql(f funnelvec.funnels, cutoff text, line text)
 returns text
@@ -249,9 +259,7 @@ $text$ end,
         format('funnel %s has no calibration, so min_relevance has no meaning', f.name),
         format('Calibrate it: select funnelvec.calibrate(%L, judgments), with a table (query, key, relevant).',
             funnelvec._function_name(f)),
-        -- By an adapter the score is not known before the shortlist is.
-        case when calibration ->> 'family' = 'adapter' then '_fv_line := ' || funnelvec._threshold_sql(calibration, 'min_relevance')
-            else '_fv_cutoff := ' || funnelvec._cutoff_sql(calibration, 'min_relevance') end)
+        funnelvec._assign_least(calibration, 'min_relevance'))
     || funnelvec._body_certified(f)
     || funnelvec._body_after(f)
     || format(

@@ -215,7 +215,9 @@ begin
     perform funnelvec._check_function_name(f, coalesce(replace, false));
     f.calibration := funnelvec._latest_calibration(f);
     f.created_at := now();
-    f.logging := (select g.logging from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name);
+    -- Feedback goes by the calibration, and is forgotten with it.
+    select g.logging, g.feedback into f.logging, f.feedback
+    from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name;
     delete from funnelvec.funnels as g where g.table_name = f.table_name and g.name = f.name;
     insert into funnelvec.funnels select f.*;
     perform funnelvec._write_function(f);

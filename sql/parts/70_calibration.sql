@@ -421,6 +421,7 @@ begin
     "offset" := parameters -> 'offset';
     version := funnelvec._keep_calibration(
         f, calibrate.family, calibrate.parameters, calibrate.judgments_sha256, calibrate.queries, calibrate.pairs, calibrate.relevant);
+    perform funnelvec._keep_reference($1, $2);
 end
 $body$;
 

@@ -101,8 +101,8 @@ as $body$
         begin
             _fv_lock_timeout := current_setting('lock_timeout');
             perform set_config('lock_timeout', '50ms', true);
-            insert into %2$s (query, k, min_relevance, filter, returned, best_score)
-            values (_fv_query, _fv_k, min_relevance, filter, _fv_returned, _fv_best);
+            insert into %2$s (query, k, min_relevance, filter, cutoff, returned, best_score)
+            values (_fv_query, _fv_k, min_relevance, filter, left(cutoff, 20), _fv_returned, _fv_best);
             if random() < 0.005 then
                 perform funnelvec._expire_queries(%2$L, %3$s, %4$s);
             end if;
@@ -159,7 +159,7 @@ begin
         into columns
         from pg_attribute as a join pg_class as c on c.oid = a.attrelid
         where a.attrelid = l.log and c.relkind = 'r' and c.relowner = owner and a.attnum > 0 and not a.attisdropped;
-        if columns is distinct from format('id, asked_at, query %s, k, min_relevance, filter, returned, best_score, role', type) then
+        if columns is distinct from format('id, asked_at, query %s, k, min_relevance, filter, cutoff, returned, best_score, role', type) then
             raise exception using
                 errcode = 'FV008',
                 message = format('%s exists, and is not a log of queries to %s by its owner', l.log, f.table_name),
@@ -175,6 +175,7 @@ begin
             k integer not null,
             min_relevance double precision,
             filter jsonb,
+            cutoff text,
             returned integer not null,
             best_score double precision,
             role name
@@ -189,7 +190,7 @@ begin
     loop
         execute format('revoke all on table %s from %s', l.name, grantee);
     end loop;
-    execute format('grant insert (query, k, min_relevance, filter, returned, best_score), delete on table %s to public', l.name);
+    execute format('grant insert (query, k, min_relevance, filter, cutoff, returned, best_score), delete on table %s to public', l.name);
     execute format('grant select on sequence %s to public', pg_get_serial_sequence(l.name, 'id'));
     if owner <> (select r.oid from pg_roles as r where r.rolname = current_user) then
         execute format('alter table %s owner to %s', l.name, owner::regrole);

@@ -101,7 +101,8 @@ create or replace function funnelvec.explain(
     query vector,
     k integer default 10,
     min_relevance double precision default null,
-    filter jsonb default null
+    filter jsonb default null,
+    cutoff text default null
 )
 returns table (
     stage integer,
@@ -121,7 +122,8 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     predicate text := ' and (' || funnelvec._filter_sql(f.table_name, filter) || ')';
-    cutoff double precision := case when min_relevance is not null then funnelvec.cutoff(funnel, min_relevance, query) end;
+    least_score double precision;
+    nearest text;
     stages integer := cardinality(string_to_array(f.funnel, '>'));
     run record;
     node jsonb;
@@ -129,7 +131,11 @@ declare
     s record;
 begin
     perform funnelvec._check_query(f, query, k);
-    run := funnelvec._run_explained(f, query, k, coalesce(cutoff, '-infinity'), predicate, funnelvec._window_for(f, filter));
+    least_score := funnelvec._explained_cutoff(f, query, k, min_relevance, filter, cutoff);
+    run := funnelvec._run_explained(f, query, k, coalesce(least_score, '-infinity'), predicate, funnelvec._window_for(f, filter));
+    if least_score is not null and (run.plan #>> '{0,Plan,Actual Rows}')::numeric = 0 then
+        nearest := funnelvec._nearest_note(f, query, filter);
+    end if;
     rows_out := funnelvec._rows(f.table_name);
     for s in select * from funnelvec._stages(f) as g order by g.stage loop
         stage := s.stage;
@@ -144,16 +150,73 @@ begin
         blocks_read := (node ->> 'Shared Read Blocks')::bigint - (before ->> 'Shared Read Blocks')::bigint;
         before := node;
         access := case when s.stage = 1 then run.tried else 'rescore' end
-            || case when s.stage = stages then coalesce(', cutoff ' || round(cutoff::numeric, 6), '') else '' end;
+            || case when s.stage = stages then coalesce(', cutoff ' || case
+                when abs(least_score) < 1e300 then round(least_score::numeric, 6)::text else least_score::text end, '') else '' end;
         notes := concat_ws(E'\n',
             case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.relation, predicate is not null) end,
-            case when s.stage = stages then funnelvec._cutoff_note(run.plan, cutoff) end,
+            case when s.stage = stages then funnelvec._cutoff_note(run.plan, least_score) end,
             funnelvec._codes_note(s.relation, s.code_column, s.dims, s.code, s.is_base, stages),
             case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
                 '%s of %s blocks were not in shared_buffers (%s)', blocks_read, blocks_hit + blocks_read,
-                current_setting('shared_buffers')) end);
+                current_setting('shared_buffers')) end,
+            case when s.stage = stages then nearest end);
         return next;
     end loop;
+end
+$body$;
+
+-- The score from which on the search returns rows; null where it has no cutoff. What the search refuses is refused here, by the search.
+create or replace function funnelvec._explained_cutoff(
+    f funnelvec.funnels,
+    query vector,
+    k integer,
+    min_relevance double precision,
+    filter jsonb,
+    cutoff text
+)
+returns double precision
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    result double precision;
+    most integer := (select min(p.keep) from funnelvec._parse_funnel(f.funnel) as p);
+    logging text := current_setting('funnelvec.logging', true);
+begin
+    if cutoff is null then
+        return case when min_relevance is not null then funnelvec.cutoff(funnelvec._function_name(f), min_relevance, query) end;
+    end if;
+    perform set_config('funnelvec.logging', 'off', true);
+    -- The best F1 is about all rows of the last stage, of which the search may have asked for fewer.
+    execute format('select min(t.score) from %s($1::%s, $2, $3, $4, null::jsonb, $5) as t',
+        funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
+    into result using query, case when cutoff = 'best_f1' then coalesce(most, k) else k end, min_relevance, filter, cutoff;
+    perform set_config('funnelvec.logging', coalesce(logging, ''), true);
+    return case cutoff
+        when 'certified' then (funnelvec._certificate(f, 'max_miss') ->> 'cutoff')::double precision
+        when 'precise' then funnelvec.cutoff(
+            funnelvec._function_name(f), (funnelvec._certificate(f, 'min_precision') ->> 'relevance')::double precision, query)
+        else result end;
+end
+$body$;
+
+-- How close the best row came where nothing passes the cutoff; null where there is no row at all.
+create or replace function funnelvec._nearest_note(f funnelvec.funnels, query vector, filter jsonb)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    best record;
+    logging text := current_setting('funnelvec.logging', true);
+begin
+    perform set_config('funnelvec.logging', 'off', true);
+    execute format('select t.score, t.relevance from %s($1::%s, 1, null::double precision, $2, null::jsonb, null::text) as t',
+        funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
+    into best using query, filter;
+    perform set_config('funnelvec.logging', coalesce(logging, ''), true);
+    return format('no row passes the cutoff: the best has the score %s%s', round(best.score::numeric, 6),
+        ', relevance ' || round(best.relevance::numeric, 4));
 end
 $body$;
 
@@ -321,5 +384,5 @@ as $body$
     ) as n (nearest, filtering)
 $body$;
 
-comment on function funnelvec.explain(text, vector, integer, double precision, jsonb)
+comment on function funnelvec.explain(text, vector, integer, double precision, jsonb, text)
     is 'run a search and show per stage: rows in, rows out, milliseconds, blocks, how it got at the rows, and what to look at';

@@ -1,7 +1,8 @@
 -- status: the stored resolutions and how well they cover the table, and whatever is out of step with the registry.
 
--- What each row is about stands in `object`. Rows of stored resolutions have `resolution`; rows without it are about something that
--- repair() looks after: a function, a column, or what a dropped table left behind.
+-- What each row is about stands in `object`. Rows with `resolution` are about what is stored, or, as `storage` says, about a calibration or
+-- a certificate of scores at that resolution; rows without it are about something that repair() looks after: a function, a column, or
+-- what a dropped table left behind.
 create or replace function funnelvec.status(table_name regclass default null)
 returns table (
     "table" regclass,
@@ -119,6 +120,11 @@ begin
     where (status.table_name is null or w.table_name = status.table_name) and exists (select from pg_class as c where c.oid = w.table_name)
     order by w.table_name::text, w.column_name, w.resolution, w.by_column, s.number;
     return query
+    select p."table", p.column_name, p.resolution, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
+        null::regclass, null::bigint, p.advice, p.object, p.storage, null::bigint, null::double precision, null::double precision,
+        null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
+    from funnelvec._promise_status(status.table_name) as p;
+    return query
     select p."table", null::text, null::text, null::text, 0::bigint, 0::bigint, null::double precision, null::double precision,
         null::regclass, null::bigint, p.advice, p.object, null::text, null::bigint, null::double precision, null::double precision,
         null::double precision, null::bigint, null::timestamptz, null::timestamptz, null::double precision, null::integer
@@ -126,6 +132,33 @@ begin
     where status.table_name is null or p."table" = status.table_name
     order by p."table"::text, p.object;
 end
+$body$;
+
+-- What stands behind relevances and cutoffs: the calibration of each funnel, its certificates, and what they say.
+create or replace function funnelvec._promise_status(table_name regclass)
+returns table ("table" regclass, column_name text, resolution text, object text, storage text, advice text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select c."table", f.column_name, funnelvec._last_stage(f.funnel), format('certificate of %s: %s %s%s', c.funnel, c.kind, c.level, ', confidence ' || c.confidence),
+        'certificate',
+        concat_ws(E'\n',
+            format('%s: %s rows, score at least %s (relevance %s), %s %s (%s to %s); %s judged queries, %s %% without a relevant row; %s; %s',
+                c.state, c.top_k, round(c.cutoff::numeric, 6), round(c.relevance::numeric, 4),
+                case c.kind when 'max_miss' then 'missed' else 'not relevant' end, round(c.observed::numeric, 4), round(c.low::numeric, 4),
+                round(c.high::numeric, 4), c.queries, round((100 * c.without_relevant)::numeric, 1), c.stages,
+                to_char(c.certified_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+            case when c.approximate then 'approximate: the calibration was fitted to the same judgments' end,
+            case when c.state <> 'in force' then format('select * from funnelvec.certify(%L, judgments, %s => %s);', c.funnel, c.kind, c.level) end)
+    from funnelvec.list_certificates(_promise_status.table_name) as c
+    join funnelvec.funnels as f on f.table_name = c."table" and funnelvec._function_name(f) = c.funnel
+    union all
+    select f.table_name, f.column_name, funnelvec._last_stage(f.funnel), format('calibration of %s', funnelvec._function_name(f)), 'calibration', d.said
+    from funnelvec.funnels as f
+    cross join lateral funnelvec._calibration_said(f) as d (said)
+    where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.said is not null
+        and exists (select from pg_class as t where t.oid = f.table_name)
+    order by 1, 4
 $body$;
 
 -- Each window of a row of the registry, by the statistics of its index: what it holds, what to do. Nothing for one that has a fault.

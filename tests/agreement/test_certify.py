@@ -105,7 +105,7 @@ def test_a_certificate_is_read_back_as_it_was_written(table: Any) -> None:
     assert Certificate.from_json(certificate.to_json()) == certificate
     assert certificate.k == 100
     assert certificate.without_relevant == pytest.approx(1 / 6, abs=0.02)
-    for text in ("", "[]", "{}", '{"kind": "certificate", "version": 2}', "5"):
+    for text in ("", "[]", "{}", '{"format": "certificate", "version": 3}', "5"):
         with pytest.raises(CalibrationError):
             Certificate.from_json(text)
 

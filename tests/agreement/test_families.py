@@ -214,3 +214,38 @@ def test_the_asynchronous_table_chooses_alike(table: Any, url: str) -> None:
         assert again.calibrate(judgments(), family="adapter") == expected
         assert again.search(queries()[0]) == table.search(queries()[0])
         assert again.calibrate(judgments(), family="beta").kind == "beta"
+
+
+@pytest.mark.parametrize("family", ["beta", "isotonic", "adapter"])
+def test_cutoffs_and_promises_go_by_any_family(oracle: Any, table: Any, family: Any) -> None:
+    others = judgments()
+    fitted = table.calibrate(others, family=family)
+    oracle.calibrate(others, family=family)
+    for query in queries():
+        everything = table.search(query, k=120)
+        p = np.array([hit.relevance for hit in everything])
+        gains = np.cumsum(p) / (np.arange(len(p)) + 1 + p.sum())
+        best = table.search(query, k=120, cutoff="best_f1")
+        # Steps have many rows of one relevance, which differ by rounding alone.
+        assert gains[len(best) - 1] == pytest.approx(gains.max(), abs=1e-9)
+        assert best == everything[: len(best)]
+        assert table.search(query, k=3, cutoff="best_f1") == best[:3]
+        filtered = table.search(query, k=120, cutoff="best_f1", filter={"id": {"$lt": 200}})
+        assert 0 < len(filtered) < 120
+    options: Any = {"min_precision": 0.7, "confidence": 0.9, "k": 10}
+    ours, theirs = table.certify(others, **options), oracle.certify(others, **options)
+    assert ours.relevance == pytest.approx(theirs.relevance, abs=0.011)
+    assert ours.approximate
+    assert (ours.cutoff is None) == isinstance(fitted, AdapterCalibration)
+    for query in queries():
+        everything = table.search(query, k=10)
+        kept = table.search(query, k=10, cutoff="precise")
+        assert kept == [hit for hit in everything if hit.relevance >= ours.relevance - 1e-9]
+        explained = table.explain(query, k=10, cutoff="precise")
+        assert explained.stages[-1].rows_out == len(kept)
+        empty = table.search(query, k=10, min_relevance=1)
+        assert (empty.nearest is None) == (everything[0].relevance == 1.0)
+    missed = table.certify(others, max_miss=0.3, k=10)
+    assert (missed.relevance is None) == isinstance(fitted, AdapterCalibration)
+    assert missed.cutoff == pytest.approx(oracle.certify(others, max_miss=0.3, k=10).cutoff, 1e-5)
+    assert "differs by query" in str(missed) or missed.relevance is not None

@@ -121,7 +121,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "after": lambda rng: rng.choice(
             [None, {"score": 0.5, "key": [7]}, '{"score": 0.5, "key": [7]}']
         ),
-        "cutoff": lambda rng: rng.choice([None, None, "certified"]),
+        "cutoff": lambda rng: rng.choice([None, None, "certified", "precise", "best_f1"]),
         "funnel": lambda rng: rng.choice([None, "products_search"]),
     },
     "search_many": {
@@ -129,7 +129,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "k": lambda rng: rng.randint(1, 20),
         "min_relevance": lambda rng: rng.choice([None, 0.5]),
         "filter": lambda rng: rng.choice([None, filter_of(rng)]),
-        "cutoff": lambda rng: rng.choice([None, "certified"]),
+        "cutoff": lambda rng: rng.choice([None, "certified", "best_f1"]),
         "funnel": lambda _: None,
     },
     "explain": {
@@ -294,13 +294,27 @@ def judge(table: Any, rng: random.Random) -> None:
     if rng.random() < 0.8:
         given[rng.randrange(3)] = anything(rng)
     funnel = rng.choice([None, "products_search", anything(rng)])
-    if rng.random() < 0.5:
+    call = rng.randrange(3)
+    if call == 0:
         family = rng.choice(["platt", "beta", "isotonic", "adapter", "auto", anything(rng)])
         table.calibrate(fv.Judgments(*given), family=family, funnel=funnel)
+    elif call == 1:
+        table.evaluate(
+            rng.choice([fv.Judgments(*given), fv.Judgments(*given), anything(rng)]),
+            k=rng.choice([None, 5, anything(rng)]),
+            min_relevance=rng.choice([None, 0.5, anything(rng)]),
+            unjudged=rng.choice(["irrelevant", "ignored", anything(rng)]),
+            funnel=funnel,
+            times=rng.choice([20, anything(rng)]),
+            seed=rng.choice([0, anything(rng)]),
+        )
     else:
         table.certify(
             fv.Judgments(*given),
-            max_miss=rng.choice([0.05, 0.5, anything(rng)]),
+            max_miss=rng.choice([None, 0.05, 0.5, anything(rng)]),
+            min_precision=rng.choice([None, None, 0.5, anything(rng)]),
+            confidence=rng.choice([0.95, 0.5, anything(rng)]),
+            unjudged=rng.choice(["irrelevant", "ignored", anything(rng)]),
             k=rng.choice([None, 5, anything(rng)]),
             funnel=funnel,
         )

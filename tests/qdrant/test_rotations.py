@@ -150,7 +150,7 @@ def test_a_certificate_is_read_by_the_next_client_and_void_for_all() -> None:
 
 
 def _certified() -> Any:
-    from funnelvec.engines.qdrant.searching import Asked
+    from funnelvec.engines.qdrant.questions import Asked
 
     return Asked(40, None, None, cutoff="certified")
 

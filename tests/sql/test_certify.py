@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from funnelvec.calibration.guarantees import conformal_threshold
+from funnelvec.calibration.guarantees import conformal_threshold, hoeffding_bentkus
 from tests import databases
 from tests.sql.tables import FUNNELS, text, vectors
 
@@ -84,8 +84,8 @@ def test_the_cutoff_is_the_one_of_conformal_risk_control(judged: Connection) -> 
         found = certify(judged, max_miss=level, k=K)
         expected = conformal_threshold(scores, labels, max_miss=level)
         assert found["cutoff"] == pytest.approx(expected.threshold, abs=1e-6)
-        assert found["missed"] == pytest.approx(expected.observed, abs=1e-9)
-        assert found["low"] <= found["missed"] <= found["high"]
+        assert found["observed"] == pytest.approx(expected.observed, abs=1e-9)
+        assert found["low"] <= found["observed"] <= found["high"]
         assert (found["level"], found["top_k"], found["queries"]) == (level, K, 60)
         assert found["without_relevant"] == pytest.approx(0.1)
         assert found["stages"] == FUNNELS["two_stages"]
@@ -110,7 +110,7 @@ def test_the_promise_holds_for_the_queries_that_made_it(judged: Connection) -> N
     scores, labels = by_hand(judged)
     counts = labels.sum(axis=1)
     lost = (labels & (scores < found["cutoff"])).sum(axis=1) / np.maximum(counts, 1)
-    assert lost.mean() == pytest.approx(found["missed"], abs=1e-9)
+    assert lost.mean() == pytest.approx(found["observed"], abs=1e-9)
     assert lost.mean() <= (0.1 * 61 - 1) / 60
 
 
@@ -120,6 +120,7 @@ def test_the_promise_holds_for_the_queries_that_made_it(judged: Connection) -> N
         ("two_stages(%s, 39, cutoff => 'certified')", "k is 39"),
         ("two_stages(%s, 40, cutoff => 'certified', filter => '{\"id\": 5}')", "without a filter"),
         ("two_stages(%s, 40, cutoff => 'best')", "cutoff is 'best'"),
+        ("two_stages(%s, 40, cutoff => 'best_f1', min_relevance => 0.5)", "are given"),
         ("two_stages(%s, 40, min_relevance => 0.5, cutoff => 'certified')", "are given"),
     ],
 )
@@ -197,7 +198,11 @@ def test_what_the_stages_lose_alone_is_said_with_what_can_be_promised(judged: Co
         ({"max_miss": 0}, "max_miss is 0"),
         ({"max_miss": 1}, "max_miss is 1"),
         ({"max_miss": "'nan'"}, "max_miss is NaN"),
-        ({"max_miss": "null"}, "max_miss is null"),
+        ({"max_miss": 0.1, "min_precision": 0.9}, "max_miss and min_precision are given"),
+        ({"min_precision": 1}, "min_precision is 1"),
+        ({"min_precision": 0.9, "confidence": 0}, "confidence is 0"),
+        ({"min_precision": 0.9, "confidence": "null"}, "confidence is null"),
+        ({"min_precision": 0.9, "unjudged": "'guess'"}, "unjudged is 'guess'"),
         ({"k": 0}, "k is 0"),
         ({"k": 100000}, "k is 100000"),
     ],
@@ -249,10 +254,47 @@ def test_a_certificate_is_read_back_from_the_function(judged: Connection) -> Non
 def test_an_odd_certificate_is_none(judged: Connection, change: str) -> None:
     certify(judged, k=K)
     judged.execute(
-        "update funnelvec.funnels set certificate = certificate || %s where name = 'two_stages'",
+        "update funnelvec.funnels set certificate = jsonb_build_object('max_miss',"
+        " certificate -> 'max_miss' || %s) where name = 'two_stages'",
         (change,),
     )
     judged.execute("select funnelvec._write_function(funnelvec._funnel('two_stages'))")
     with pytest.raises(psycopg.Error, match="void"):
         certified(judged, Q)
     assert judged.execute("select count(*) > 0 from products").fetchone() == (True,)
+
+
+def test_the_p_value_is_that_of_python(judged: Connection) -> None:
+    for mean, level, n in (
+        (0.0, 0.1, 29), (0.0, 0.1, 2000), (0.05, 0.1, 60), (0.1, 0.1, 60), (0.2, 0.1, 60),
+        (0.5, 0.9, 3000), (1.0, 0.5, 10), (0.001, 0.99, 5000), (0.3, 0.31, 1),
+    ):  # fmt: skip
+        found = judged.execute(
+            "select funnelvec._hoeffding_bentkus(%s, %s, %s)", (mean, level, n)
+        ).fetchone()
+        assert found == (pytest.approx(hoeffding_bentkus(mean, level, n), rel=1e-9, abs=1e-300),)
+
+
+def test_status_shows_certificates_and_what_has_become_of_them(judged: Connection) -> None:
+    certify(judged, max_miss=0.3, k=K)
+    certify(judged, min_precision=0.3, k=K)
+    shown = (
+        "select object, advice from funnelvec.status('products') where storage = 'certificate'"
+        " order by object"
+    )
+    missed, precise = judged.execute(shown).fetchall()
+    assert missed[0] == "certificate of public.two_stages: max_miss 0.3"
+    assert "in force: 40 rows" in missed[1] and "10.0 % without a relevant row" in missed[1]
+    assert precise[0] == "certificate of public.two_stages: min_precision 0.3, confidence 0.95"
+    assert "approximate: the calibration was fitted to the same judgments" in precise[1]
+    assert judged.execute("select count(*) from funnelvec._problems()").fetchone() == (0,)
+    judged.execute("select funnelvec.calibrate('two_stages', 'judgments')")
+    for _, advice in judged.execute(shown).fetchall():
+        assert "void" in advice and "select * from funnelvec.certify(" in advice
+    kinds = judged.execute(
+        "select kind, state, level, confidence, top_k, queries from funnelvec.list_certificates()"
+    ).fetchall()
+    void = "void: the funnel or its calibration has changed"
+    assert kinds == [
+        ("max_miss", void, 0.3, None, K, 60), ("min_precision", void, 0.3, 0.95, K, 60),
+    ]  # fmt: skip

@@ -201,6 +201,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "k": lambda _: NUMBERS,
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
+        "cutoff": lambda _: [None, None, "certified", "precise", "best_f1", *WORDS],
     },
     "funnelvec.measure_recall": {
         "funnel": lambda _: ["f", "f", "f", *WORDS],
@@ -232,6 +233,28 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "judgments": lambda rng: ["judgments", "odd_judgments", "empty_judgments", *tables(rng)],
         "max_miss": lambda _: FLOATS,
         "k": lambda _: NUMBERS,
+        "min_precision": lambda _: [None, None, *FLOATS],
+        "confidence": lambda _: FLOATS,
+        "unjudged": lambda _: ["irrelevant", "ignored", *WORDS],
+    },
+    "funnelvec.list_certificates": {"table_name": tables},
+    "funnelvec.feedback": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "relevant": lambda _: BOOLEANS,
+        "score": lambda _: [None, *FLOATS],
+        "query": vector_texts,
+        "key": lambda _: [None, None, "[1]", "[1, 2]", '["a"]', "[null]", "{}", *WORDS],
+    },
+    "funnelvec.followed_relevance": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "score": lambda _: FLOATS,
+        "query": vector_texts,
+    },
+    "funnelvec.feedback_state": {"funnel": lambda _: ["f", "f", *WORDS]},
+    "funnelvec.adopt_feedback": {"funnel": lambda _: ["f", "f", *WORDS]},
+    "funnelvec.check_drift": {
+        "funnel": lambda _: ["f", "f", *WORDS],
+        "live": lambda _: [None, "{}", "{0.5,0.6}", "{NaN}", "{null}", "{1e308,-1e308}", *WORDS],
     },
     "funnelvec.relevance": {
         "funnel": lambda _: ["f", "f", *WORDS],
@@ -258,7 +281,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
-        "cutoff": lambda _: ["certified", *WORDS],
+        "cutoff": lambda _: ["certified", "precise", "best_f1", *WORDS],
     },
     "scanned": {
         "query": vector_texts,
@@ -266,7 +289,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "min_relevance": lambda _: FLOATS,
         "filter": filter_texts,
         "after": lambda _: PLACES,
-        "cutoff": lambda _: ["certified", *WORDS],
+        "cutoff": lambda _: ["certified", "precise", "best_f1", *WORDS],
     },
 }
 REQUIRED = {
@@ -275,7 +298,8 @@ REQUIRED = {
     "funnelvec.add_window": 4, "funnelvec.drop_window": 4,
     "funnelvec.drop_rotation": 3,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
-    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.certify": 2, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
+    "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.certify": 2, "funnelvec.feedback": 2, "funnelvec.followed_relevance": 2,
+    "funnelvec.feedback_state": 1, "funnelvec.adopt_feedback": 1, "funnelvec.check_drift": 1, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,
 }  # fmt: skip
 #: Searches are what users call most, so they get the larger share.
 WEIGHTS = {

@@ -25,6 +25,9 @@ BRINGS = {
     "cli": {"rich"},
     "arrow": {"pyarrow"},
     "report": {"jinja2", "matplotlib"},
+    "evaluate": {"ir_measures", "pytrec_eval"},
+    "onnx": {"onnxruntime"},
+    "train": {"onnx"},
     "bench": {"usearch"},
     "peers": {"langchain_postgres"},
     "demo": {"wordllama"},
@@ -34,6 +37,7 @@ CONTAINS = {
     "edge": {"qdrant"},
     "integrations": {"qdrant"},
     "report": {"cli"},
+    "train": {"onnx"},
     "bench": {"arrow", "cli", "embedded"},
     "peers": {"bench"},
     "demo": {"cli", "embedded"},
@@ -87,6 +91,24 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "report": (
         "from funnelvec.doctor import examine, report; report.render_page(examine([[1, 2], [2, 1]]))",
         "report",
+    ),
+    "evaluate": (
+        "import funnelvec as fv; t = fv.connect('memory:').create('t', dims=2);"
+        " t.add([1], [[1, 2]]); t.create_funnel('t_search', '2:f32');"
+        " t.evaluate(fv.Judgments([[1.0, 2.0]], [1], [True]))",
+        "evaluate",
+    ),
+    # No model is in it: with the extra it gets that far.
+    "network": (
+        "from funnelvec.calibration.network import NetworkAdapter\n"
+        "from funnelvec.errors import CalibrationError\n"
+        "try:\n    NetworkAdapter(b'x', 'linear', 2).curves([[1.0, 2.0]])\n"
+        "except CalibrationError:\n    pass",
+        "onnx",
+    ),
+    "train": (
+        "from funnelvec.calibration.train_network import train_network; train_network([], [], [])",
+        "train",
     ),
     "explain": (f"command('explain', {NOWHERE!r}, 'docs', '--query', '[1]')", "postgres"),
 }

@@ -19,6 +19,7 @@ from funnelvec.calibration.guarantees import (
     queries_needed,
     threshold_grid,
 )
+from funnelvec.calibration.precision import Shown, precise_threshold, precision_losses
 from funnelvec.errors import CalibrationError, InvalidInput
 
 SPLITS = 200
@@ -179,3 +180,65 @@ def test_p_values_by_hand() -> None:
     hoeffding = math.exp(-50 * (0.1 * math.log(0.1 / 0.3) + 0.9 * math.log(0.9 / 0.7)))
     assert hoeffding_bentkus(0.1, 0.3, 50) == pytest.approx(min(hoeffding, math.e * below))
     assert hoeffding_bentkus(0.9, 0.3, 50) == 1.0
+
+
+# -- what a search shows -----------------------------------------------------------------------
+
+
+def lists(values: Floats, labels: Labels) -> list[Shown]:
+    """Relevances that a curve fitted elsewhere could give: right on average, never per query."""
+    relevances = 1 / (1 + np.exp(-(2.0 * values - 1.5)))
+    return [Shown(p, y.astype(np.int8)) for p, y in zip(relevances, labels, strict=True)]
+
+
+@pytest.mark.parametrize(("min_precision", "confidence"), [(0.7, 0.9), (0.5, 0.8)])
+def test_the_precision_holds_with_its_confidence_over_splits(
+    min_precision: float, confidence: float
+) -> None:
+    values, labels = made_up(n=1200)
+    shown = lists(values, labels)
+    losses, some = precision_losses(shown)
+    broken, rows, promised = [], [], 0
+    for seed in range(SPLITS):
+        drawn = np.random.default_rng(seed).permutation(len(values))
+        judged, new = drawn[:120], drawn[120:]
+        try:
+            found = precise_threshold(
+                [shown[i] for i in judged], min_precision=min_precision, confidence=confidence
+            )
+        except CalibrationError:
+            continue
+        promised += 1
+        step = round((1 - found.relevance) * 200) - 1
+        # The other 1,080 queries are drawn from the same 1,200, so they are as good as new ones.
+        broken.append(float(losses[step, new].mean() > 1 - min_precision))
+        rows.append(float(some[step, new].mean()))
+    assert within(broken, 1 - confidence)
+    assert promised > SPLITS / 2
+    # Not by showing nothing.
+    assert np.mean(rows) > 0.3
+
+
+def test_the_precise_threshold_by_hand() -> None:
+    good = Shown(np.array([0.95, 0.9, 0.4]), np.array([1, 1, 0], dtype=np.int8))
+    mixed = Shown(np.array([0.8, 0.7]), np.array([1, -1], dtype=np.int8))
+    unknown = Shown(np.array([0.6]), np.array([-1], dtype=np.int8))
+    losses, some = precision_losses([good, mixed, unknown])
+    assert losses[39].tolist() == [0.0, 0.0, 0.0]  # 0.8
+    assert some[39].tolist() == [True, True, False]
+    assert losses[79].tolist() == [0.0, 0.0, 1.0]  # 0.6: nothing is known of what is shown
+    assert losses[119].tolist() == [pytest.approx(1 / 3), 0.0, 1.0]  # 0.4
+    found = precise_threshold([good] * 40, min_precision=0.9, confidence=0.95)
+    assert found.relevance == pytest.approx(0.405)
+    assert (found.answered, found.losses.max()) == (1.0, 0.0)
+
+
+def test_an_answer_that_is_nearly_always_empty_is_no_precision() -> None:
+    """One query in fifty is shown a row, and it is wrong: the mean loss is small all the same."""
+    wrong = Shown(np.array([0.95]), np.array([0], dtype=np.int8))
+    right = Shown(np.array([0.5]), np.array([1], dtype=np.int8))
+    found = precise_threshold([wrong, *[right] * 99], min_precision=0.9, confidence=0.95)
+    assert found.relevance <= 0.5
+    with pytest.raises(CalibrationError, match=r"0\.000 of them"):
+        precise_threshold([wrong] * 2 + [Shown(np.zeros(1), np.zeros(1, np.int8))] * 98,
+                          min_precision=0.9, confidence=0.95)  # fmt: skip

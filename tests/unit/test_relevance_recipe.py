@@ -11,6 +11,7 @@ import pytest
 from funnelvec.calibration import f1, metrics
 from funnelvec.calibration.abstain import fit_abstain
 from funnelvec.calibration.adapter import Adapter, blend, fit_adapter, pair_weights
+from funnelvec.calibration.alike import alike
 from funnelvec.calibration.beta import BetaMap, fit_beta
 from funnelvec.calibration.candidates import Candidates, folds
 from funnelvec.calibration.corpus import CorpusStats, hub_bias, pull
@@ -100,6 +101,46 @@ def test_a_correction_is_fitted_only_where_it_has_the_right_sign(candidates: Can
     assert fitted.gamma > 0 and fitted.alpha >= 0
     against = replace(candidates, pull=-candidates.pull)
     assert fit_correction(against, "hub+pull") == fit_correction(against, "hub")
+
+
+def test_bands_are_parts_of_the_score_and_their_weights_are_those_of_another_query(
+    clusters: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], list[npt.NDArray[np.int64]]],
+    candidates: Candidates,
+) -> None:
+    rows, queries, _ = clusters
+    assert candidates.bands is not None
+    # 24 directions: the first two bands, a part of the third, and nothing behind.
+    np.testing.assert_allclose(candidates.bands.sum(axis=2), candidates.scores, atol=1e-5)
+    assert (candidates.bands[:, :, 3] == 0).all()
+    axes = CorpusStats.measure(rows).axes()
+    stretch = np.repeat([1.5, 0.0], [4, 12])
+    turned = axes[:, :16] @ np.diag(stretch - 1) @ axes[:, :16].T @ queries[0] + queries[0]
+    corrected = correct(candidates, Correction(betas=(0.5, -1.0, 0.0, 0.0)))
+    nearest = np.argsort(-(rows @ queries[0]), kind="stable")[:K]
+    np.testing.assert_allclose(
+        np.sort(rows[nearest] @ turned)[::-1], corrected.scores[0], atol=1e-5
+    )
+    fitted = fit_correction(candidates, "hub+pull+bands")
+    assert len(fitted.betas) == 4 and min(fitted.betas) >= -1
+    bare = replace(candidates, bands=None)
+    assert "bands" not in str(fit_recipe(bare).tried)
+    with pytest.raises(CalibrationError, match="bands"):
+        correct(bare, fitted)
+    with pytest.raises(CalibrationError, match="bands"):
+        fit_correction(bare, "hub+pull+bands")
+
+
+def test_queries_that_want_mostly_the_same_rows_are_held_out_together() -> None:
+    wants = [[1, 2, 3], [7], [3, 2, 1], [], [1, 2, 3, 4], [7, 8], [], [9, 1], [3, 4, 1]]
+    found = alike([np.array(each, dtype=np.int64) for each in wants])
+    groups: dict[int, list[int]] = {}
+    for query, group in enumerate(found.tolist()):
+        groups.setdefault(group, []).append(query)
+    # 0, 2, 4 and 8 share three of four at least; 1 and 5 half; two that want nothing do not.
+    assert sorted(groups.values()) == [[0, 2, 4, 8], [1, 5], [3], [6], [7]]
+    assert sorted(groups) == list(range(5))
+    apart = alike([np.array(each, dtype=np.int64) for each in wants], least=0.9)
+    assert apart[0] == apart[2] != apart[4]
 
 
 # -- the fit ---------------------------------------------------------------------------------------
@@ -215,7 +256,7 @@ def test_the_recipe_beats_platt_where_queries_differ(candidates: Candidates) -> 
     fit, test = candidates.take(np.flatnonzero(half)), candidates.take(np.flatnonzero(~half))
     fitted, platt = fit_recipe(fit), fit_choice(fit, Choice())
     assert fitted.choices != (Choice(),)
-    assert fitted.tried[0].choice == Choice()
+    assert fitted.tried[0].choices == (Choice(),)
 
     def loss(one: object) -> float:
         logits, labels = one.logits(test), one.corrected(test).labels  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,10 @@ def _compare(fit: Candidates, test: Candidates) -> Halving:
     """Everything about one fit half and one test half."""
     platt = fit_choice(fit, Choice())
     relevance, cutting = fit_recipe(fit), fit_recipe(fit, weighting="queries")
-    # For F1 the features of the relevance are weighed by query, for the miss also chosen so.
-    alike = [replace(choice, weighting="queries") for choice in relevance.choices]
     values = (
         _base(fit, test, platt)
         | _of_relevance(fit, test, relevance)
-        | _of_one_threshold(fit, test, fit_choice(fit, *alike))
+        | _of_one_threshold(fit, test, cutting)
         | _of_cutoffs(fit, test, cutting)
     )
     in_searches, chosen = _of_searches(fit, test)

@@ -127,6 +127,11 @@ def _features(candidates: Candidates, projected: bool) -> Floats:
         weights /= weights.sum(axis=1, keepdims=True)
         columns += [weights[:, 0], -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=1)]
     found = np.concatenate([shape, np.stack(columns, axis=1)], axis=1)
+    if candidates.bands is not None:
+        # The gap by bands of directions: what it is about tells more than how wide it is.
+        apart = candidates.bands[:, 0] - candidates.bands[:, 1]
+        rest = candidates.bands[:, 0] - candidates.bands[:, 1:5].mean(axis=1)
+        found = np.concatenate([found, apart, rest], axis=1)
     if not projected:
         return found
     outside = 1.0 - (candidates.place**2).sum(axis=1, keepdims=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.corpus import CorpusStats, pull
+from funnelvec.calibration.alike import alike
+from funnelvec.calibration.corpus import BANDS, CorpusStats, bands, pull
 from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import CalibrationError, InvalidInput
 
@@ -41,6 +42,9 @@ class Candidates:
         (n, 32) the query in the main directions of the rows (`CorpusStats.directions`).
     groups
         (n,) cross-validation keeps queries with the same number together.
+    bands
+        (n, K, 4) what bands of main directions contribute to the score (`corpus.bands`). None
+        where an engine cannot turn queries; then no correction that weighs them is tried.
     """
 
     scores: Floats
@@ -52,6 +56,7 @@ class Candidates:
     coherence: Floats
     place: Floats
     groups: npt.NDArray[np.int64]
+    bands: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -68,6 +73,7 @@ class Candidates:
             coherence=self.coherence[index],
             place=self.place[index],
             groups=self.groups[index],
+            bands=None if self.bands is None else self.bands[index],
         )
 
     @classmethod
@@ -75,7 +81,7 @@ class Candidates:
         cls,
         rows: npt.NDArray[np.float32],
         queries: npt.NDArray[np.float32],
-        relevant: npt.NDArray[np.bool_] | list[npt.NDArray[np.int64]],
+        relevant: list[npt.NDArray[np.int64]],
         *,
         stats: CorpusStats,
         k: int = 200,
@@ -90,13 +96,16 @@ class Candidates:
         relevant
             For each query the numbers of its relevant rows.
         groups
-            Default: every query by itself.
+            Default: queries that want mostly the same rows belong together; see `alike`.
         """
         if k < 20 or k > len(rows):
             raise InvalidInput(f"k is {k}; it must be between 20 and the {len(rows)} rows")
         n = len(queries)
         scores, labels = np.empty((n, k)), np.zeros((n, k), dtype=np.bool_)
         bias, pulls, coherence = np.empty((n, k)), np.empty((n, k)), np.empty((n, 2))
+        shares = np.empty((n, k, len(BANDS)))
+        axes = stats.axes().astype(np.float32)
+        turned, turned_queries = rows @ axes, queries @ axes
         for i, query in enumerate(queries):
             every = rows @ query
             nearest = np.argpartition(-every, k - 1)[:k]
@@ -105,6 +114,7 @@ class Candidates:
             labels[i] = np.isin(nearest, relevant[i])
             bias[i], pulls[i] = stats.bias[nearest], pull(vectors, scores[i])
             coherence[i] = _coherence(vectors[:10]), _coherence(vectors[:20])
+            shares[i] = bands(turned[nearest], turned_queries[i])
         return cls(
             scores=scores,
             labels=labels,
@@ -114,7 +124,8 @@ class Candidates:
             setting=stats.setting(queries),
             coherence=coherence,
             place=queries.astype(np.float64) @ stats.directions,
-            groups=np.arange(n) if groups is None else np.asarray(groups, dtype=np.int64),
+            groups=alike(relevant) if groups is None else np.asarray(groups, dtype=np.int64),
+            bands=shares,
         )
 
 

@@ -17,12 +17,16 @@ import numpy.typing as npt
 from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import InvalidInput
 
-__all__ = ["CorpusStats", "hub_bias", "pull"]
+__all__ = ["BANDS", "CorpusStats", "bands", "hub_bias", "pull"]
 
 BANK = 3_000
 NEIGHBOURS = 128
 #: The best candidates that make up the centre of an answer, and how fast their weights fall.
 CENTRE, WARMTH = 50, 0.05
+
+#: Where the bands of main directions end, from the direction that holds most on. What lies
+#: behind the last is what is left of the score, and has no weight of its own.
+BANDS = (4, 16, 48, 128)
 
 _BLOCK = 1_024
 _DIRECTIONS = 32
@@ -83,6 +87,30 @@ def pull(
     return result
 
 
+def bands(turned: npt.NDArray[np.float32], query: npt.NDArray[np.float32]) -> Floats:
+    """Return what each band of main directions contributes to the score of a query.
+
+    ``<q, d>`` is a sum over directions. Weights of the bands are weights of the query's own
+    components, so a score that weighs them is the inner product with another query vector.
+
+    Parameters
+    ----------
+    turned, query
+        (K, m) rows and (m,) query in the main directions (`CorpusStats.axes`).
+
+    Returns
+    -------
+    contributions
+        (K, 4); 0 for bands that a narrow vector does not reach.
+    """
+    found = np.zeros((len(turned), len(BANDS)))
+    start = 0
+    for band, end in enumerate(BANDS):
+        found[:, band] = turned[:, start:end].astype(np.float64) @ query[start:end]
+        start = end
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CorpusStats:
     """Measures of a table's rows.
@@ -120,6 +148,11 @@ class CorpusStats:
             bias=bias - float(bias.mean()),
             directions=np.linalg.eigh(covariance)[1][:, ::-1][:, :_DIRECTIONS],
         )
+
+    def axes(self) -> Floats:
+        """Return (d, at most 128) the main directions that `bands` are made of."""
+        vectors: Floats = np.linalg.eigh(self.covariance)[1][:, ::-1][:, : BANDS[-1]]
+        return vectors
 
     def setting(self, queries: npt.NDArray[np.float32]) -> Floats:
         """Return (n, 2): the mean and the deviation of each query's scores with all rows."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from funnelvec.calibration.logistic import Floats
 from funnelvec.calibration.metrics import Labels, macro_f1
 
-__all__ = ["best_threshold", "expected_f1_sizes", "fit_share", "keep_first"]
+__all__ = ["best_f1_cutoff", "best_threshold", "expected_f1_sizes", "fit_share", "keep_first"]
 
 #: Shares are tried as multiples of (relevant rows of the table) / (sum of relevances).
 _SHARES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.7])
@@ -65,3 +65,22 @@ def fit_share(relevance: Floats, labels: Labels, totals: npt.NDArray[np.int64]) 
         kept = keep_first(expected_f1_sizes(relevance, share), labels.shape[1])
         means.append(macro_f1(kept, labels, totals).mean())
     return float(base * _SHARES[int(np.argmax(means))])
+
+
+def best_f1_cutoff(scores: Floats, relevance: Floats) -> float:
+    """Return the score down to which one list promises the best F1; -inf for an empty list.
+
+    ``2 * (relevant rows kept) / (rows kept + relevant rows)``, each expected by the relevances.
+    Rows of equal scores are kept or dropped together; of equal promises the shorter one is taken.
+
+    Parameters
+    ----------
+    scores, relevance
+        (K,) of the candidates of one query, scores falling.
+    """
+    if not len(scores):
+        return -np.inf
+    last = np.append(scores[1:] != scores[:-1], True)
+    sums, sizes = np.cumsum(relevance)[last], np.flatnonzero(last) + 1
+    gains = sums / (sizes + relevance.sum())
+    return float(scores[last][int(np.argmax(gains))])

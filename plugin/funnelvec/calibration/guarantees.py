@@ -114,15 +114,11 @@ def hoeffding_bentkus(mean_loss: float, level: float, n: int) -> float:
 def _binomial_cdf(k: int, n: int, p: float) -> float:
     if k >= n:
         return 1.0
-    logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k + 1)
-    ]
-    return math.fsum(math.exp(value) for value in logs)
+    term, odds, total = n * math.log1p(-p), math.log(p) - math.log1p(-p), 0.0
+    for i in range(k + 1):
+        total += math.exp(term)
+        term += math.log((n - i) / (i + 1)) + odds
+    return total
 
 
 def learn_then_test(

@@ -1,4 +1,4 @@
-"""The whole recipe: which correction, which features, how much ridge, chosen by cross-validation.
+"""The whole recipe: which correction and how strong, chosen by cross-validation; means of fits.
 
 Plain Platt on the raw score is always among the candidates, and what is chosen has to beat it by
 more than noise. Queries are kept together, and nothing is looked at but the judged queries given.
@@ -6,6 +6,7 @@ more than noise. Queries are kept together, and nothing is looked at but the jud
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,11 +30,14 @@ __all__ = ["Choice", "Fitted", "Tried", "cross_fit", "fit_choice", "fit_recipe"]
 #: Queries that the choice is made on; a choice needs fewer than the fit.
 _ENOUGH = 200
 _UNCHANGED = BetaMap()
-_STRENGTHS = (0.6, 1.5, 2.0)
-#: So many of the best choices are averaged: they are close, and their mean is steadier than each.
-_BLENDED = 3
-_RIDGES = (30.0, 150.0, 750.0)
-_FEATURES = ("setting", "levels", "shape", "coherent", "curve")
+_STRENGTHS = (1.0, 0.6, 1.5, 2.0)
+_RIDGE = 150.0
+#: Features and ridges whose mean is taken: for relevance, and for cutoffs, where queries with few
+#: relevant rows weigh as much as others and many features follow their noise.
+_MEANS: dict[Weighting, tuple[tuple[str, float], ...]] = {
+    "pairs": tuple((name, 750.0) for name in ("setting", "levels", "shape", "coherent", "curve")),
+    "queries": (("setting", 150.0), ("levels", 150.0)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Choice:
     correction: CorrectionKind = "raw"
     strength: float = 1.0
     features: str = "none"
-    ridge: float = _RIDGES[0]
+    ridge: float = _RIDGE
     weighting: Weighting = "pairs"
 
     def __str__(self) -> str:
@@ -58,9 +62,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A choice and its log loss on held-out queries: mean, and its standard error against Platt."""
+    """Choices whose mean was taken, and the log loss of held-out queries.
 
-    choice: Choice
+    `error` is the standard error of the difference to plain Platt, which comes first.
+    """
+
+    choices: tuple[Choice, ...]
     loss: float
     error: float
 
@@ -78,7 +85,7 @@ class Fitted:
     finish
         What corrects the log-odds at the end, fitted to those of held-out queries.
     tried
-        Every choice that was compared, in the order of trying.
+        All that was compared, in the order of trying.
     """
 
     choices: tuple[Choice, ...]
@@ -141,13 +148,26 @@ def cross_fit(
     return logits, labels
 
 
-def fit_recipe(candidates: Candidates, *, weighting: Weighting = "pairs", seed: int = 0) -> Fitted:
+def fit_recipe(
+    candidates: Candidates,
+    *,
+    weighting: Weighting = "pairs",
+    corrections: Sequence[CorrectionKind] = CORRECTIONS,
+    seed: int = 0,
+) -> Fitted:
     """Choose by cross-validation and fit to all candidates given.
 
-    First the correction, with the features "shape" and without any, then its strength, then
-    features and ridge. What is chosen is the mean of the three best by held-out log loss, if the
-    best beats plain Platt on the raw score by one standard error of the difference over queries;
-    else plain Platt.
+    The correction is the richest of those that are within one standard error of the best, its
+    strength (for relevance) the best of four. Features are not chosen: the adapter is the mean of
+    several, over few features and over many, which is steadier than the best of them. The whole
+    has to beat plain Platt on the raw score by one standard error of the difference over queries;
+    else plain Platt is taken.
+
+    Parameters
+    ----------
+    corrections
+        Those that whoever applies the fit can apply, from the poorest to the richest. One that
+        weighs bands is left out where the candidates have none.
 
     Raises
     ------
@@ -157,53 +177,47 @@ def fit_recipe(candidates: Candidates, *, weighting: Weighting = "pairs", seed: 
     drawn = np.sort(np.random.default_rng(seed).permutation(len(candidates))[:_ENOUGH])
     some = candidates.take(drawn)
     known: _Known = {}
+    losses: dict[tuple[Choice, ...], Floats] = {}
+
+    def loss(*choices: Choice) -> float:
+        if choices not in losses:
+            losses[choices] = _losses(some, *choices, seed=seed, known=known)
+        return float(losses[choices].mean())
+
     plain = Choice(weighting=weighting)
-    reference = _losses(some, plain, seed=seed, known=known)
-    tried = [Tried(plain, float(reference.mean()), 0.0)]
-
-    def best() -> Tried:
-        return min(tried, key=lambda one: one.loss)
-
-    def attempt(choice: Choice) -> None:
-        losses = _losses(some, choice, seed=seed, known=known)
-        error = float((losses - reference).std() / np.sqrt(len(losses)))
-        tried.append(Tried(choice, float(losses.mean()), error))
-
-    for kind in CORRECTIONS:
-        for features in ("none", "shape"):
-            if (kind, features) != ("raw", "none"):
-                attempt(Choice(kind, 1.0, features, _RIDGES[1], weighting))
-    kind, strength = best().choice.correction, 1.0
-    if kind != "raw":
-        for other in _STRENGTHS:
-            attempt(Choice(kind, other, "shape", _RIDGES[1], weighting))
-        strength = best().choice.strength
-    for features in _FEATURES:
-        for ridge in _RIDGES:
-            if (features, ridge) != ("shape", _RIDGES[1]):
-                attempt(Choice(kind, strength, features, ridge, weighting))
-    fitted = fit_choice(candidates, *_winners(tried), seed=seed)
+    loss(plain)
+    kinds = [each for each in corrections if "bands" not in each or some.bands is not None]
+    each = [Choice(kind, 1.0, "shape", _RIDGE, weighting) for kind in kinds]
+    best = min(each, key=lambda one: loss(one))
+    chosen = [
+        one for one in each if loss(one) <= loss(best) + _error(losses[one,] - losses[best,])
+    ][-1]
+    if weighting == "pairs" and chosen.correction != "raw":
+        chosen = min((replace(chosen, strength=x) for x in _STRENGTHS), key=lambda one: loss(one))
+    mean = tuple(
+        replace(chosen, features=features, ridge=ridge) for features, ridge in _MEANS[weighting]
+    )
+    better = loss(*mean) + _error(losses[mean] - losses[plain,]) < loss(plain)
+    fitted = fit_choice(candidates, *(mean if better else (plain,)), seed=seed)
     finish = _UNCHANGED
-    if weighting == "pairs" and fitted.choices != (plain,):
+    if weighting == "pairs" and better:
         finish = fit_beta(*cross_fit(candidates, *fitted.choices, seed=seed), seed=seed)
-    return replace(fitted, finish=finish, tried=tuple(tried))
+    tried = tuple(
+        Tried(choices, float(found.mean()), _error(found - losses[plain,]))
+        for choices, found in losses.items()
+    )
+    return replace(fitted, finish=finish, tried=tried)
 
 
-def _winners(tried: list[Tried]) -> list[Choice]:
-    """The best few with one correction; plain Platt alone where they do not clearly beat it."""
-    ranked = sorted(tried, key=lambda one: one.loss)
-    best = ranked[0]
-    if best.loss + best.error >= tried[0].loss:
-        return [tried[0].choice]
-    same = (best.choice.correction, best.choice.strength)
-    alike = [one.choice for one in ranked if (one.choice.correction, one.choice.strength) == same]
-    return alike[:_BLENDED]
+def _error(differences: Floats) -> float:
+    """Standard error of the mean over queries."""
+    return float(differences.std() / np.sqrt(len(differences)))
 
 
-def _losses(candidates: Candidates, choice: Choice, *, seed: int, known: _Known) -> Floats:
-    """Held-out log loss of each query, weighted as the choice weighs."""
-    logits, labels = cross_fit(candidates, choice, seed=seed, known=known)
-    weights = pair_weights(labels, choice.weighting)
+def _losses(candidates: Candidates, *choices: Choice, seed: int, known: _Known) -> Floats:
+    """Held-out log loss of each query, weighted as the choices weigh."""
+    logits, labels = cross_fit(candidates, *choices, seed=seed, known=known)
+    weights = pair_weights(labels, choices[0].weighting)
     losses = weights * (np.logaddexp(0.0, logits) - np.where(labels, logits, 0.0))
     result: Floats = losses.sum(axis=1) / weights.sum() * len(labels)
     return result

@@ -13,6 +13,54 @@ if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync import PostgresEngine
 
 
+#: What is read of the registry, by its name in the JSON.
+_PARTS = {
+    "resolutions": (
+        'select s."table"::text as table, s.column_name as vector, s.resolution,'
+        "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
+        "       s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.object,"
+        "       s.code_bytes, s.toasted, s.index_growth, s.dead_share, s.changed,"
+        "       s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,"
+        "       (select r.metric from funnelvec.resolutions as r"
+        '         where r.table_name = s."table" and r.column_name = s.column_name'
+        "           and r.resolution = s.resolution) as metric"
+        "  from funnelvec.status(%s::regclass) as s"
+        " where s.resolution is not null"
+        "   and s.storage not in ('calibration', 'certificate')"
+    ),
+    "problems": (
+        "select s.object, s.advice"
+        "  from funnelvec.status(%s::regclass) as s where s.resolution is null"
+    ),
+    "relevance": (
+        'select p."table"::text as table, p.column_name as vector, p.storage as kind,'
+        "       p.object, p.advice"
+        "  from funnelvec._promise_status(%s::regclass) as p"
+    ),
+    "certificates": (
+        'select c."table"::text as table, c.funnel, c.kind, c.state, c.level, c.confidence,'
+        "       c.top_k as k, c.cutoff, c.relevance, c.observed, c.low, c.high, c.queries,"
+        "       c.without_relevant, c.answered, c.approximate, c.stages,"
+        "       c.judgments_sha256, c.certified_at"
+        "  from funnelvec.list_certificates(%s::regclass) as c"
+    ),
+    "rotations": (
+        'select r."table"::text as table, r.column_name as vector, r.rotation, r.kind,'
+        "       r.dims, r.width, r.metric, r.recommended, r.rows, r.queries, r.fitted_on,"
+        "       r.fitted_at, r.used_by"
+        "  from funnelvec.list_rotations(%s::regclass) as r"
+    ),
+    "funnels": (
+        "select f.name, f.table_name::text as table, f.column_name as vector, f.funnel,"
+        "       f.metric, f.calibration is not null as calibrated, f.model"
+        "  from funnelvec.funnels as f"
+        " where f.table_name = coalesce(%s::regclass, f.table_name)"
+        "   and exists (select from pg_class as c where c.oid = f.table_name)"
+        " order by f.table_name::text, f.name"
+    ),
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = """\
@@ -35,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     _print_resolutions(found["resolutions"])
     _print_rotations(found["rotations"])
     _print_funnels(found["funnels"])
+    _print_relevance(found["relevance"])
     for problem in found["problems"]:
         print(f"{problem['object']}: {problem['advice']}")
     return 0
@@ -50,43 +99,7 @@ def _collect(engine: PostgresEngine, table: str) -> dict[str, Any]:
             "database": connection.info.dbname,
             "version": installed.version,
             "mode": installed.mode,
-            "resolutions": _rows(
-                connection,
-                'select s."table"::text as table, s.column_name as vector, s.resolution,'
-                "       s.code_column as column, s.rows, s.filled, s.coverage, s.bit_balance,"
-                "       s.index_name::text as index, s.index_bytes, s.advice, s.storage, s.object,"
-                "       s.code_bytes, s.toasted, s.index_growth, s.dead_share, s.changed,"
-                "       s.vacuumed_at, s.analyzed_at, s.hot_share, s.fillfactor,"
-                "       (select r.metric from funnelvec.resolutions as r"
-                '         where r.table_name = s."table" and r.column_name = s.column_name'
-                "           and r.resolution = s.resolution) as metric"
-                "  from funnelvec.status(%s::regclass) as s where s.resolution is not null",
-                regclass,
-            ),
-            "problems": _rows(
-                connection,
-                "select s.object, s.advice"
-                "  from funnelvec.status(%s::regclass) as s where s.resolution is null",
-                regclass,
-            ),
-            "rotations": _rows(
-                connection,
-                'select r."table"::text as table, r.column_name as vector, r.rotation, r.kind,'
-                "       r.dims, r.width, r.metric, r.recommended, r.rows, r.queries, r.fitted_on,"
-                "       r.fitted_at, r.used_by"
-                "  from funnelvec.list_rotations(%s::regclass) as r",
-                regclass,
-            ),
-            "funnels": _rows(
-                connection,
-                "select f.name, f.table_name::text as table, f.column_name as vector, f.funnel,"
-                "       f.metric, f.calibration is not null as calibrated, f.model"
-                "  from funnelvec.funnels as f"
-                " where f.table_name = coalesce(%s::regclass, f.table_name)"
-                "   and exists (select from pg_class as c where c.oid = f.table_name)"
-                " order by f.table_name::text, f.name",
-                regclass,
-            ),
+            **{name: _rows(connection, query, regclass) for name, query in _PARTS.items()},
         }
 
 
@@ -219,3 +232,11 @@ def _print_funnels(found: list[dict[str, Any]]) -> None:
         for each in found
     ]
     print_table(names, rows, text=6)
+
+
+def _print_relevance(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        first, *others = each["advice"].splitlines()
+        print(f"{each['object']}: {first}")
+        for line in others:
+            print(f"  {line}")

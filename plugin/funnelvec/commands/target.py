@@ -15,7 +15,15 @@ from funnelvec.errors import CapabilityError
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync import PostgresEngine
 
-__all__ = ["add_target", "default_url", "opened", "read_files", "read_target", "usage_error"]
+__all__ = [
+    "add_target",
+    "default_url",
+    "is_url",
+    "opened",
+    "read_files",
+    "read_target",
+    "usage_error",
+]
 
 _SCHEMES = ("postgresql", "postgres", "pg-embedded", "memory", "http", "https", "qdrant-local")
 _URL = re.compile(rf"(?:{'|'.join((*_SCHEMES, 'edge'))}):|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -60,6 +68,11 @@ def read_files(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     if len(words) < 2:
         usage_error(args, "which table, and which files? give them after the URL")
     return url, words[0], words[1:]
+
+
+def is_url(word: str) -> bool:
+    """Whether a word of the command line is where to work, and not the name of a table."""
+    return _URL.match(word) is not None
 
 
 def default_url() -> str:

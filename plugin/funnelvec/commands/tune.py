@@ -127,7 +127,7 @@ def _writable(args: argparse.Namespace, name: str) -> Path | None:
     given = getattr(args, name)
     if given is None:
         return None
-    from funnelvec.doctor.report import check_available
+    from funnelvec.pages import check_available
 
     path = Path(given)
     if path.is_dir() or not path.absolute().parent.is_dir():

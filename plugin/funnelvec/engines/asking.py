@@ -14,20 +14,28 @@ from funnelvec.engines import checks
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import plain
 from funnelvec.errors import InvalidInput
-from funnelvec.types import BaseCode, Cutoff, Hit, KeyPart
+from funnelvec.types import CUTOFFS, BaseCode, Cutoff, Hit, Key, KeyPart, Promised
 
 __all__ = [
+    "PROMISED",
     "RESERVED",
     "Place",
+    "Wanted",
     "check_after",
     "check_cutoff",
+    "check_feedback",
     "check_many",
     "check_max_miss",
+    "check_promise",
     "check_returns",
+    "key_to_json",
 ]
 
 #: Names that the search function has taken, so that no column it returns may have them.
 RESERVED = ("score", "relevance", "query", "k", "min_relevance", "filter", "after", "cutoff")
+
+#: The certificate that a cutoff goes by.
+PROMISED: dict[str, Promised] = {"certified": "max_miss", "precise": "min_precision"}
 
 _FORM = 'the last Hit of the page before, its .cursor, or {"score": 0.93, "key": [17]}'
 
@@ -128,11 +136,48 @@ def check_cutoff(cutoff: Cutoff | None, *, min_relevance: float | None) -> Cutof
     given: Any = cutoff
     if given is None:
         return None
-    if not isinstance(given, str) or given != "certified":
-        raise InvalidInput(f"cutoff must be 'certified' or None, not {cutoff!r:.100}")
+    if not isinstance(given, str) or given not in CUTOFFS:
+        names = ", ".join(map(repr, CUTOFFS))
+        raise InvalidInput(f"cutoff must be {names} or None, not {cutoff!r:.100}")
     if min_relevance is not None:
-        raise InvalidInput("give min_relevance or cutoff='certified', not both")
-    return "certified"
+        raise InvalidInput(f"give min_relevance or cutoff={given!r}, not both")
+    return cutoff
+
+
+class Wanted(NamedTuple):
+    """What is to be promised: a kind of certificate, its level, and the confidence."""
+
+    kind: Promised
+    level: float
+    confidence: float
+
+
+def check_promise(
+    *,
+    max_miss: float | None,
+    min_precision: float | None,
+    confidence: float,
+    unjudged: str = "irrelevant",
+) -> Wanted:
+    """Return what is to be certified; with neither level, ``max_miss`` of 0.05.
+
+    Raises
+    ------
+    InvalidInput
+        If both levels are given, or a number is not between 0 and 1.
+    """
+    if max_miss is not None and min_precision is not None:
+        raise InvalidInput(
+            "give max_miss or min_precision, not both; a funnel keeps one certificate of each"
+        )
+    if unjudged not in ("irrelevant", "ignored"):
+        raise InvalidInput(f"unjudged must be 'irrelevant' or 'ignored', not {unjudged!r:.100}")
+    sure = _check_share(confidence, "confidence")
+    if min_precision is not None:
+        return Wanted("min_precision", _check_share(min_precision, "min_precision"), sure)
+    return Wanted(
+        "max_miss", _check_share(0.05 if max_miss is None else max_miss, "max_miss"), sure
+    )
 
 
 def check_max_miss(max_miss: float) -> float:
@@ -143,7 +188,34 @@ def check_max_miss(max_miss: float) -> float:
     InvalidInput
         If it is not a number between 0 and 1.
     """
-    value: Any = plain(max_miss)
+    return _check_share(max_miss, "max_miss")
+
+
+def check_feedback(*, score: float | None, query: Any, id: Any) -> float | None:
+    """Return the score of the row that feedback is about; None where its key is given instead.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not said which row it was, or said twice.
+    """
+    if (score is None) == (id is None) or (id is not None and query is None):
+        raise InvalidInput("which row was it? give score=, or query= and id=, and not both")
+    value: Any = plain(score)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e150:
+        raise InvalidInput(f"score must be a number, not {score!r:.100}")
+    return float(value)
+
+
+def key_to_json(id: Key) -> str:
+    """Write a key as the list of values that functions in SQL take."""
+    return json.dumps(json.loads(Hit(id, 0.0, None).cursor)["key"])
+
+
+def _check_share(share: float, name: str) -> float:
+    value: Any = plain(share)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise InvalidInput(f"max_miss must be a share between 0 and 1, not {max_miss!r:.100}")
+        raise InvalidInput(f"{name} must be a share between 0 and 1, not {share!r:.100}")
     return float(value)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, runtime_checkable
-
-import numpy.typing as npt
+from typing import Protocol, runtime_checkable
 
 from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
+from funnelvec.engines.evaluated import Evaluated
+from funnelvec.engines.following import Following
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -23,6 +23,7 @@ from funnelvec.engines.protocols import (
     Rotating,
     Windowed,
 )
+from funnelvec.engines.searching import After, Searching
 from funnelvec.engines.storing import Storing
 from funnelvec.engines.tunable import Tunable
 from funnelvec.funnel import Funnel
@@ -32,16 +33,11 @@ from funnelvec.types import (
     BaseCode,
     Code,
     ColumnKind,
-    Cutoff,
-    Hit,
     Metric,
     Storage,
 )
 
 __all__ = ["After", "Capabilities", "Engine", "Progress", "Table", "default_funnel"]
-
-#: Where a page begins: behind a hit, or its cursor as text or as the JSON in it.
-After: TypeAlias = Hit | str | Mapping[str, Any]
 
 
 def default_funnel(table: str) -> str:
@@ -72,8 +68,11 @@ class Capabilities:
 
 @runtime_checkable
 class Table(
+    Searching,
     Calibrating,
     Certifying,
+    Evaluated,
+    Following,
     Loading,
     Storing,
     Windowed,
@@ -231,70 +230,6 @@ class Table(
 
     def drop_funnel(self, name: str) -> None:
         """Remove a funnel; its calibration stays for the next one with the same last stage."""
-
-    def search(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        after: After | None = None,
-        cutoff: Cutoff | None = None,
-        funnel: str | None = None,
-    ) -> list[Hit]:
-        """Find the `k` rows most similar to `query`, best first, ties by key.
-
-        Parameters
-        ----------
-        query
-            (dims,) float32 or what converts to it; finite, and not zero under cosine. Rounded to
-            what the column stores.
-        k
-            At least 1 and at most what reaches the last stage. Fewer rows come back when fewer
-            match; none is an answer.
-        min_relevance
-            Leave out rows below this calibrated probability, in [0, 1].
-        filter
-            See `funnelvec.filters`; applied before the first stage counts.
-        after
-            Where the answer begins: behind this hit, the last of the page before, or its
-            ``cursor``. Pages go on through the rows that reach the last stage, and are empty
-            behind the last of them.
-        cutoff
-            "certified" leaves out rows below the score that `certify` found. Its promise is about
-            answers of at least its `k` rows without a filter, and nothing less is asked with it.
-        funnel
-            Name of the funnel; None means ``<table>_search``.
-
-        Raises
-        ------
-        InvalidInput, FilterError
-            If an argument cannot be used.
-        NotFound
-            If the funnel does not exist.
-        NotCalibrated
-            If `min_relevance` is given and the funnel has no calibration, or a certified `cutoff`
-            and it has no certificate.
-        """
-
-    def search_many(
-        self,
-        queries: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        cutoff: Cutoff | None = None,
-        funnel: str | None = None,
-    ) -> list[list[Hit]]:
-        """Answer several queries in one call: what `search` gives for each, in their order.
-
-        Parameters
-        ----------
-        queries
-            (n, dims) float32 or what converts to it; n may be 0.
-        """
 
 
 @runtime_checkable

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.certificate import Certificate, relevance_at
+from funnelvec.calibration.certificate import Certificate, cutoff_at, relevance_at
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
+from funnelvec.calibration.precision import precise_threshold
 from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.errors import CalibrationError
 
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from funnelvec.calibration import StoredCalibration
+    from funnelvec.calibration.precision import Shown
+    from funnelvec.engines.asking import Wanted
     from funnelvec.funnel import Funnel
     from funnelvec.types import Judgments
 
-__all__ = ["TOP", "certified", "padded"]
+__all__ = ["TOP", "certified", "padded", "precise", "relevances"]
 
 #: Rows of the exact answer that a certificate is about, where nobody says how many.
 TOP = 100
@@ -66,19 +69,75 @@ def certified(
     losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
     low, high = bootstrap_interval(losses, seed=0)
     return Certificate(
+        kind="max_miss",
         level=level,
+        confidence=None,
         k=k,
         cutoff=cutoff,
         relevance=relevance_at(calibration, cutoff),
-        missed=float(losses.mean()),
+        observed=float(losses.mean()),
         low=low,
         high=high,
         queries=len(losses),
         without_relevant=float((~labels.any(axis=1)).mean()),
+        answered=None,
+        approximate=False,
         funnel=str(funnel),
         judgments_sha256=judgments.sha256,
         certified_at=datetime.datetime.now(datetime.timezone.utc),
     )
+
+
+def precise(
+    shown: Sequence[Shown],
+    *,
+    wanted: Wanted,
+    k: int,
+    funnel: Funnel,
+    calibration: StoredCalibration,
+    judgments: Judgments,
+) -> Certificate:
+    """Find the lowest relevance from which on enough of what is shown is relevant.
+
+    Parameters
+    ----------
+    shown
+        Per judged query what the funnel shows at `k` rows.
+
+    Raises
+    ------
+    CalibrationError
+        If there are too few queries, or no threshold can be promised.
+    """
+    found = precise_threshold(shown, min_precision=wanted.level, confidence=wanted.confidence)
+    low, high = bootstrap_interval(found.losses, seed=0)
+    return Certificate(
+        kind="min_precision",
+        level=wanted.level,
+        confidence=wanted.confidence,
+        k=k,
+        cutoff=cutoff_at(calibration, found.relevance),
+        relevance=found.relevance,
+        observed=float(found.losses.mean()),
+        low=low,
+        high=high,
+        queries=len(found.losses),
+        without_relevant=float(np.mean([not (labels == 1).any() for _, labels in shown])),
+        answered=found.answered,
+        approximate=calibration.judgments_sha256 == judgments.sha256,
+        funnel=str(funnel),
+        judgments_sha256=judgments.sha256,
+        certified_at=datetime.datetime.now(datetime.timezone.utc),
+    )
+
+
+def relevances(
+    calibration: StoredCalibration, query: npt.NDArray[np.float32], scores: _Scores, k: int
+) -> _Scores:
+    """Of the `k` best rows; what an adapter makes of them hangs on the whole shortlist."""
+    if not len(scores):
+        return np.empty(0)
+    return calibration.at(query, scores).apply(query, scores[:k])
 
 
 def _cutoff(scores: _Scores, labels: _Labels, level: float, funnel: Funnel) -> float:

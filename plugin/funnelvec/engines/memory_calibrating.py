@@ -34,6 +34,9 @@ class MemoryCalibrating:
         @property
         def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _keep_reference(
+            self, named: NamedFunnel, calibration: StoredCalibration, judgments: Judgments
+        ) -> None: ...
 
     def calibrate(
         self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
@@ -56,6 +59,7 @@ class MemoryCalibrating:
         )
         key = (named.model, self.metric, last)
         self._calibrations[key] = (*self._calibrations.get(key, ()), calibration)
+        self._keep_reference(named, calibration, judgments)
         return calibration
 
     def _lists(self, named: NamedFunnel, queries: npt.NDArray[np.float32]) -> Floats | None:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.calibration.precision import Shown
 from funnelvec.engines import checks
-from funnelvec.engines.asking import check_max_miss
-from funnelvec.engines.judged import TOP, certified
+from funnelvec.engines.asking import check_promise
+from funnelvec.engines.judged import TOP, certified, precise, relevances
 from funnelvec.engines.keys import check_key
 from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.errors import NotCalibrated
-from funnelvec.types import Judgments
+from funnelvec.types import Judgments, Promised
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate, StoredCalibration
+    from funnelvec.judging import Unjudged
     from funnelvec.resolution import Resolution
     from funnelvec.types import BaseCode
 
@@ -30,7 +32,9 @@ class MemoryCertifying:
         dims: int
         _base: Resolution
         _store: Store
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]]
+        _certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ]
 
         @property
         def code(self) -> BaseCode: ...
@@ -41,13 +45,18 @@ class MemoryCertifying:
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
-        """Find the cutoff that loses at most a share of the relevant rows, and promise it."""
+        """Find a cutoff by judgments of whole queries, and promise something of it."""
         named = self._funnel(funnel)
-        level = check_max_miss(max_miss)
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
         calibration = self._calibration(named)
         if calibration is None:
             raise NotCalibrated(
@@ -55,36 +64,71 @@ class MemoryCertifying:
                 f"funnel={named.name!r}) first"
             )
         keep = named.funnel.narrowest_keep
-        wanted = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
-        certificate = certified(
-            self._judged_answers(named, judgments, wanted),
-            level=level,
-            k=wanted,
-            funnel=named.funnel,
-            calibration=calibration,
-            judgments=judgments,
-        )
-        self._certificates[named.name] = certificate, named, calibration
+        top = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
+        if wanted.kind == "max_miss":
+            certificate = certified(
+                self._judged_answers(named, judgments, top),
+                level=wanted.level,
+                k=top,
+                funnel=named.funnel,
+                calibration=calibration,
+                judgments=judgments,
+            )
+        else:
+            certificate = precise(
+                self._judged_shown(named, calibration, judgments, top, unjudged=unjudged),
+                wanted=wanted,
+                k=top,
+                funnel=named.funnel,
+                calibration=calibration,
+                judgments=judgments,
+            )
+        self._certificates[named.name, wanted.kind] = certificate, named, calibration
         return certificate
+
+    def _judged_shown(
+        self,
+        named: NamedFunnel,
+        calibration: StoredCalibration,
+        judgments: Judgments,
+        k: int,
+        *,
+        unjudged: Unjudged,
+    ) -> list[Shown]:
+        """Per query what it is shown at `k` rows: relevances, and labels."""
+        store, everything = self._store, np.arange(len(self._store))
+        unknown = -1 if unjudged == "ignored" else 0
+        found = []
+        for query, rows in self._by_query(judgments).values():
+            last = store.descend(query, named.funnel, everything)[-1]
+            labels = [rows.get(row, unknown) for row in last.rows[:k].tolist()]
+            shown = relevances(calibration, query, last.scores, k)
+            found.append(Shown(shown, np.array(labels, dtype=np.int8)))
+        return found
+
+    def _by_query(
+        self, judgments: Judgments
+    ) -> dict[bytes, tuple[npt.NDArray[np.float32], dict[int, int]]]:
+        """The different queries, each with the label of every row of the table that was judged."""
+        store = self._store
+        queries = checks.check_judgments(
+            judgments, dims=self.dims, code=self.code, directed=store.directed
+        )
+        found: dict[bytes, tuple[npt.NDArray[np.float32], dict[int, int]]] = {}
+        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
+            row = store.row_of(check_key(id, kind=store.key_kind))
+            _, rows = found.setdefault(query.tobytes(), (query, {}))
+            if row is not None:  # judged both ways means that somebody found it relevant
+                rows[row] = max(int(label), rows.get(row, 0))
+        return found
 
     def _judged_answers(
         self, named: NamedFunnel, judgments: Judgments, k: int
     ) -> list[list[float]]:
         """Per query its relevant rows among the exact top k: scores, -inf where they are lost."""
-        store = self._store
-        queries = checks.check_judgments(
-            judgments, dims=self.dims, code=self.code, directed=store.directed
-        )
-        relevant: dict[bytes, set[int]] = {}
-        vectors: dict[bytes, npt.NDArray[np.float32]] = {}
-        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
-            row = store.row_of(check_key(id, kind=store.key_kind))
-            rows = relevant.setdefault(query.tobytes(), set())
-            vectors[query.tobytes()] = query
-            if label and row is not None:
-                rows.add(row)
         return [
-            self._found(named, vectors[name], sorted(rows), k) for name, rows in relevant.items()
+            self._found(named, query, sorted(row for row, label in rows.items() if label), k)
+            for query, rows in self._by_query(judgments).values()
         ]
 
     def _found(

@@ -25,7 +25,7 @@ from funnelvec.reports import (
     StageReport,
 )
 from funnelvec.resolution import Resolution
-from funnelvec.types import Hit
+from funnelvec.types import Answer, Cutoff
 
 __all__ = ["MemoryObserving"]
 
@@ -45,7 +45,7 @@ class MemoryObserving:
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _search(
             self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
-        ) -> tuple[list[Hit], tuple[Step, ...], list[str]]: ...
+        ) -> tuple[Answer, tuple[Step, ...], list[str]]: ...
 
     def explain(
         self,
@@ -54,12 +54,19 @@ class MemoryObserving:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search and report what survived each stage."""
         start = perf_counter()
         named = self._funnel(funnel)
-        hits, steps, notes = self._search(named, query, Asked(k, min_relevance, filter))
+        asked = Asked(k, min_relevance, filter, cutoff=cutoff)
+        hits, steps, notes = self._search(named, query, asked)
+        if hits.nearest is not None:
+            notes.append(
+                f"no row passes the cutoff: the best has the score {hits.nearest.score:.6f}, "
+                f"relevance {hits.nearest.relevance:.4f}"
+            )
         total_ms = 1e3 * (perf_counter() - start)
         reports = [
             StageReport(

@@ -10,13 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec import filters
+from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
-from funnelvec.engines.asking import RESERVED, check_after, check_cutoff, check_many, check_returns
+from funnelvec.engines.asking import (
+    PROMISED,
+    RESERVED,
+    check_after,
+    check_cutoff,
+    check_many,
+    check_returns,
+)
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import check_key, key_names
 from funnelvec.engines.store import NamedFunnel, Step, Store
-from funnelvec.errors import Conflict, NotCalibrated, NotFound
-from funnelvec.types import Cutoff, Hit
+from funnelvec.errors import Conflict, InvalidInput, NotCalibrated, NotFound
+from funnelvec.types import Answer, Cutoff, Hit, Promised
 
 if TYPE_CHECKING:
     from funnelvec.calibration import Certificate, StoredCalibration
@@ -36,6 +44,12 @@ class Asked:
     cutoff: Cutoff | None = None
 
 
+def _said(asked: Asked) -> str:
+    if asked.min_relevance is None:
+        return str(asked.cutoff)
+    return f"min_relevance {asked.min_relevance:g}"
+
+
 class MemorySearching:
     """The methods of `MemoryTable` that search."""
 
@@ -43,7 +57,9 @@ class MemorySearching:
         name: str
         dims: int
         _store: Store
-        _certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]]
+        _certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ]
 
         @property
         def code(self) -> BaseCode: ...
@@ -60,7 +76,7 @@ class MemorySearching:
         after: After | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[Hit]:
+    ) -> Answer:
         """Find the `k` most similar rows."""
         asked = Asked(k, min_relevance, filter, after, cutoff)
         return self._search(self._funnel(funnel), query, asked)[0]
@@ -74,7 +90,7 @@ class MemorySearching:
         filter: Mapping[str, Any] | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Answer]:
         """Find the `k` rows most similar to each query."""
         named = self._funnel(funnel)
         matrix = check_many(queries, dims=self.dims, code=self.code, directed=self._store.directed)
@@ -96,16 +112,36 @@ class MemorySearching:
         parsed = filters.parse(asked.filter)
         if parsed is not None:
             filters.check(parsed, self._store.kinds)
-        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
-            self._certificate(named).check_asked(k=asked.k, filtered=parsed is not None)
+        chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
+        if chosen == "best_f1":
+            self._check_best_f1(named, asked, calibration)
+        elif chosen is not None:
+            self._certificate(named, PROMISED[chosen]).check_asked(
+                k=asked.k, filtered=parsed is not None, continued=asked.after is not None
+            )
         return calibration
 
-    def _certificate(self, named: NamedFunnel) -> Certificate:
-        certificate, funnel, calibration = self._certificates.get(named.name, (None, None, None))
+    def _check_best_f1(
+        self, named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None
+    ) -> None:
+        if calibration is None:
+            raise NotCalibrated(
+                f"funnel {named.name!r} has no calibration, so nothing is known of the F1 of an "
+                f"answer; call calibrate(judgments, funnel={named.name!r}) first"
+            )
+        if asked.after is not None and len(named.funnel.stages) == 1:
+            raise InvalidInput(
+                "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
+                "min_relevance"
+            )
+
+    def _certificate(self, named: NamedFunnel, kind: Promised) -> Certificate:
+        nothing = (None, None, None)
+        certificate, funnel, calibration = self._certificates.get((named.name, kind), nothing)
         if certificate is None:
             raise NotCalibrated(
-                f"funnel {named.name!r} has no certificate; call certify(judgments, "
-                f"funnel={named.name!r}) first"
+                f"funnel {named.name!r} has no certificate of {kind}; call certify(judgments, "
+                f"{kind}=..., funnel={named.name!r}) first"
             )
         if funnel is not named or calibration is not self._calibration(named):
             raise NotCalibrated(
@@ -114,9 +150,32 @@ class MemorySearching:
             )
         return certificate
 
+    def _cutoff(
+        self,
+        named: NamedFunnel,
+        vector: npt.NDArray[np.float32],
+        asked: Asked,
+        calibration: StoredCalibration,
+        scores: npt.NDArray[np.float64],
+    ) -> float | None:
+        """The score from which on rows are returned; `scores` are those of the last stage."""
+        threshold = checks.check_min_relevance(asked.min_relevance)
+        if threshold is not None:
+            return calibration.cutoff(vector, threshold)
+        if asked.cutoff is None:
+            return None
+        if asked.cutoff == "best_f1":
+            # A single stage keeps no more rows than were asked for.
+            listed = scores[: asked.k] if len(named.funnel.stages) == 1 else scores
+            return best_f1_cutoff(listed, calibration.apply(vector, listed))
+        certificate = self._certificate(named, PROMISED[asked.cutoff])
+        if certificate.kind == "min_precision" and certificate.relevance is not None:
+            return calibration.cutoff(vector, certificate.relevance)
+        return certificate.cutoff
+
     def _search(
         self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
-    ) -> tuple[list[Hit], tuple[Step, ...], list[str]]:
+    ) -> tuple[Answer, tuple[Step, ...], list[str]]:
         vector = checks.check_query(
             query, dims=self.dims, code=self.code, directed=self._store.directed
         )
@@ -125,10 +184,12 @@ class MemorySearching:
         bound = None if parsed is None else filters.check(parsed, self._store.kinds)
         place = check_after(asked.after)
         steps = self._store.descend(vector, named.funnel, self._store.matching(bound))
-        notes = []
+        notes: list[str] = []
         top, scores = steps[-1].rows, steps[-1].scores
+        least = None
         if calibration is not None and len(scores):
             calibration = calibration.at(vector, scores)
+            least = self._cutoff(named, vector, asked, calibration, scores)
         if place is not None:
             key = place.key[0] if len(place.key) == 1 else place.key
             checked = check_key(key, kind=self._store.key_kind, where="after")
@@ -137,24 +198,21 @@ class MemorySearching:
                 for row, score in zip(top, scores, strict=True)
             ]
             top, scores = top[behind], scores[behind]
-        if calibration is not None and len(scores):
-            threshold = checks.check_min_relevance(asked.min_relevance)
-            least = -np.inf
-            if threshold is not None:
-                least = calibration.cutoff(vector, threshold)
-                notes.append(f"min_relevance {threshold:g} is a score of at least {least:.6g}")
-            if asked.cutoff is not None:
-                least = self._certificate(named).cutoff
-                notes.append(f"certified is a score of at least {least:.6g}")
+        passed = np.ones(len(scores), dtype=np.bool_)
+        if least is not None:
+            notes.append(f"{_said(asked)} is a score of at least {least:.6g}")
+            passed = scores >= least
             if least > -np.inf:
-                passed = int((scores >= least).sum())
-                notes.append(f"the cutoff leaves {passed} of the {len(scores)} rows compared")
-                top, scores = top[scores >= least], scores[scores >= least]
-        top, scores = top[: asked.k], scores[: asked.k]
-        relevance: list[float | None] = [None] * len(top)
-        if calibration is not None and len(scores):
-            relevance = [float(value) for value in calibration.apply(vector, scores)]
-        return self._hits(named, top, scores, relevance), steps, notes
+                notes.append(f"the cutoff leaves {passed.sum()} of the {len(scores)} rows compared")
+        # Where nothing passes, the best row is told apart from the answer.
+        kept = np.flatnonzero(passed)[: asked.k] if passed.any() else np.arange(len(top))[:1]
+        relevance: list[float | None] = [None] * len(kept)
+        if calibration is not None and len(kept):
+            relevance = [float(value) for value in calibration.apply(vector, scores[kept])]
+        hits = self._hits(named, top[kept], scores[kept], relevance)
+        if passed.any() or not hits:
+            return Answer(hits), steps, notes
+        return Answer(nearest=hits[0] if place is None else None), steps, notes
 
     def _hits(
         self,

@@ -5,16 +5,22 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.loads import Record
 from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
+from funnelvec.engines.memory_following import MemoryFollowing
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
@@ -32,6 +38,7 @@ from funnelvec.types import (
     Code,
     ColumnKind,
     Metric,
+    Promised,
     Storage,
 )
 
@@ -48,9 +55,11 @@ class MemoryTable(
     MemorySearching,
     MemoryCalibrating,
     MemoryCertifying,
+    MemoryFollowing,
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    Evaluating,
     MemoryTuning,
     OneByOne,
 ):
@@ -86,7 +95,12 @@ class MemoryTable(
         self._calibrations: dict[
             tuple[str | None, Metric, Resolution], tuple[StoredCalibration, ...]
         ] = {}
-        self._certificates: dict[str, tuple[Certificate, NamedFunnel, StoredCalibration]] = {}
+        self._certificates: dict[
+            tuple[str, Promised], tuple[Certificate, NamedFunnel, StoredCalibration]
+        ] = {}
+        self._online: dict[str, tuple[StoredCalibration, OnlinePlatt]] = {}
+        # By the identity of a calibration, which is kept as long as the table is.
+        self._references: dict[int, npt.NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self._store)
@@ -260,7 +274,7 @@ class MemoryTable(
             way_out = "pass replace=True" if owner == self.name else "choose another name"
             raise Conflict(f"funnel {name!r} exists already, on table {owner!r}; {way_out}")
         self._funnels[name] = NamedFunnel(name, funnel, model, columns)
-        self._certificates.pop(name, None)
+        self._forget_certificates(name)
         self._funnel_owners[name] = self.name
         self._claim(name, chosen)
 
@@ -268,8 +282,12 @@ class MemoryTable(
         """Remove a funnel."""
         checks.check_name(name, "the name of a funnel")
         del self._funnels[self._funnel(name).name], self._funnel_owners[name]
-        self._certificates.pop(name, None)
+        self._forget_certificates(name)
         self._release(name)
+
+    def _forget_certificates(self, funnel: str) -> None:
+        for kind in ("max_miss", "min_precision"):
+            self._certificates.pop((funnel, kind), None)
 
     def _funnel(self, name: str | None) -> NamedFunnel:
         wanted = default_funnel(self.name) if name is None else checks.check_name(name, "funnel")

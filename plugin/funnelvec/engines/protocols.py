@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.reports import (
-    Explanation,
     LoadReport,
     RecallReport,
     ResolutionStatus,
@@ -182,18 +181,7 @@ class Windowed(Protocol):
 
 
 class Observed(Protocol):
-    """One search explained, recall, the state of what is stored, and the log of queries."""
-
-    def explain(
-        self,
-        query: npt.ArrayLike,
-        *,
-        k: int = 10,
-        min_relevance: float | None = None,
-        filter: Mapping[str, Any] | None = None,
-        funnel: str | None = None,
-    ) -> Explanation:
-        """Run one search and report what survived each stage, with times."""
+    """Recall, the state of what is stored, and the log of queries."""
 
     def measure_recall(
         self,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from funnelvec.doctor.report import check_available, write_bytes
 from funnelvec.errors import InvalidInput
+from funnelvec.pages import check_available, render, write_file
 
 if TYPE_CHECKING:
     from funnelvec.tuning.report import Option, TuningReport
@@ -27,17 +26,17 @@ def write_plot(report: TuningReport, path: str | os.PathLike[str]) -> Path:
     kind = Path(path).suffix.lstrip(".").lower()
     if kind not in _FORMATS:
         raise InvalidInput(f"a plot is written to a file {', '.join(_FORMATS)}, not to {path!s}")
-    from funnelvec.doctor.report.plots import TEXT, styled
+    from funnelvec.pages.drawing import TEXT, style
 
     written = io.BytesIO()
-    with styled():
+    with style():
         _drawn(report, colour=TEXT).savefig(written, format=kind, dpi=160)
-    return write_bytes(written.getvalue(), path)
+    return write_file(path, written.getvalue())
 
 
 def write_page(report: TuningReport, path: str | os.PathLike[str]) -> Path:
     """Write the page; see `TuningReport.write_report`."""
-    return write_bytes(render_page(report).encode("utf-8"), path)
+    return write_file(path, render_page(report))
 
 
 def render_page(report: TuningReport) -> str:
@@ -49,21 +48,11 @@ def render_page(report: TuningReport) -> str:
         If matplotlib or jinja2 is not installed.
     """
     check_available()
-    import jinja2
+    from funnelvec.pages.drawing import TEXT, style, svg
 
-    from funnelvec.doctor.report.plots import TEXT, as_svg, styled
-
-    with styled():
-        svg = as_svg(_drawn(report, colour=TEXT), "frontier")
-    template = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    look = resources.files("funnelvec.doctor.report").joinpath("page.html.j2").read_text("utf-8")
-    style = look[look.index("<style>") : look.index("</style>") + len("</style>")]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(
-        report=report, svg=svg, style=style, alt=_said(report)
-    )
+    with style():
+        drawn = svg(_drawn(report, colour=TEXT), "frontier")
+    return render("funnelvec.tuning", report=report, svg=drawn, alt=_said(report))
 
 
 def _drawn(report: TuningReport, *, colour: str) -> Any:
@@ -71,7 +60,7 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    from funnelvec.doctor.report.plots import BLUE, GREY, ORANGE
+    from funnelvec.pages.drawing import BLUE, GREY, ORANGE
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from funnelvec.doctor.prefixes import KEEPS, TARGET
 from funnelvec.doctor.rows import K
 from funnelvec.doctor.values import Histogram, digits, share
+from funnelvec.pages.drawing import BLUE, GREY, ORANGE, TEXT, Plot, legend, panels, style, svg
 
 if TYPE_CHECKING:
     from funnelvec.doctor.bits import Bits
@@ -27,55 +23,13 @@ if TYPE_CHECKING:
     from funnelvec.doctor.prefixes import Prefixes, Stage
     from funnelvec.doctor.rank import Rank
 
-__all__ = ["BLUE", "GREY", "ORANGE", "TEXT", "Plot", "as_svg", "draw", "styled"]
-
-#: Stands for the colour of text until the page gives one; no series has it.
-_TEXT = "#010203"
-#: Told apart on white, on black, and without colours (each has a marker of its own).
-_BLUE, _ORANGE, _GREY = "#3d85c6", "#d9730d", "#8a8a8a"
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": _TEXT,
-    "axes.edgecolor": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _TEXT,
-    "hatch.color": _TEXT,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.6,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-}
-
-
-#: The colours for drawings of others on such a page.
-BLUE, ORANGE, GREY, TEXT = _BLUE, _ORANGE, _GREY, _TEXT
-
-
-def styled() -> Any:
-    """The look of all drawings, as a context; the same figures give the same file."""
-    return matplotlib.rc_context({**_STYLE, "svg.hashsalt": "funnelvec"})
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawing for a topic: its SVG, and what it shows in words."""
-
-    topic: str
-    svg: str
-    alt: str
+__all__ = ["Plot", "draw"]
 
 
 def draw(diagnosis: Diagnosis) -> Iterator[Plot]:
     """Draw what was measured; a topic without figures has no plot."""
     found = diagnosis.measures
-    with styled():
+    with style():
         if found.prefixes:
             yield _prefixes(found.prefixes, diagnosis)
         if found.pairs:
@@ -92,29 +46,6 @@ def draw(diagnosis: Diagnosis) -> Iterator[Plot]:
             yield _hubness(found.hubness)
 
 
-def _figure(columns: int = 1) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(4.6 * columns if columns > 1 else 6.4, 3.3), layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
-def as_svg(figure: Figure, topic: str) -> str:
-    """Write a drawing as SVG text whose text has the colour of the page."""
-    written = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    svg = written.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
-    # Several drawings share a page, and names in it are global.
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{topic}-", svg)
-    # It grows and shrinks with the page; the words beside it say the same.
-    return re.sub(r'<svg (.*?)height="[^"]*" (.*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
-
-
-def _legend(axes: Any) -> None:
-    """Above the axes, where it covers nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, fontsize=9)
-
-
 def _by_width(axes: Any, widths: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(widths))
@@ -125,15 +56,15 @@ def _by_width(axes: Any, widths: list[int]) -> None:
 
 
 def _prefixes(found: Prefixes, diagnosis: Diagnosis) -> Plot:
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = panels(2)
     keep = KEEPS.index(100)
     floats = [stage for stage in found.stages if stage.code == "f16"]
     signs = [stage for stage in found.stages if stage.code == "bit"]
     rotated = [stage for stage in found.stages if stage.code == "bit~random"]
     for stages, colour, marker, label in (
-        (floats, _BLUE, "o", "prefix, f16"),
-        (signs, _ORANGE, "s", "prefix, signs"),
-        (rotated, _ORANGE, "D", "rotated signs"),
+        (floats, BLUE, "o", "prefix, f16"),
+        (signs, ORANGE, "s", "prefix, signs"),
+        (rotated, ORANGE, "D", "rotated signs"),
     ):
         widths = [stage.width for stage in stages]
         left.plot(widths, [s.recall[keep] for s in stages], marker + "-", color=colour, label=label)
@@ -142,18 +73,18 @@ def _prefixes(found: Prefixes, diagnosis: Diagnosis) -> Plot:
         _lists(right, stages, diagnosis, colour, marker)
     control = [(s.width, s.control[keep]) for s in floats if s.control]
     if control:
-        left.plot(*zip(*control, strict=True), "x--", color=_GREY, label="random dimensions")
-    left.axhline(TARGET, color=_TEXT, linewidth=0.8, linestyle=":")
+        left.plot(*zip(*control, strict=True), "x--", color=GREY, label="random dimensions")
+    left.axhline(TARGET, color=TEXT, linewidth=0.8, linestyle=":")
     left.set(ylim=(0, 1.04), ylabel="share of the top 10 kept by 100 rows")
     right.set_yscale("log")
     right.set_ylabel(f"rows to keep for {TARGET:g}")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     for axes in (left, right):
         _by_width(axes, sorted({stage.width for stage in found.stages}))
-        _legend(axes)
+        legend(axes)
     said = ", ".join(f"{s.resolution} {share(s.recall[keep])}" for s in found.stages)
     alt = f"Share of the exact top 10 that a shortlist of 100 keeps, by first stage: {said}."
-    return Plot("prefixes", as_svg(figure, "prefixes"), alt)
+    return Plot("prefixes", svg(figure, "prefixes"), alt)
 
 
 def _lists(axes: Any, stages: list[Stage], diagnosis: Diagnosis, colour: str, marker: str) -> None:
@@ -180,61 +111,61 @@ def _steps(axes: Any, found: Histogram, colour: str, label: str, *, hatch: str =
 
 
 def _pairs(found: Pairs) -> Plot:
-    figure, axes = _figure()
-    _steps(axes, found.histogram, _BLUE, "two random rows")
+    figure, axes = panels()
+    _steps(axes, found.histogram, BLUE, "two random rows")
     alt = (
         f"Cosines of random pairs: mean {digits(found.mean)}, one in a hundred above "
         f"{digits(found.high)}."
     )
     if found.neighbours and found.neighbour is not None:
-        _steps(axes, found.neighbours, _ORANGE, "a row and its nearest neighbour", hatch="///")
+        _steps(axes, found.neighbours, ORANGE, "a row and its nearest neighbour", hatch="///")
         alt += f" Nearest neighbours: median {digits(found.neighbour)}."
-    axes.axvline(found.high, color=_TEXT, linewidth=0.8, linestyle=":")
+    axes.axvline(found.high, color=TEXT, linewidth=0.8, linestyle=":")
     axes.set_ylim(0, None)
     axes.set_xlabel("cosine (dotted: one random pair in a hundred is above)")
-    _legend(axes)
-    return Plot("pairs", as_svg(figure, "pairs"), alt)
+    legend(axes)
+    return Plot("pairs", svg(figure, "pairs"), alt)
 
 
 def _norms(found: Norms) -> Plot:
-    figure, axes = _figure()
-    _steps(axes, found.histogram, _BLUE, "rows")
+    figure, axes = panels()
+    _steps(axes, found.histogram, BLUE, "rows")
     axes.set_xlabel("length of the vector")
     alt = (
         f"Lengths from {digits(found.smallest)} to {digits(found.largest)}, mean "
         f"{digits(found.mean)}, standard deviation {digits(found.sd)}."
     )
-    return Plot("norms", as_svg(figure, "norms"), alt)
+    return Plot("norms", svg(figure, "norms"), alt)
 
 
 def _rank(found: Rank, diagnosis: Diagnosis) -> Plot:
-    figure, axes = _figure()
+    figure, axes = panels()
     total, cumulated = 0.0, []
     for value in found.spectrum:
         total += value
         cumulated.append(total)
-    axes.plot(range(1, len(cumulated) + 1), cumulated, "-", color=_BLUE, label="these rows")
+    axes.plot(range(1, len(cumulated) + 1), cumulated, "-", color=BLUE, label="these rows")
     even = [number / found.limit for number in range(1, len(cumulated) + 1)]
-    axes.plot(range(1, len(even) + 1), even, "--", color=_GREY, label="all directions alike")
-    axes.axvline(found.effective, color=_TEXT, linewidth=0.8, linestyle=":")
+    axes.plot(range(1, len(even) + 1), even, "--", color=GREY, label="all directions alike")
+    axes.axvline(found.effective, color=TEXT, linewidth=0.8, linestyle=":")
     axes.set(
         ylim=(0, 1.04),
         xlabel="eigenvectors (dotted: effective rank)",
         ylabel="share of the variance",
     )
-    _legend(axes)
+    legend(axes)
     alt = (
         f"Variance held by the first eigenvectors: {found.half} hold half, {found.most} hold 90 % "
         f"of it; effective rank {digits(found.effective)} of {diagnosis.dims}."
     )
-    return Plot("rank", as_svg(figure, "rank"), alt)
+    return Plot("rank", svg(figure, "rank"), alt)
 
 
 def _bits(found: Bits) -> Plot:
-    figure, axes = _figure()
+    figure, axes = panels()
     edges, counts = found.histogram.edges, found.histogram.counts
-    axes.stairs(counts, edges, fill=True, color=_BLUE, alpha=0.6)
-    axes.axvline(found.balance, color=_TEXT, linewidth=0.8, linestyle=":")
+    axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.6)
+    axes.axvline(found.balance, color=TEXT, linewidth=0.8, linestyle=":")
     axes.set(
         xlabel="balance of one bit: 1 splits the rows in half (dotted: mean)",
         ylabel="bits",
@@ -244,42 +175,42 @@ def _bits(found: Bits) -> Plot:
         f"Balance of single bits: mean {digits(found.balance)}, {found.lopsided} below 0.2, "
         f"{found.constant} constant."
     )
-    return Plot("bits", as_svg(figure, "bits"), alt)
+    return Plot("bits", svg(figure, "bits"), alt)
 
 
 def _lid(found: Lid) -> Plot:
-    figure, axes = _figure()
+    figure, axes = panels()
     widths = [each.width for each in found.widths]
     low, _, high = zip(*(each.quartiles for each in found.widths), strict=True)
-    axes.fill_between(widths, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="half of them")
-    axes.plot(widths, [each.mean for each in found.widths], "o-", color=_BLUE, label="mean")
+    axes.fill_between(widths, low, high, color=BLUE, alpha=0.2, linewidth=0, label="half of them")
+    axes.plot(widths, [each.mean for each in found.widths], "o-", color=BLUE, label="mean")
     _by_width(axes, widths)
     axes.set(ylabel="local intrinsic dimension", ylim=(0, None))
-    _legend(axes)
+    legend(axes)
     said = ", ".join(f"{each.width}: {digits(each.mean)}" for each in found.widths)
     alt = f"Local intrinsic dimension by width of the prefix: {said}."
-    return Plot("lid", as_svg(figure, "lid"), alt)
+    return Plot("lid", svg(figure, "lid"), alt)
 
 
 def _hubness(found: Hubness) -> Plot:
-    figure, axes = _figure()
+    figure, axes = panels()
     last = len(found.counts) - 1
-    axes.stairs(found.counts, range(len(found.counts) + 1), fill=True, color=_BLUE, alpha=0.6)
+    axes.stairs(found.counts, range(len(found.counts) + 1), fill=True, color=BLUE, alpha=0.6)
     chance = [
         found.rows * math.exp(count * math.log(K) - K - math.lgamma(count + 1))
         for count in range(last)
     ]
     shown = [(count + 0.5, value) for count, value in enumerate(chance) if value >= 0.5]
-    axes.plot(*zip(*shown, strict=True), "--", color=_GREY, label="by chance")
+    axes.plot(*zip(*shown, strict=True), "--", color=GREY, label="by chance")
     axes.set_yscale("log")
     axes.set(
         ylim=(0.5, None),
         xlabel=f"top tens that a row is in ({last}: so many or more)",
         ylabel="rows",
     )
-    _legend(axes)
+    legend(axes)
     alt = (
         f"How many top tens a row is in: {share(found.never)} are in none, the most frequent in "
         f"{found.hubs[0].count}; skewness {digits(found.skewness)}."
     )
-    return Plot("hubness", as_svg(figure, "hubness"), alt)
+    return Plot("hubness", svg(figure, "hubness"), alt)

@@ -157,7 +157,7 @@ select funnelvec.drop_funnel(%(funnel)s)
 -- name: explain
 select e.stage, e.resolution, e.keep, e.rows_in, e.rows_out, e.ms, e.access, e.blocks_hit, e.blocks_read,
     pg_catalog.array_remove(pg_catalog.string_to_array(e.notes, E'\n'), '') as notes
-from funnelvec.explain(%(funnel)s, %(query)s, %(k)s, %(min_relevance)s, %(filter)s) as e
+from funnelvec.explain(%(funnel)s, %(query)s, %(k)s, %(min_relevance)s, %(filter)s, %(cutoff)s) as e
 
 -- name: measure_recall
 select m.stage, m.resolution, m.keep, m.recall, m.low, m.high, m.queries, m.funnel_ms, m.exact_ms
@@ -193,10 +193,28 @@ select funnelvec._keep_calibration(
     funnelvec._funnel(%(funnel)s), %(family)s, %(parameters)s::jsonb, %(sha256)s, %(queries)s::integer, %(pairs)s::integer,
     %(relevant)s::integer)
 
+-- name: keep_reference
+select funnelvec._keep_reference(%(funnel)s, 'pg_temp.funnelvec_judgments')
+
 -- name: certify
-select c.level, c.top_k, c.cutoff, c.relevance, c.missed, c.low, c.high, c.queries, c.without_relevant, c.stages, c.judgments_sha256,
-    c.certified_at
-from funnelvec.certify(%(funnel)s, 'pg_temp.funnelvec_judgments', %(max_miss)s, %(k)s) as c
+select c.kind, c.level, c.at_confidence, c.top_k, c.cutoff, c.relevance, c.observed, c.low, c.high, c.queries, c.without_relevant,
+    c.answered, c.approximate, c.stages, c.judgments_sha256, c.certified_at
+from funnelvec.certify(%(funnel)s, 'pg_temp.funnelvec_judgments', %(max_miss)s, %(k)s, %(min_precision)s, %(confidence)s, %(unjudged)s) as c
+
+-- name: feedback
+select f.slope, f."offset", f.seen, f.means, f.counts, f.h
+from funnelvec.feedback(%(funnel)s, %(relevant)s, %(score)s, %(query)s, %(key)s) as f
+
+-- name: feedback_state
+select f.slope, f."offset", f.seen, f.means, f.counts, f.h
+from funnelvec.feedback_state(%(funnel)s) as f
+
+-- name: adopt_feedback
+select funnelvec.adopt_feedback(%(funnel)s)
+
+-- name: check_drift
+select d.reference_queries, d.live_queries, d.distance, d.p_value, d.reference_median, d.live_median, d.stale, d.advice
+from funnelvec.check_drift(%(funnel)s, %(live)s) as d
 
 -- name: sample
 -- How the vectors of a column are sent, and how many pages its rows lie on; a partitioned table has them in its leaves.

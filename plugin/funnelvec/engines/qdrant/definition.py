@@ -22,7 +22,7 @@ from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import Conflict, EngineError, NotCalibrated, VersionMismatch
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
-from funnelvec.types import ColumnKind
+from funnelvec.types import ColumnKind, Promised
 
 __all__ = ["FORMAT", "Definition", "Kept", "Vector"]
 
@@ -79,20 +79,25 @@ class Vector:
         """
         wanted = (fitted.model, fitted.last_stage)
         certificates = {
-            name: replace(kept, void=kept.void or _calibrated_as(self.funnels[name]) == wanted)
+            name: replace(
+                kept, void=kept.void or _calibrated_as(self.funnels[_funnel_of(name)]) == wanted
+            )
             for name, kept in self.certificates.items()
         }
         kept = [each for each in self.calibrations if (each.model, each.last_stage) != wanted]
         return replace(self, calibrations=(*kept, fitted), certificates=certificates)
 
     def certified(self, funnel: str, certificate: Certificate | None) -> Vector:
-        """Return the vector with a certificate of a funnel, or without the one it had."""
-        rest = {name: kept for name, kept in self.certificates.items() if name != funnel}
-        if certificate is not None:
-            rest[funnel] = KeptCertificate(certificate)
+        """Return the vector with a certificate of a funnel, or without those it had."""
+        if certificate is None:
+            known = self.certificates.items()
+            rest = {name: kept for name, kept in known if _funnel_of(name) != funnel}
+        else:
+            kept = KeptCertificate(certificate)
+            rest = {**self.certificates, _certified_as(certificate.kind, funnel): kept}
         return replace(self, certificates=rest)
 
-    def certificate(self, named: NamedFunnel) -> Certificate:
+    def certificate(self, named: NamedFunnel, kind: Promised) -> Certificate:
         """The certificate in force for a funnel.
 
         Raises
@@ -100,11 +105,11 @@ class Vector:
         NotCalibrated
             If there is none, or it is void.
         """
-        kept = self.certificates.get(named.name)
+        kept = self.certificates.get(_certified_as(kind, named.name))
         if kept is None:
             raise NotCalibrated(
-                f"funnel {named.name!r} has no certificate; call certify(judgments, "
-                f"funnel={named.name!r}) first"
+                f"funnel {named.name!r} has no certificate of {kind}; call certify(judgments, "
+                f"{kind}=..., funnel={named.name!r}) first"
             )
         if kept.void:
             raise NotCalibrated(
@@ -112,6 +117,15 @@ class Vector:
                 f"{kept.certificate.funnel} with another calibration; certify again"
             )
         return kept.certificate
+
+
+def _certified_as(kind: Promised, funnel: str) -> str:
+    """What a certificate is kept as; no kind has a space in it."""
+    return f"{kind} {funnel}"
+
+
+def _funnel_of(name: str) -> str:
+    return name.partition(" ")[2]
 
 
 def _calibrated_as(named: NamedFunnel) -> tuple[str | None, str]:

@@ -12,21 +12,25 @@ from qdrant_client import models
 from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.precision import Shown
 from funnelvec.calibration.stored import provenance_of
 from funnelvec.engines import checks, options
-from funnelvec.engines.asking import check_max_miss
-from funnelvec.engines.judged import TOP, certified
+from funnelvec.engines.asking import check_promise
+from funnelvec.engines.judged import TOP, certified, precise
 from funnelvec.engines.keys import check_key
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.qdrant.refusing import check_applied
-from funnelvec.engines.qdrant.searching import Asked, Question
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CalibrationError, Conflict, NotCalibrated
 from funnelvec.types import Family, Hit, Judgments
+
+if TYPE_CHECKING:
+    from funnelvec.judging import Unjudged
 
 __all__ = ["QdrantJudging"]
 
@@ -112,16 +116,22 @@ class QdrantJudging:
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
-        """Find the cutoff that loses at most a share of the relevant rows, and promise it.
+        """Find a cutoff by judgments of whole queries, and promise something of it.
 
-        Every judged query is asked three times: exactly, about its relevant rows alone, and
-        through the funnel.
+        For ``max_miss`` every judged query is asked three times: exactly, about its relevant rows
+        alone, and through the funnel; for ``min_precision`` through the funnel alone.
         """
-        named, level = self._funnel(funnel), check_max_miss(max_miss)
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
+        named = self._funnel(funnel)
         calibration = self._vector(fresh=True).calibration(named)
         if calibration is None:
             raise NotCalibrated(
@@ -129,15 +139,16 @@ class QdrantJudging:
                 f"funnel={named.name!r}) first"
             )
         keep = named.funnel.narrowest_keep
-        wanted = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
-        certificate = certified(
-            self._judged_answers(named, judgments, wanted),
-            level=level,
-            k=wanted,
-            funnel=named.funnel,
-            calibration=calibration,
-            judgments=judgments,
-        )
+        top = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
+        belongs: dict[str, Any] = {
+            "k": top, "funnel": named.funnel, "calibration": calibration, "judgments": judgments,
+        }  # fmt: skip
+        if wanted.kind == "max_miss":
+            answers = self._judged_answers(named, judgments, top)
+            certificate = certified(answers, level=wanted.level, **belongs)
+        else:
+            shown = self._judged_shown(named, judgments, top, unjudged)
+            certificate = precise(shown, wanted=wanted, **belongs)
 
         def promise(vector: Vector) -> Vector:
             if vector.funnels.get(named.name) != named or vector.calibration(named) != calibration:
@@ -149,6 +160,29 @@ class QdrantJudging:
 
         self._change(promise)
         return certificate
+
+    def _judged_shown(
+        self, named: NamedFunnel, judgments: Judgments, k: int, unjudged: Unjudged
+    ) -> list[Shown]:
+        """Per query what it is shown at `k` rows: relevances, and labels."""
+        column, kind = self._vector().column, self._collection.definition().key_kind
+        queries = checks.check_judgments(
+            judgments, dims=column.base.dims, code=column.code, directed=column.directed
+        )
+        judged: dict[bytes, tuple[_Vector, dict[Any, int]]] = {}
+        for query, id, label in zip(queries, judgments.ids, judgments.labels, strict=True):
+            _, rows = judged.setdefault(query.tobytes(), (query, {}))
+            key = check_key(id, kind=kind)
+            rows[key] = max(int(label), rows.get(key, 0))
+        question = self._question(named, Asked(k, None, None))
+        unknown = -1 if unjudged == "ignored" else 0
+        found = []
+        for query, rows in judged.values():
+            hits = self._answer(question, query)
+            shown = np.array([hit.relevance for hit in hits], dtype=np.float64)
+            labels = [rows.get(hit.id, unknown) for hit in hits]
+            found.append(Shown(shown, np.array(labels, dtype=np.int8)))
+        return found
 
     def _judged_answers(
         self, named: NamedFunnel, judgments: Judgments, k: int

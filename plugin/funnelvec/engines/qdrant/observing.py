@@ -23,7 +23,7 @@ from funnelvec.engines.qdrant.compile import (
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Kept, Vector
 from funnelvec.engines.qdrant.names import PointId
-from funnelvec.engines.qdrant.searching import Asked, Question
+from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.recall import bootstrap_interval, check_queries, check_recall_arguments
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CapabilityError, InvalidInput
@@ -35,7 +35,7 @@ from funnelvec.reports import (
     StageReport,
 )
 from funnelvec.resolution import Resolution
-from funnelvec.types import Hit
+from funnelvec.types import Cutoff, Hit
 
 __all__ = ["QdrantObserving"]
 
@@ -64,6 +64,7 @@ class QdrantObserving:
             vector: npt.NDArray[np.float32],
             first: Any = None,
         ) -> list[Hit]: ...
+        def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None: ...
         def _filter(self, given: Mapping[str, Any] | None) -> models.Filter | None: ...
         def _plan(self, vector: Vector, named: NamedFunnel) -> Plan: ...
         def _ids(self) -> list[PointId]: ...
@@ -78,6 +79,7 @@ class QdrantObserving:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search, and its stages again one by one, to see what each lets through.
@@ -90,15 +92,20 @@ class QdrantObserving:
         vector = checks.check_query(
             query, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        question = self._question(named, Asked(k, min_relevance, filter))
+        question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         start = perf_counter()
         hits = self._answer(question, vector)
         total_ms = 1e3 * (perf_counter() - start)
         reports, notes = self._stages(question, vector, len(hits))
-        cutoff = question.cutoff(vector)
-        if cutoff is not None:
+        least = question.cutoff(vector)
+        if least is not None:
+            said = cutoff if min_relevance is None else f"min_relevance {min_relevance:g}"
+            notes.append(f"{said} is a score of at least {least:.6g}")
+        nearest = self._nearest(question, vector) if not hits else None
+        if nearest is not None:
             notes.append(
-                f"min_relevance {question.threshold:g} is a score of at least {cutoff:.6g}"
+                f"no row passes the cutoff: the best has the score {nearest.score:.6f}, "
+                f"relevance {nearest.relevance:.4f}"
             )
         if self._collection.info.shards > 1:
             notes.append(

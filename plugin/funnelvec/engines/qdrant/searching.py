@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,116 +11,35 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.engines import checks
-from funnelvec.engines.asking import Place, check_after, check_cutoff, check_many
+from funnelvec.engines.asking import PROMISED, Place, check_cutoff, check_many
 from funnelvec.engines.base import After
-from funnelvec.engines.keys import check_key, key_names
+from funnelvec.engines.keys import key_names
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import Plan, Template
 from funnelvec.engines.qdrant.conditions import compile_filter
-from funnelvec.engines.qdrant.definition import Definition, Vector
-from funnelvec.engines.qdrant.deployment import Found, Scored, Search
-from funnelvec.engines.qdrant.payload import from_payload
-from funnelvec.engines.qdrant.vectors import Column
+from funnelvec.engines.qdrant.definition import Vector
+from funnelvec.engines.qdrant.deployment import Found, Scored
+from funnelvec.engines.qdrant.questions import (
+    Asked,
+    Question,
+    beginning,
+    check_best_f1,
+    check_one,
+    promised,
+    reader,
+)
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
-from funnelvec.types import Cutoff, Hit
+from funnelvec.types import Answer, Cutoff, Hit
 
-__all__ = ["Asked", "QdrantSearching", "Question"]
+__all__ = ["QdrantSearching"]
 
 
 #: Kinds of searches that are remembered, once checked and compiled.
 _REMEMBERED = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The arguments of a search but its query, as the caller wrote them."""
-
-    k: int
-    min_relevance: float | None
-    filter: Mapping[str, Any] | None
-    after: After | None = None
-    cutoff: Cutoff | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A search but its query, checked; `template` asks for one row more than `k`."""
-
-    definition: Definition
-    vector: Vector
-    named: NamedFunnel
-    plan: Plan
-    template: Template
-    k: int
-    filter: models.Filter | None
-    threshold: float | None
-    calibration: StoredCalibration | None
-    after: Place | None
-    key: Callable[[Found], Any]
-    score: Callable[[float], float]
-    search: Search
-    certificate: Certificate | None = None
-
-    def longer(self, limit: int) -> Template:
-        """The same for another number of rows."""
-        paths: Any = self.template.search.with_payload
-        most = min(limit, self.plan.limits.rows)
-        return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
-
-    def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
-        """The lowest score of an answer; None where there is none, or where all pass."""
-        if self.certificate is not None:
-            found = self.certificate.cutoff
-        elif self.calibration is None or self.threshold is None:
-            return None
-        else:
-            found = self.calibration.cutoff(query, self.threshold)
-        return None if found == -np.inf else found
-
-    def value(self, point: Found, name: str) -> Any:
-        """What a point has in a column."""
-        return _value(self.definition, point, name)
-
-
-def _value(definition: Definition, point: Found, name: str) -> Any:
-    payload = point.payload or {}
-    return from_payload(payload.get(names.payload_key(name)), definition.kinds[name])
-
-
-def _reader(definition: Definition) -> Callable[[Found], Any]:
-    """Return what tells the key of the row that a point is."""
-    kind = definition.key_kind
-    if not names.needs_payload(kind):
-        integers = kind == "integer"
-
-        def key(point: Found) -> Any:
-            id = point.id
-            return id if integers and type(id) is int else names.key_of(id, kind)
-
-        return key
-    columns = key_names(definition.key)
-    if isinstance(kind, str):
-        return lambda point: _value(definition, point, columns[0])
-    return lambda point: tuple(_value(definition, point, name) for name in columns)
-
-
-def _query(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Check a query; one that is what embedding models give is seen to be good at a glance."""
-    if (
-        type(query) is np.ndarray
-        and query.dtype == np.float32
-        and query.shape == (column.base.dims,)
-        and column.code == "f32"
-        and 1e-30 < query.dot(query) < 1e30
-    ):
-        return query
-    return checks.check_query(
-        query, dims=column.base.dims, code=column.code, directed=column.directed
-    )
 
 
 def _place(row: tuple[float, Any, Found]) -> tuple[float, Any]:
@@ -149,7 +68,7 @@ class QdrantSearching:
         after: After | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[Hit]:
+    ) -> Answer:
         """Find the `k` most similar rows."""
         self._collection.definition()  # looks for changes from time to time
         plain = filter is None and after is None and type(k) is int
@@ -157,12 +76,13 @@ class QdrantSearching:
         if plain and min_relevance is None and cutoff is None:
             asked = self._collection.made.get(("plain", self.vector, funnel, k))
             if asked is not None:
-                return cast("list[Hit]", asked(query))
+                return cast("Answer", asked(query))
         asked_for = Asked(k, min_relevance, filter, after, cutoff)
         question = self._question(self._funnel(funnel), asked_for)
         if plain and min_relevance is None and cutoff is None:
             self._remember(question, funnel)
-        return self._answer(question, _query(question.vector.column, query))
+        vector = check_one(question.vector.column, query)
+        return self._whole(question, vector, self._answer(question, vector))
 
     def _remember(self, question: Question, funnel: str | None) -> None:
         """Have the next search of this kind go without what does not depend on its query."""
@@ -177,17 +97,17 @@ class QdrantSearching:
         )
         vectors, search, k = template.vectors, question.search, question.k
 
-        def asked(query: npt.ArrayLike) -> list[Hit]:
-            vector = _query(column, query)
+        def asked(query: npt.ArrayLike) -> Answer:
+            vector = check_one(column, query)
             found = search(vectors(vector), None)
             hits, before = [], np.inf
             for point in found:
                 similarity = score(point.score)
                 if not similarity < before:  # a tie, which keys decide, and rows not fetched yet
-                    return self._answer(question, vector, found)
+                    return Answer(self._answer(question, vector, found))
                 before = similarity
                 hits.append(Hit(key(point), similarity, None))
-            return hits[:k]
+            return Answer(hits[:k])
 
         made["plain", self.vector, funnel, k] = asked
 
@@ -200,7 +120,7 @@ class QdrantSearching:
         filter: Mapping[str, Any] | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Answer]:
         """Find the `k` rows most similar to each query, in one request."""
         question = self._question(
             self._funnel(funnel), Asked(k, min_relevance, filter, cutoff=cutoff)
@@ -214,7 +134,24 @@ class QdrantSearching:
             question.template.ask(matrix[row], cutoff=question.cutoff(matrix[row])) for row in asked
         ]
         first = dict(zip(asked, self._query(requests), strict=True))
-        return [self._answer(question, vector, first.get(row)) for row, vector in enumerate(matrix)]
+        return [
+            self._whole(question, vector, self._answer(question, vector, first.get(row)))
+            for row, vector in enumerate(matrix)
+        ]
+
+    def _whole(
+        self, question: Question, vector: npt.NDArray[np.float32], hits: list[Hit]
+    ) -> Answer:
+        return Answer(hits, nearest=None if hits else self._nearest(question, vector))
+
+    def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None:
+        """The best row of a first page that nothing passed; None where there is no cutoff."""
+        cuts = question.threshold is not None or question.certificate is not None
+        if not cuts or question.after is not None:
+            return None
+        plain = replace(question, threshold=None, certificate=None)
+        found = self._answer(self._for(plain, 1), vector)
+        return found[0] if found else None
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""
@@ -228,15 +165,12 @@ class QdrantSearching:
                 f"funnel {named.name!r} has no calibration, so min_relevance means nothing; "
                 f"call calibrate(judgments, funnel={named.name!r}) first"
             )
+        chosen = check_cutoff(asked.cutoff, min_relevance=asked.min_relevance)
         certificate = None
-        if check_cutoff(asked.cutoff, min_relevance=asked.min_relevance) is not None:
-            certificate = vector.certificate(named)
-            certificate.check_asked(k=k, filtered=filters.parse(asked.filter) is not None)
-        place = check_after(asked.after)
-        if place is not None:
-            given: Any = place.key[0] if len(place.key) == 1 else place.key
-            checked = check_key(given, kind=definition.key_kind, where="after")
-            place = Place(place.score, checked)
+        if chosen == "best_f1":
+            check_best_f1(named, asked, calibration)
+        elif chosen is not None:
+            certificate = promised(vector, named, asked, PROMISED[chosen])
         plan, compiled = self._plan(vector, named), self._filter(asked.filter)
         wanted = list(named.returns)
         if names.needs_payload(definition.key_kind):
@@ -257,12 +191,19 @@ class QdrantSearching:
             filter=compiled,
             threshold=threshold,
             calibration=calibration,
-            after=place,
-            key=_reader(definition),
+            after=beginning(asked, definition),
+            key=reader(definition),
             score=plan.last.scorer(),
             search=self._collection.deployment.prepare(self.name, template),
             certificate=certificate,
+            best_f1=chosen == "best_f1",
         )
+
+    def _for(self, question: Question, k: int) -> Question:
+        """The same question for another number of rows."""
+        template = question.longer(k + 1)
+        search = self._collection.deployment.prepare(self.name, template)
+        return replace(question, k=k, template=template, search=search)
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
         limits = self._collection.info.limits
@@ -303,6 +244,8 @@ class QdrantSearching:
         first: Sequence[Found] | None = None,
     ) -> list[Hit]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
+        if question.best_f1:
+            return self._best_answer(question, vector)
         cutoff = question.cutoff(vector)
         vectors = [] if first else question.template.vectors(vector)
         if cutoff == np.inf:
@@ -321,6 +264,18 @@ class QdrantSearching:
             limit = min(4 * limit, most)
             (found,) = self._query([self._request(question, vector, limit)])
         return self._hits(question, vector, ranked[: question.k])
+
+    def _best_answer(self, question: Question, vector: npt.NDArray[np.float32]) -> list[Hit]:
+        """Those of the best `k` rows that promise the best F1, by all rows of the last stage."""
+        calibration, keep = question.calibration, question.named.funnel.narrowest_keep
+        plain = replace(question, best_f1=False)
+        whole = self._for(replace(plain, after=None), keep or question.k)
+        shortlist = self._answer(whole, vector)
+        assert calibration is not None  # the question was refused without
+        scores = np.array([hit.score for hit in shortlist])
+        least = best_f1_cutoff(scores, calibration.apply(vector, scores))
+        hits = shortlist if question.after is None else self._answer(plain, vector)
+        return [hit for hit in hits if hit.score >= least][: question.k]
 
     def _ranked(
         self, question: Question, found: Sequence[Found], cutoff: float | None

@@ -12,6 +12,7 @@ from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import RESERVED, check_returns
 from funnelvec.engines.base import Progress, default_funnel
+from funnelvec.engines.evaluating import Evaluating
 from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.progress import building_words, filling_reporting
 from funnelvec.engines.qdrant.collection import Collection
@@ -49,6 +50,7 @@ class QdrantTable(
     QdrantMoving,
     QdrantTuning,
     QdrantRefusing,
+    Evaluating,
 ):
     """A table in Qdrant; see `funnelvec.engines.base.Table` for the contract.
 

@@ -72,6 +72,7 @@ class AsyncCalibrating:
             asked = {"funnel": quoted(self._schema, name), "family": family}
             if family in ("adapter", "auto"):
                 fitted = await self._choose(connection, parsed, asked, belongs)
+                await cursor(connection).execute(statement("keep_reference"), asked)
             else:
                 row = await fetch_one(connection, statement("calibrate"), asked)
                 assert row is not None  # calibrate returns one row or raises

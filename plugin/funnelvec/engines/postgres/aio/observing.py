@@ -12,6 +12,7 @@ from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.engines import checks
+from funnelvec.engines.asking import check_cutoff
 from funnelvec.engines.checks import check_positive
 from funnelvec.engines.options import check_flag
 from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
@@ -39,7 +40,7 @@ from funnelvec.reports import (
     StageReport,
 )
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode
+from funnelvec.types import BaseCode, Cutoff
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
@@ -81,6 +82,7 @@ class AsyncObserving:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
@@ -88,6 +90,7 @@ class AsyncObserving:
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
+        chosen = check_cutoff(cutoff, min_relevance=min_relevance)
         async with self._engine._calling() as connection, atomic(connection):
             name, stored = await self._known_funnel(connection, funnel)
             rows = await fetch_all(
@@ -99,6 +102,7 @@ class AsyncObserving:
                     "k": k,
                     "min_relevance": threshold,
                     "filter": None if parsed is None else filters.to_json(parsed),
+                    "cutoff": chosen,
                 },
             )
         stages = tuple(StageReport(*row[:-1]) for row in rows)

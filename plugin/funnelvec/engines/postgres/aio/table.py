@@ -10,7 +10,7 @@ from psycopg import sql
 from funnelvec.calibration.certificate import Certificate
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
-from funnelvec.engines.asking import check_max_miss, check_returns
+from funnelvec.engines.asking import check_promise, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
@@ -24,7 +24,9 @@ from funnelvec.engines.postgres.aio.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.aio.evaluating import AsyncEvaluating
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
+from funnelvec.engines.postgres.aio.following import AsyncFollowing
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
+    from funnelvec.judging import Unjudged
 
 __all__ = ["AsyncPostgresTable"]
 
@@ -70,8 +73,10 @@ class AsyncPostgresTable(
     AsyncLoading,
     AsyncSearching,
     AsyncCalibrating,
+    AsyncFollowing,
     AsyncObserving,
     AsyncExamining,
+    AsyncEvaluating,
     AsyncRotating,
     AsyncTuning,
 ):
@@ -277,13 +282,18 @@ class AsyncPostgresTable(
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
         """Certify a cutoff in the database; the judgments go there in a temporary table."""
-        level = check_max_miss(max_miss)
-        wanted = None if k is None else checks.check_k(k)
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
+        rows = None if k is None else checks.check_k(k)
         async with self._engine._calling() as connection, atomic(connection):
             name, stored = await self._known_funnel(connection, funnel)
             layout = await self._layout(connection)
@@ -292,7 +302,14 @@ class AsyncPostgresTable(
             row = await fetch_one(
                 connection,
                 statement("certify"),
-                {"funnel": quoted(self._schema, name), "max_miss": level, "k": wanted},
+                {
+                    "funnel": quoted(self._schema, name),
+                    "max_miss": wanted.level if wanted.kind == "max_miss" else None,
+                    "min_precision": wanted.level if wanted.kind == "min_precision" else None,
+                    "confidence": wanted.confidence,
+                    "k": rows,
+                    "unjudged": unjudged,
+                },
             )
             await cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
         assert row is not None  # certify returns one row or raises

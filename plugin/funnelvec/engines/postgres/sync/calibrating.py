@@ -74,6 +74,7 @@ class Calibrating:
             asked = {"funnel": quoted(self._schema, name), "family": family}
             if family in ("adapter", "auto"):
                 fitted = self._choose(connection, parsed, asked, belongs)
+                cursor(connection).execute(statement("keep_reference"), asked)
             else:
                 row = fetch_one(connection, statement("calibrate"), asked)
                 assert row is not None  # calibrate returns one row or raises

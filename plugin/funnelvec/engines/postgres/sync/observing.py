@@ -14,6 +14,7 @@ from psycopg import sql
 
 from funnelvec import filters
 from funnelvec.engines import checks
+from funnelvec.engines.asking import check_cutoff
 from funnelvec.engines.checks import check_positive
 from funnelvec.engines.options import check_flag
 from funnelvec.engines.postgres.adapt import VectorParameter, quoted, statement
@@ -41,7 +42,7 @@ from funnelvec.reports import (
     StageReport,
 )
 from funnelvec.resolution import Resolution
-from funnelvec.types import BaseCode
+from funnelvec.types import BaseCode, Cutoff
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
@@ -83,6 +84,7 @@ class Observing:
         k: int = 10,
         min_relevance: float | None = None,
         filter: Mapping[str, Any] | None = None,
+        cutoff: Cutoff | None = None,
         funnel: str | None = None,
     ) -> Explanation:
         """Run one search under EXPLAIN ANALYZE and read the stages off its plan."""
@@ -90,6 +92,7 @@ class Observing:
         checks.check_k(k)
         threshold = checks.check_min_relevance(min_relevance)
         parsed = filters.parse(filter)
+        chosen = check_cutoff(cutoff, min_relevance=min_relevance)
         with self._engine._calling() as connection, atomic(connection):
             name, stored = self._known_funnel(connection, funnel)
             rows = fetch_all(
@@ -101,6 +104,7 @@ class Observing:
                     "k": k,
                     "min_relevance": threshold,
                     "filter": None if parsed is None else filters.to_json(parsed),
+                    "cutoff": chosen,
                 },
             )
         stages = tuple(StageReport(*row[:-1]) for row in rows)

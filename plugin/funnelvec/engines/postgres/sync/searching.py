@@ -21,7 +21,7 @@ from funnelvec.engines.base import After
 from funnelvec.engines.keys import KeyName, key_names
 from funnelvec.engines.postgres.adapt import DTYPES, VectorArray, VectorParameter
 from funnelvec.engines.postgres.sync.connection import Connection, fetch_all
-from funnelvec.types import BaseCode, Cutoff, Hit
+from funnelvec.types import Answer, BaseCode, Cutoff, Hit
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
@@ -76,7 +76,7 @@ class Searching:
         after: After | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[Hit]:
+    ) -> Answer:
         """Return at most `k` rows, best first, by calling the SQL function of the funnel."""
         # The function takes what the column holds; what has no direction it refuses itself.
         vector = VectorParameter(self._query(query).astype(DTYPES[self._code], copy=False))
@@ -89,17 +89,22 @@ class Searching:
             mapped = self._mapped(connection, stored.maps, stored.map_dims, asked)
             each = [sql.SQL("%s::{}").format(sql.SQL(stored.map_type)) for _ in mapped]
             vectors = [VectorParameter(part[0]) for part in mapped]
+            command = _ONE.format(
+                self._columns(stored), sql.Identifier(self._schema, name), _given(each)
+            )
+            tail = _with_key(vectors, stored)
             rows = self._found(
                 connection,
-                _ONE.format(
-                    self._columns(stored), sql.Identifier(self._schema, name), _given(each)
-                ),
-                (
-                    vector, *arguments, None if place is None else place.to_json(), chosen,
-                    *_with_key(vectors, stored),
-                ),
-            )  # fmt: skip
-        return [self._hit(row, stored.returns) for row in rows]
+                command,
+                (vector, *arguments, None if place is None else place.to_json(), chosen, *tail),
+            )
+            nearest: list[TupleRow] = []
+            if not rows and place is None and _cuts(arguments, chosen):
+                nearest = self._unlogged(
+                    connection, command, (vector, 1, None, arguments[2], None, None, *tail)
+                )
+        hits = [self._hit(row, stored.returns) for row in (rows or nearest)]
+        return Answer(hits) if rows else Answer(nearest=hits[0] if hits else None)
 
     def search_many(
         self,
@@ -110,7 +115,7 @@ class Searching:
         filter: Mapping[str, Any] | None = None,
         cutoff: Cutoff | None = None,
         funnel: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Answer]:
         """Return an answer per query, all in one statement."""
         matrix = check_many(queries, dims=self._dims, code=self._code, directed=False)
         arguments = self._arguments(k, min_relevance, filter)
@@ -132,10 +137,29 @@ class Searching:
             arrays = [VectorArray(part, stored.map_oid) for part in mapped]
             key = _with_key(arrays, stored)[len(arrays) :]
             rows = self._found(connection, command, (vectors, *arrays, *arguments, chosen, *key))
-        found: list[list[Hit]] = [[] for _ in matrix]
-        for number, group in groupby(rows, key=lambda row: int(row[0])):
-            found[number - 1] = [self._hit(row[1:], stored.returns) for row in group]
+            found = self._grouped(rows, stored, len(matrix))
+            empty = [place for place, hits in enumerate(found) if not hits]
+            if empty and _cuts(arguments, chosen):
+                parts = [VectorArray(array.array[empty], array.oid) for array in (vectors, *arrays)]
+                best = self._unlogged(
+                    connection, command, (*parts, 1, None, arguments[2], None, *key)
+                )
+                for place, hits in zip(empty, self._grouped(best, stored, len(empty)), strict=True):
+                    found[place] = Answer(nearest=hits[0] if hits else None)
         return found
+
+    def _grouped(self, rows: list[TupleRow], stored: StoredFunnel, queries: int) -> list[Answer]:
+        found = [Answer() for _ in range(queries)]
+        for number, group in groupby(rows, key=lambda row: int(row[0])):
+            found[number - 1] = Answer(self._hit(row[1:], stored.returns) for row in group)
+        return found
+
+    def _unlogged(
+        self, connection: Connection, command: sql.Composed, arguments: Sequence[Any]
+    ) -> list[TupleRow]:
+        """Ask again, without a cutoff, for what came closest; nobody has asked that."""
+        with connection.transaction(force_rollback=True):
+            return self._found(connection, command, arguments)
 
     def _columns(self, stored: StoredFunnel) -> sql.Composed:
         names = (*key_names(self._key), *stored.returns, "score", "relevance")
@@ -169,6 +193,11 @@ class Searching:
         *values, score, relevance = row
         id = values[0] if isinstance(self._key, str) else tuple(values[:width])
         return Hit(id, score, relevance, dict(zip(returns, values[width:], strict=True)))
+
+
+def _cuts(arguments: Sequence[Any], chosen: Cutoff | None) -> bool:
+    """Whether rows are left out by a cutoff: a least relevance, or one by its name."""
+    return arguments[1] is not None or chosen is not None
 
 
 def _given(mapped: Sequence[sql.Composable]) -> sql.Composable:

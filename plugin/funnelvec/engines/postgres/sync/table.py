@@ -12,7 +12,7 @@ from psycopg import sql
 from funnelvec.calibration.certificate import Certificate
 from funnelvec.codes.maps import Rotation
 from funnelvec.engines import checks, options
-from funnelvec.engines.asking import check_max_miss, check_returns
+from funnelvec.engines.asking import check_promise, check_returns
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.postgres import load
@@ -26,7 +26,9 @@ from funnelvec.engines.postgres.sync.connection import (
     fetch_all,
     fetch_one,
 )
+from funnelvec.engines.postgres.sync.evaluating import Evaluating
 from funnelvec.engines.postgres.sync.examining import Examining
+from funnelvec.engines.postgres.sync.following import Following
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString  # in typing from Python 3.11 on
 
     from funnelvec.engines.postgres.sync.engine import PostgresEngine
+    from funnelvec.judging import Unjudged
 
 __all__ = ["PostgresTable"]
 
@@ -72,8 +75,10 @@ class PostgresTable(
     Loading,
     Searching,
     Calibrating,
+    Following,
     Observing,
     Examining,
+    Evaluating,
     Rotating,
     Tuning,
 ):
@@ -279,13 +284,18 @@ class PostgresTable(
         self,
         judgments: Judgments,
         *,
-        max_miss: float = 0.05,
+        max_miss: float | None = None,
+        min_precision: float | None = None,
+        confidence: float = 0.95,
         k: int | None = None,
+        unjudged: Unjudged = "irrelevant",
         funnel: str | None = None,
     ) -> Certificate:
         """Certify a cutoff in the database; the judgments go there in a temporary table."""
-        level = check_max_miss(max_miss)
-        wanted = None if k is None else checks.check_k(k)
+        wanted = check_promise(
+            max_miss=max_miss, min_precision=min_precision, confidence=confidence, unjudged=unjudged
+        )
+        rows = None if k is None else checks.check_k(k)
         with self._engine._calling() as connection, atomic(connection):
             name, stored = self._known_funnel(connection, funnel)
             layout = self._layout(connection)
@@ -294,7 +304,14 @@ class PostgresTable(
             row = fetch_one(
                 connection,
                 statement("certify"),
-                {"funnel": quoted(self._schema, name), "max_miss": level, "k": wanted},
+                {
+                    "funnel": quoted(self._schema, name),
+                    "max_miss": wanted.level if wanted.kind == "max_miss" else None,
+                    "min_precision": wanted.level if wanted.kind == "min_precision" else None,
+                    "confidence": wanted.confidence,
+                    "k": rows,
+                    "unjudged": unjudged,
+                },
             )
             cursor(connection).execute("drop table pg_temp.funnelvec_judgments")
         assert row is not None  # certify returns one row or raises

@@ -1,0 +1,172 @@
+"""Searches but their query vector, checked and compiled: what `searching` asks again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from funnelvec import filters
+from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.engines import checks
+from funnelvec.engines.asking import Place, check_after
+from funnelvec.engines.base import After
+from funnelvec.engines.keys import check_key, key_names
+from funnelvec.engines.qdrant import names
+from funnelvec.engines.qdrant.compile import Plan, Template
+from funnelvec.engines.qdrant.definition import Definition, Vector
+from funnelvec.engines.qdrant.deployment import Found, Search
+from funnelvec.engines.qdrant.payload import from_payload
+from funnelvec.engines.qdrant.vectors import Column
+from funnelvec.engines.store import NamedFunnel
+from funnelvec.errors import InvalidInput, NotCalibrated
+from funnelvec.types import Cutoff, Promised
+
+__all__ = [
+    "Asked",
+    "Question",
+    "beginning",
+    "check_best_f1",
+    "check_one",
+    "promised",
+    "reader",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The arguments of a search but its query, as the caller wrote them."""
+
+    k: int
+    min_relevance: float | None
+    filter: Mapping[str, Any] | None
+    after: After | None = None
+    cutoff: Cutoff | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search but its query, checked; `template` asks for one row more than `k`."""
+
+    definition: Definition
+    vector: Vector
+    named: NamedFunnel
+    plan: Plan
+    template: Template
+    k: int
+    filter: models.Filter | None
+    threshold: float | None
+    calibration: StoredCalibration | None
+    after: Place | None
+    key: Callable[[Found], Any]
+    score: Callable[[float], float]
+    search: Search
+    certificate: Certificate | None = None
+    best_f1: bool = False
+
+    def longer(self, limit: int) -> Template:
+        """The same for another number of rows."""
+        paths: Any = self.template.search.with_payload
+        most = min(limit, self.plan.limits.rows)
+        return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
+
+    def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
+        """The lowest score of an answer; None where there is none, or where all pass."""
+        if self.certificate is not None:
+            found = self.certificate.cutoff
+        elif self.calibration is None or self.threshold is None:
+            return None
+        else:
+            found = self.calibration.cutoff(query, self.threshold)
+        return None if found == -np.inf else found
+
+    def value(self, point: Found, name: str) -> Any:
+        """What a point has in a column."""
+        return _value(self.definition, point, name)
+
+
+def _value(definition: Definition, point: Found, name: str) -> Any:
+    payload = point.payload or {}
+    return from_payload(payload.get(names.payload_key(name)), definition.kinds[name])
+
+
+def reader(definition: Definition) -> Callable[[Found], Any]:
+    """Return what tells the key of the row that a point is."""
+    kind = definition.key_kind
+    if not names.needs_payload(kind):
+        integers = kind == "integer"
+
+        def key(point: Found) -> Any:
+            id = point.id
+            return id if integers and type(id) is int else names.key_of(id, kind)
+
+        return key
+    columns = key_names(definition.key)
+    if isinstance(kind, str):
+        return lambda point: _value(definition, point, columns[0])
+    return lambda point: tuple(_value(definition, point, name) for name in columns)
+
+
+def check_one(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Check a query; one that is what embedding models give is seen to be good at a glance."""
+    if (
+        type(query) is np.ndarray
+        and query.dtype == np.float32
+        and query.shape == (column.base.dims,)
+        and column.code == "f32"
+        and 1e-30 < query.dot(query) < 1e30
+    ):
+        return query
+    return checks.check_query(
+        query, dims=column.base.dims, code=column.code, directed=column.directed
+    )
+
+
+def check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None) -> None:
+    """Refuse the best F1 where nothing is known of it.
+
+    Raises
+    ------
+    NotCalibrated, InvalidInput
+        Without a calibration, and for a later page of a single stage.
+    """
+    if calibration is None:
+        raise NotCalibrated(
+            f"funnel {named.name!r} has no calibration, so nothing is known of the F1 of an "
+            f"answer; call calibrate(judgments, funnel={named.name!r}) first"
+        )
+    if asked.after is not None and len(named.funnel.stages) == 1:
+        raise InvalidInput(
+            "best_f1 of a single stage is about its first page; use a funnel of two stages, or "
+            "min_relevance"
+        )
+
+
+def promised(vector: Vector, named: NamedFunnel, asked: Asked, promise: Promised) -> Certificate:
+    """Return the certificate of a promise, which holds for what is asked.
+
+    Raises
+    ------
+    NotCalibrated, InvalidInput
+        If there is none, or it does not hold for this.
+    """
+    found = vector.certificate(named, promise)
+    found.check_asked(
+        k=asked.k,
+        filtered=filters.parse(asked.filter) is not None,
+        continued=asked.after is not None,
+    )
+    return found
+
+
+def beginning(asked: Asked, definition: Definition) -> Place | None:
+    """Where the page begins that is asked for; None for the first."""
+    place = check_after(asked.after)
+    if place is None:
+        return None
+    given: Any = place.key[0] if len(place.key) == 1 else place.key
+    return Place(place.score, check_key(given, kind=definition.key_kind, where="after"))
