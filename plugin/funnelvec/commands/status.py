@@ -236,7 +236,6 @@ def _print_funnels(found: list[dict[str, Any]]) -> None:
 
 def _print_relevance(found: list[dict[str, Any]]) -> None:
     for each in found:
-        first, *others = each["advice"].splitlines()
-        print(f"{each['object']}: {first}")
-        for line in others:
+        print(each["object"])
+        for line in each["advice"].splitlines():
             print(f"  {line}")
