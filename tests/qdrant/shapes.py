@@ -157,6 +157,7 @@ ROOTS = {
     "POST N/points/delete": "Delete",
     "POST N/points/scroll": "Scroll",
     "POST N/points/count": "Count",
+    "POST N/points/query": "Query",
     "POST N/points/query/batch": "QueryBatch",
     "POST aliases": "Aliases",
     "PUT N/vectors/N": "AddVector",
