@@ -32,7 +32,7 @@ begin
         'calibration', (
             select jsonb_build_object(
                 'version', k.version, 'family', k.family, 'parameters', k.parameters, 'judgments_sha256', k.judgments_sha256,
-                'queries', k.queries, 'pairs', k.pairs, 'relevant', k.relevant,
+                'queries', k.queries, 'pairs', k.pairs, 'relevant', k.relevant, 'reference', k.reference,
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
             where k.version is not null),

@@ -337,12 +337,15 @@ begin
             message = format('by the feedback a higher score does not mean more relevant: its slope is %s', line.slope),
             hint = 'Calibrate again: select funnelvec.calibrate(...).';
     end if;
-    return funnelvec._keep_calibration(
+    f.calibration := funnelvec._keep_calibration(
         f, 'platt',
         jsonb_build_object(
             'slope', line.slope * (fitted.parameters ->> 'slope')::double precision,
             'offset', line.slope * (fitted.parameters ->> 'offset')::double precision + line."offset"),
         fitted.judgments_sha256, fitted.queries, fitted.pairs, fitted.relevant);
+    -- Its queries are those that were judged.
+    perform funnelvec._set_reference(f, fitted.reference);
+    return f.calibration;
 end
 $body$;
 

@@ -2,7 +2,8 @@
 -- those of the judged queries, by the test of Kolmogorov and Smirnov. A calibration that live scores have left is called stale: it may
 -- still be right, but nobody has judged anything like them. The twin of funnelvec.calibration.drift.
 
--- The best scores of up to 500 of the judged queries, in order.
+-- The best scores of up to 200 of the judged queries, in order: as many as the text of a function, which repair() reads them from, takes
+-- without growing large; in 32 bits for the same reason.
 create or replace function funnelvec._best_scores(f funnelvec.funnels, judgments regclass)
 returns double precision[]
 language plpgsql
@@ -14,7 +15,7 @@ declare
 begin
     perform set_config('funnelvec.logging', 'off', true);
     execute format(
-        'select array_agg(t.score order by t.score) from (select distinct j.query::text as text from %1$s as j order by 1 limit 500) as q '
+        'select array_agg(t.score order by t.score) from (select distinct j.query::text as text from %1$s as j order by 1 limit 200) as q '
         'cross join lateral %2$s(q.text::%3$s, 1, null::double precision, null::jsonb, null::jsonb, null::text) as t',
         judgments, funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
     into result;
@@ -33,10 +34,22 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
 begin
+    perform funnelvec._set_reference(f, to_jsonb(funnelvec._best_scores(f, judgments)::real[]));
+end
+$body$;
+
+create or replace function funnelvec._set_reference(f funnelvec.funnels, reference jsonb)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
     update funnelvec.calibrations as c
-    set reference = to_jsonb(funnelvec._best_scores(f, judgments))
+    set reference = _set_reference.reference
     where (c.table_name, c.column_name, c.model, c.metric, c.last_stage, c.version)
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel), f.calibration);
+    -- What the registry knows stands in the functions as well.
+    perform funnelvec._write_function(g) from funnelvec._calibrated_together(f) as g where g.calibration = f.calibration;
 end
 $body$;
 
@@ -183,8 +196,8 @@ begin
 end
 $body$;
 
--- What status says of a calibration; null where there is none.
-create or replace function funnelvec._calibration_said(f funnelvec.funnels, out said text, out advice text)
+-- What status says of a calibration, and what there is to do; null where there is none.
+create or replace function funnelvec._calibration_said(f funnelvec.funnels, out about text, out advice text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -199,19 +212,19 @@ begin
     end if;
     drift := funnelvec._drift(f, null);
     seen := (funnelvec._online_state(f) ->> 'seen')::bigint;
-    said := concat_ws('; ',
-        format('%s, version %s', fitted.family, fitted.version),
-        format('%s pairs of %s queries, %s relevant', fitted.pairs, fitted.queries, fitted.relevant),
-        to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
+    about := concat_ws('; ',
+        format('%s, version %s; %s pairs of %s queries, %s relevant; %s', fitted.family, fitted.version, fitted.pairs, fitted.queries,
+            fitted.relevant, to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
         case when drift.stale = false then format('live queries score as the judged ones did (median %s of %s)', round(drift.live_median::numeric, 4),
             drift.live_queries) end,
-        case when seen > 0 then format('feedback on %s rows since, see funnelvec.feedback_state', seen) end);
-    advice := case when drift.stale then drift.advice else '' end;
+        case when seen > 0 then format('feedback on %s rows since', seen) end);
+    advice := case when drift.stale then drift.advice end;
 exception when others then
     -- A registry that was written by hand is for repair() to speak of.
     if sqlstate not like 'FV%' then
         raise;
     end if;
+    about := null;
 end
 $body$;
 

@@ -140,25 +140,25 @@ returns table ("table" regclass, column_name text, resolution text, object text,
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select c."table", f.column_name, funnelvec._last_stage(f.funnel),
-        concat_ws(': ', format('certificate of %s: %s %s%s', c.funnel, c.kind, c.level, ', confidence ' || c.confidence),
-            format('%s: %s rows, score at least %s (relevance %s), %s %s (%s to %s); %s judged queries, %s %% without a relevant row; %s; %s',
-                c.state, c.top_k, round(c.cutoff::numeric, 6), round(c.relevance::numeric, 4),
-                case c.kind when 'max_miss' then 'missed' else 'not relevant' end, round(c.observed::numeric, 4), round(c.low::numeric, 4),
-                round(c.high::numeric, 4), c.queries, round((100 * c.without_relevant)::numeric, 1), c.stages,
-                to_char(c.certified_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC'))),
+    select c."table", f.column_name, regexp_replace(f.funnel, '^.*>\s*', ''),
+        format('certificate of %s: %s %s%s; %s rows, score at least %s (relevance %s), %s %s (%s to %s); %s judged queries, %s %% without a '
+            'relevant row; %s; %s; %s%s', c.funnel, c.kind, c.level, ', confidence ' || c.confidence, c.top_k,
+            coalesce(round(c.cutoff::numeric, 6)::text, 'by query'), coalesce(round(c.relevance::numeric, 4)::text, 'by query'),
+            case c.kind when 'max_miss' then 'missed' else 'not relevant' end, round(c.observed::numeric, 4), round(c.low::numeric, 4),
+            round(c.high::numeric, 4), c.queries, round((100 * c.without_relevant)::numeric, 1), c.stages,
+            to_char(c.certified_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC'), c.state,
+            case when c.approximate then '; approximate: the calibration was fitted to the same judgments' end),
         'certificate',
-        concat_ws(E'\n',
-            case when c.approximate then 'approximate: the calibration was fitted to the same judgments' end,
-            case when c.state <> 'in force' then format('void: select * from funnelvec.certify(%L, judgments, %s => %s);', c.funnel, c.kind, c.level) end)
+        case when c.state <> 'in force'
+            then format('%s: select * from funnelvec.certify(%L, judgments, %s => %s);', c.state, c.funnel, c.kind, c.level) else '' end
     from funnelvec.list_certificates(_promise_status.table_name) as c
     join funnelvec.funnels as f on f.table_name = c."table" and funnelvec._function_name(f) = c.funnel
     union all
-    select f.table_name, f.column_name, funnelvec._last_stage(f.funnel), format('calibration of %s: %s', funnelvec._function_name(f), d.said),
-        'calibration', d.advice
+    select f.table_name, f.column_name, regexp_replace(f.funnel, '^.*>\s*', ''), format('calibration of %s: %s', funnelvec._function_name(f), d.about),
+        'calibration', coalesce(d.advice, '')
     from funnelvec.funnels as f
     cross join lateral funnelvec._calibration_said(f) as d
-    where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.said is not null
+    where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.about is not null
         and exists (select from pg_class as t where t.oid = f.table_name)
     order by 1, 4
 $body$;

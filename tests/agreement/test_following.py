@@ -193,6 +193,10 @@ def test_drift_is_a_difference_of_best_scores(table: Any) -> None:
     assert gone.stale
     assert gone.live_median < gone.reference_median
     assert "stale" in gone.advice
+    for _ in range(20):
+        table.feedback(True, score=0.9)
+    table.adopt_feedback()
+    assert table.check_drift(like).reference_queries == 60
     few = table.check_drift(other[:10])
     assert few.stale is None
     assert "50 are needed" in few.advice

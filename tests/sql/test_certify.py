@@ -283,12 +283,13 @@ def test_status_shows_certificates_and_what_has_become_of_them(judged: Connectio
         " order by object"
     )
     missed, precise = judged.execute(shown).fetchall()
-    assert missed[0].startswith("certificate of public.two_stages: max_miss 0.3: in force: 40 rows")
-    assert "10.0 % without a relevant row" in missed[0] and missed[1] == ""
+    assert missed[0].startswith("certificate of public.two_stages: max_miss 0.3; 40 rows")
+    assert "10.0 % without a relevant row" in missed[0] and missed[0].endswith("; in force")
     assert precise[0].startswith(
-        "certificate of public.two_stages: min_precision 0.3, confidence 0.95: in force"
+        "certificate of public.two_stages: min_precision 0.3, confidence 0.95; 40 rows"
     )
-    assert "approximate: the calibration was fitted to the same judgments" in precise[1]
+    assert "approximate: the calibration was fitted to the same judgments" in precise[0]
+    assert (missed[1], precise[1]) == ("", "")
     assert judged.execute("select count(*) from funnelvec._problems()").fetchone() == (0,)
     judged.execute("select funnelvec.calibrate('two_stages', 'judgments')")
     for said, advice in judged.execute(shown).fetchall():

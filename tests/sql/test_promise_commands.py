@@ -87,7 +87,7 @@ def test_judgments_of_a_table_and_of_files_are_calibrated_and_certified(
     assert found["problems"] == []
     printed = call("status", url, "products")
     assert "calibration of public.two_stages: platt, version 2; 1000 pairs of 40 queries" in printed
-    assert "certificate of public.two_stages: max_miss 0.3: in force: 20 rows" in printed
+    assert "certificate of public.two_stages: max_miss 0.3; 20 rows" in printed
 
 
 def _pairs(judgments: fv.Judgments) -> list[Any]:
@@ -163,9 +163,9 @@ def test_live_queries_that_nobody_judged_make_a_calibration_stale(
 
 def _calibrations(owner: psycopg.Connection[Any]) -> str:
     rows = owner.execute(
-        "select concat_ws(E'\n', object, advice) from funnelvec.status('products') where storage = 'calibration'"
+        "select object, advice from funnelvec.status('products') where storage = 'calibration'"
     ).fetchall()
-    return "\n".join(row[0] for row in rows)
+    return "\n".join(f"{row[0]}\n{row[1]}" for row in rows)
 
 
 def test_feedback_is_for_the_owner_and_events_at_once_are_all_counted(

@@ -147,8 +147,8 @@ class MemoryFollowing:
     def _keep_reference(
         self, named: NamedFunnel, calibration: StoredCalibration, judgments: Judgments
     ) -> None:
-        """Keep the best scores of up to 500 judged queries with a new calibration."""
-        known = judgments.unique_queries[:500]
+        """Keep the best scores of up to 200 judged queries with a new calibration."""
+        known = judgments.unique_queries[:200]
         self._references[id(calibration)] = self._best_scores(named, known)
 
     def _best_scores(
