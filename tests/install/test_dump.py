@@ -42,7 +42,7 @@ STATE = {
     "  from funnelvec.resolutions order by 1, 2, 3",
     "funnels": "select table_name::text, name, column_name, funnel, metric, approximate, model,"
     "       calibration, logging from funnelvec.funnels order by 1, 2",
-    "calibrations in force": "select f.name, to_jsonb(c) - 'table_name' - 'reference' from funnelvec.funnels as f"
+    "calibrations in force": "select f.name, to_jsonb(c) - 'table_name' from funnelvec.funnels as f"
     "  join funnelvec.calibrations as c using (table_name, column_name, model, metric)"
     " where c.version = f.calibration order by 1",
     "functions": "select pronamespace::regnamespace::text, proname, proacl::text, prosrc,"
