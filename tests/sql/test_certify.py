@@ -292,10 +292,8 @@ def test_status_shows_certificates_and_what_has_become_of_them(judged: Connectio
     assert (missed[1], precise[1]) == ("", "")
     assert judged.execute("select count(*) from funnelvec._problems()").fetchone() == (0,)
     judged.execute("select funnelvec.calibrate('two_stages', 'judgments')")
-    for said, advice in judged.execute(shown).fetchall():
-        assert (
-            ": void: " in said and "void" in advice and "select * from funnelvec.certify(" in advice
-        )
+    for _, advice in judged.execute(shown).fetchall():
+        assert "void" in advice and "select * from funnelvec.certify(" in advice
     kinds = judged.execute(
         "select kind, state, level, confidence, top_k, queries from funnelvec.list_certificates()"
     ).fetchall()
