@@ -137,7 +137,7 @@ def test_a_certificate_is_read_by_the_next_client_and_void_for_all() -> None:
     table = made(fv.wrap(client))
     certificate = table.certify(judgments(rows()), max_miss=0.3, k=40)
     other = fv.wrap(client).table("things")
-    assert other._vector().certificate(other._funnel(None)) == certificate
+    assert other._vector().certificate(other._funnel(None), "max_miss") == certificate
     assert other.search(rows()[3], k=40, cutoff="certified") == table.search(
         rows()[3], k=40, cutoff="certified"
     )
