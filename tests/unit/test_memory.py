@@ -44,7 +44,7 @@ def judgments(table: MemoryTable, pairs: int = 40) -> fv.Judgments:
 def test_it_keeps_the_contract(engine: MemoryEngine, table: MemoryTable) -> None:
     assert isinstance(engine, Engine)
     assert isinstance(table, Table)
-    assert engine.capabilities.codes == ("f32", "f16", "bit", "bit2", "bit3", "bit4")
+    assert engine.capabilities.codes == ("f32", "f16", "bit", "bit2", "bit3", "bit4", "int8")
     assert engine.capabilities.metrics == ("cosine", "dot", "euclidean")
     assert (table.metric, table.code) == ("cosine", "f32")
     assert (table.name, table.vector, table.dims, table.key) == ("docs", "embedding", DIMS, "id")
