@@ -276,7 +276,7 @@ def test_numbers_of_17_digits_are_found_again(of_qdrant: list[Table]) -> None:
                 assert len(table.search([1], k=60, filter={"x": {"$lt": number}})) == lower
 
 
-@hypothesis.settings(max_examples=800)
+@hypothesis.settings(max_examples=400)
 @hypothesis.given(filter=filters)
 def test_engines_agree(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
     memory, postgres = (
