@@ -88,9 +88,12 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.progress": ("errors", "types", "reports", "engines.base"),
     "engines.rotating": (
         *VALUES,
+        "codes.maps",
         "doctor.limits",
         "engines.asking",
+        "engines.base",
         "engines.options",
+        "engines.progress",
         "fitting",
     ),
     "engines.masks": VALUES,

@@ -10,11 +10,8 @@ import numpy.typing as npt
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress
-from funnelvec.engines.progress import reporting
-from funnelvec.engines.rotating import check_fit
+from funnelvec.engines.rotating import check_fit, check_unkept, check_unused, fit_drawn
 from funnelvec.engines.store import Store
-from funnelvec.errors import Conflict, NotFound
-from funnelvec.fitting.fit import STEPS, fit
 from funnelvec.fitting.report import RotationReport, RotationStatus
 from funnelvec.reports import Sample
 from funnelvec.types import BaseCode, Metric
@@ -58,17 +55,11 @@ class MemoryRotating:
             dry_run=dry_run, progress=progress, dims=self.dims,
             metric=self._metric_for(checks.check_metric(metric)), code=self.code,
         )  # fmt: skip
-        if not asked.dry_run and name in self._store.rotations:
-            raise Conflict(
-                f"{self.name}.{self.vector} has a rotation {name}, and maps never change: codes "
-                f"that were made with it would be wrong; fit the next one as {name[:15]}2"
+        if not asked.dry_run:
+            check_unkept(
+                kept=name in self._store.rotations, column=f"{self.name}.{self.vector}", name=name
             )
-        with reporting(progress, STEPS + 1, "fitting", unit="steps") as tell:
-            drawn = self.sample(asked.sample, seed=asked.seed).vectors
-            tell(1)
-            rotation, report = fit(
-                asked.wanted, drawn, asked.queries, progress=lambda done: tell(done + 1)
-            )
+        rotation, report = fit_drawn(asked, self.sample, progress)
         if asked.dry_run:
             return report
         report = replace(report, kept=True)
@@ -103,14 +94,7 @@ class MemoryRotating:
     def drop_rotation(self, name: str) -> None:
         """Forget a fitted rotation that no resolution uses."""
         checks.check_name(name, "the name of a rotation")
-        if name not in self._store.rotations:
-            known = ", ".join(sorted(self._store.rotations)) or "none"
-            raise NotFound(f"the column has no rotation {name!r} (it has: {known})")
-        users = self._users(name)
-        if users:
-            raise Conflict(
-                f"the rotation {name} is used by {', '.join(users)}; drop_resolution these first"
-            )
+        check_unused(name, known=self._store.rotations, users=self._users(name))
         del self._store.rotations[name], self._fits[name]
 
     def _users(self, name: str) -> tuple[str, ...]:

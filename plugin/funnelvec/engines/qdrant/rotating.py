@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from funnelvec.engines import checks
 from funnelvec.engines.base import Progress
-from funnelvec.engines.progress import reporting
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.maps import KeptRotation, packed
-from funnelvec.engines.rotating import check_fit
-from funnelvec.errors import Conflict, FunnelvecError, NotFound
-from funnelvec.fitting.fit import STEPS, fit
+from funnelvec.engines.rotating import check_fit, check_unkept, check_unused, fit_drawn
+from funnelvec.errors import Conflict, FunnelvecError
 from funnelvec.fitting.report import RotationReport, RotationStatus
 from funnelvec.reports import Sample
 from funnelvec.types import Metric
@@ -69,12 +67,7 @@ class QdrantRotating:
         )  # fmt: skip
         if not asked.dry_run:
             self._check_free(self._vector(), name)
-        with reporting(progress, STEPS + 1, "fitting", unit="steps") as tell:
-            drawn = self.sample(asked.sample, seed=asked.seed).vectors
-            tell(1)
-            rotation, report = fit(
-                asked.wanted, drawn, asked.queries, progress=lambda done: tell(done + 1)
-            )
+        rotation, report = fit_drawn(asked, self.sample, progress)
         if asked.dry_run:
             return report
         content = packed(rotation)
@@ -122,11 +115,9 @@ class QdrantRotating:
 
     def _check_free(self, vector: Vector, name: str) -> None:
         kept = vector.rotations.get(name)
-        if kept is not None and kept.ready:
-            raise Conflict(
-                f"{self.name}.{self.vector} has a rotation {name}, and maps never change: codes "
-                f"that were made with it would be wrong; fit the next one as {name[:15]}2"
-            )
+        check_unkept(
+            kept=kept is not None and kept.ready, column=f"{self.name}.{self.vector}", name=name
+        )
 
     def rotations(self) -> list[RotationStatus]:
         """List the fitted rotations."""
@@ -156,15 +147,7 @@ class QdrantRotating:
         checks.check_name(name, "the name of a rotation")
 
         def retire(vector: Vector) -> Vector:
-            if name not in vector.rotations:
-                known = ", ".join(sorted(vector.rotations)) or "none"
-                raise NotFound(f"the column has no rotation {name!r} (it has: {known})")
-            users = _users(vector, name)
-            if users:
-                raise Conflict(
-                    f"the rotation {name} is used by {', '.join(users)}; drop_resolution these "
-                    "first"
-                )
+            check_unused(name, known=vector.rotations, users=_users(vector, name))
             return _with_rotation(vector, replace(vector.rotations[name], ready=False))
 
         self._change(retire)
