@@ -173,8 +173,7 @@ def finals(found: Outcome, asked: Asked) -> Steps[None]:
 
 def _align(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
     """Time what was measured at different moments once more in turns, to be comparable."""
-    ranked = sorted(found.measured, key=lambda each: (-round(each.recall, 2), each.milliseconds))
-    others = [each for each in ranked if each not in found.finalists][:_ALIGNED]
+    others = [each for each in _fastest(found) if each not in found.finalists][:_ALIGNED]
     if not others:
         return
     kept = winner.turns
