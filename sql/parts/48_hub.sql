@@ -231,7 +231,7 @@ end
 $body$;
 
 -- Draw the bank: rows by the hash of their key, so that the same rows make the same bank. Beyond a few hundred of its rows the mean of
--- their hubs is known well enough: any other number would only shift all scores by as much.
+-- their hubs is known well enough: any other number would only shift all scores by as much. It is rounded, to be the same in JSON.
 create or replace function funnelvec._draw_bank(
     table_name regclass,
     column_name text,
@@ -267,7 +267,7 @@ begin
     end if;
     neighbours := least(128, rows - 1);
     execute format(
-        'select avg(h.hub) from %1$s as a cross join lateral (select avg(n.near) as hub from ('
+        'select round(avg(h.hub)::numeric, 9) from %1$s as a cross join lateral (select avg(n.near) as hub from ('
         'select -(b.vector operator(%2$s.<#>) a.vector) as near from %1$s as b where b.number <> a.number '
         'order by b.vector operator(%2$s.<#>) a.vector limit %3$s) as n) as h where a.number <= 300', bank, vectors, neighbours)
     into mean;

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from funnelvec.engines.options import HUB_SAMPLE
-
 __all__ = ["Hubbed"]
 
 
 class Hubbed(Protocol):
     """How much of a hub each row is."""
 
-    def add_hub(self, *, sample: int = HUB_SAMPLE, allow_rewrite: bool = False) -> str:
+    def add_hub(self, *, sample: int = 3_000, allow_rewrite: bool = False) -> str:
         """Give every row a number that says how much of a hub it is, kept in step from now on.
 
         It is the mean of the row's 128 largest cosines with rows that are drawn once from the

@@ -60,7 +60,7 @@ class HubBank:
             )
         units = _units(vectors[drawn])
         own = np.arange(min(_CENTRE, len(units)))
-        mean = float(hub_bias(units[own], units, k=NEIGHBOURS, own=own).mean())
+        mean = round(float(hub_bias(units[own], units, k=NEIGHBOURS, own=own).mean()), 9)
         places = {keys[row]: place for place, row in enumerate(drawn)}
         return cls(str(uuid.uuid4()), units, places, mean)
 
