@@ -21,7 +21,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
     select case when starts_with(body, funnelvec._hub_mark()) then substring(body, format(
         '^[^\n]*\n-- (\{"id": "[-0-9a-f]{36}", "hub": %1$s, "bank": %1$s, "mean": -?[0-9]+(?:\.[0-9]+)?, "table": %1$s, "column": %1$s, '
-        '"format": 1, "neighbours": [1-9][0-9]{0,5}\})\n', '"(?:[^"\\\n]|\\["\\])*"'))::jsonb end
+        '"format": 1, "filling": (?:true|false), "neighbours": [1-9][0-9]{0,5}\})\n', '"(?:[^"\\\n]|\\["\\])*"'))::jsonb end
 $body$;
 
 -- The bank that a function of ours reads, if it is one: a table of the same owner with the columns that banks have.
@@ -50,13 +50,14 @@ create or replace function funnelvec._hub(
     out mean double precision,
     out function regprocedure,
     out trigger_name text,
-    out enabled boolean
+    out enabled boolean,
+    out filling boolean
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select d.said ->> 'id', h.attname, funnelvec._bank_of(p.oid), (d.said ->> 'neighbours')::integer, (d.said ->> 'mean')::double precision,
-        p.oid, t.tgname, t.tgenabled in ('O', 'A')
+        p.oid, t.tgname, t.tgenabled in ('O', 'A'), (d.said ->> 'filling')::boolean
     from pg_trigger as t
     join pg_class as c on c.oid = t.tgrelid
     join pg_proc as p on p.oid = t.tgfoid
@@ -69,7 +70,7 @@ as $body$
     limit 1
 $body$;
 
--- SQL that works the hub of `vector`, a unit vector, out of the bank; `key` is the text of the row's key, which is no neighbour of itself.
+-- SQL that works the hub of `vector`, a unit vector in 16 bits, out of the bank; `key` is the text of the row's key, which is no neighbour of itself.
 create or replace function funnelvec._hub_sql(bank text, neighbours integer, mean double precision, vector text, key text)
 returns text
 language plpgsql stable
@@ -77,35 +78,37 @@ set search_path = pg_catalog, pg_temp
 as $body$
 begin
     return format(
-        '(select avg(n.near) - %1$s from (select -(b.vector operator(%2$s.<#>) %3$s) as near from %4$s as b where b.key <> %5$s '
-        'order by b.vector operator(%2$s.<#>) %3$s limit %6$s) as n)',
+        '(select -avg(n.far) - %1$s from (select b.vector operator(%2$s.<#>) %3$s as far from %4$s as b where b.key <> %5$s '
+        'order by far limit %6$s) as n)',
         funnelvec._literal(mean), funnelvec._vector_schema(), vector, bank, key, neighbours);
 end
 $body$;
 
 -- The trigger function. It must never fail a write of the application's: where something that it needs has gone or changed, the hub is
--- null, which searches take as that of an ordinary row. It has its owner's rights for the sake of the bank, which nobody else can read.
+-- null, which searches take as that of an ordinary row. `home` is its own schema and the bank's. It has its owner's rights for the sake of the bank, which nobody else can read.
 create or replace function funnelvec._hub_body(
     table_name regclass,
     column_name text,
     hub_column text,
+    home text,
     bank text,
     id text,
     neighbours integer,
-    mean double precision
+    mean double precision,
+    filling boolean
 )
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    home text := (select format('%I', n.nspname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = table_name);
     vectors text := funnelvec._vector_schema();
 begin
     return format($text$%1$s
 -- %2$s
 declare
-    _fv_unit %3$s.vector;
+    _fv_vector %3$s.vector;
+    _fv_unit %3$s.halfvec;
     _fv_key text;
     _fv_hub real;
     _fv_names text[];
@@ -117,7 +120,7 @@ begin
                 return new;
             end if;
         end if;
-        _fv_unit := new.%4$I::%3$s.vector;
+        _fv_vector := new.%4$I::%3$s.vector;
         _fv_key := row(%6$s)::text;
         -- Assigned to learn whether it is still called so.
         new.%7$I := null;
@@ -131,11 +134,11 @@ begin
         execute format('select ($1).%%I, row(%%s)::text', _fv_names[1], (
             select string_agg(format('($1).%%I', n.name), ', ' order by n.i)
             from unnest(_fv_names[3:]) with ordinality as n (name, i)))
-        into _fv_unit, _fv_key using new;
+        into _fv_vector, _fv_key using new;
     end;
     begin
-        if %3$s.vector_norm(_fv_unit) > 0 then
-            _fv_unit := %3$s.l2_normalize(_fv_unit);
+        if %3$s.vector_norm(_fv_vector) > 0 then
+            _fv_unit := %3$s.l2_normalize(_fv_vector);
             _fv_hub := %8$s;
         end if;
     exception when undefined_table or undefined_column or undefined_function or undefined_object or data_exception then
@@ -150,7 +153,7 @@ begin
 end$text$,
         funnelvec._hub_mark(),
         jsonb_build_object('format', 1, 'table', (select c.relname from pg_class as c where c.oid = table_name), 'column', column_name,
-            'hub', hub_column, 'bank', bank, 'id', id, 'neighbours', neighbours, 'mean', mean::numeric),
+            'hub', hub_column, 'bank', bank, 'id', id, 'neighbours', neighbours, 'mean', mean::numeric, 'filling', filling),
         vectors, column_name,
         (select string_agg(format('old.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(table_name) as k),
         (select string_agg(format('new.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(table_name) as k),
@@ -225,7 +228,7 @@ begin
             errcode = 'FV008',
             message = format('adding a hub column rewrites the %s rows of %s; nobody can read or write the table meanwhile',
                 funnelvec._rows(table_name), table_name),
-            hint = 'Pass allow_rewrite => true, if that is acceptable now.';
+            hint = 'Pass concurrently => true and call funnelvec.backfill; or allow_rewrite => true, if that is acceptable now.';
     end if;
 end
 $body$;
@@ -249,12 +252,12 @@ declare
     vectors text := funnelvec._vector_schema();
     rows integer;
 begin
-    execute format('create table %s (number integer primary key, key text not null, vector %s.vector(%s) not null)', bank, vectors, base.dims);
-    -- Out of line each look at a row of the bank would be two.
+    -- In 16 bits: half of what every insert reads. Out of line each look at a row of the bank would be two.
+    execute format('create table %s (number integer primary key, key text not null, vector %s.halfvec(%s) not null)', bank, vectors, base.dims);
     execute format('alter table %s alter column vector set storage main', bank);
     execute format('comment on table %s is %L', bank, format('rows that the hub column of %s.%I was measured with, by funnelvec', table_name, column_name));
     execute format(
-        'insert into %1$s select row_number() over (order by s.hash, s.key), s.key, %2$s.l2_normalize(s.vector::%2$s.vector) from ('
+        'insert into %1$s select row_number() over (order by s.hash, s.key), s.key, %2$s.l2_normalize(s.vector::%2$s.vector)::%2$s.halfvec from ('
         'select d.* from (select sha256(convert_to(%3$s, ''UTF8'')) as hash, %3$s as key, t.%4$I as vector from %5$s as t '
         'where t.%4$I is not null order by 1, 2 limit %6$s) as d where %7$s(d.vector) > 0 order by d.hash, d.key limit %8$s) as s',
         bank, vectors, key.identity, column_name, table_name, 2 * sample + 100, base.norm, sample);
@@ -267,9 +270,9 @@ begin
     end if;
     neighbours := least(128, rows - 1);
     execute format(
-        'select round(avg(h.hub)::numeric, 9) from %1$s as a cross join lateral (select avg(n.near) as hub from ('
-        'select -(b.vector operator(%2$s.<#>) a.vector) as near from %1$s as b where b.number <> a.number '
-        'order by b.vector operator(%2$s.<#>) a.vector limit %3$s) as n) as h where a.number <= 300', bank, vectors, neighbours)
+        'select round(avg(h.hub)::numeric, 9) from %1$s as a cross join lateral (select -avg(n.far) as hub from ('
+        'select b.vector operator(%2$s.<#>) a.vector as far from %1$s as b where b.number <> a.number order by far limit %3$s'
+        ') as n) as h where a.number <= 300', bank, vectors, neighbours)
     into mean;
 end
 $body$;
@@ -278,7 +281,8 @@ create or replace function funnelvec.add_hub(
     table_name regclass,
     column_name text,
     sample integer default 3000,
-    allow_rewrite boolean default false
+    allow_rewrite boolean default false,
+    "concurrently" boolean default false
 )
 returns text
 language plpgsql
@@ -291,17 +295,13 @@ declare
     home text;
     relation text;
     owner text;
-    key record;
-    vectors text := funnelvec._vector_schema();
     hub_column text := column_name || '_hub';
     bank text;
-    helper text;
     drawn record;
 begin
-    perform funnelvec._check_hub(table_name, column_name, sample, allow_rewrite);
+    perform funnelvec._check_hub(table_name, column_name, sample, allow_rewrite or "concurrently");
     select format('%I', n.nspname), c.relname, c.relowner::regrole into home, relation, owner
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = table_name;
-    key := funnelvec._key_sql(table_name);
     bank := funnelvec._fit_name(format('%s_%s', relation, column_name), '_bank');
     if to_regclass(format('%s.%I', home, bank)) is not null or exists (
         select from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where format('%I', n.nspname) = home and p.proname = bank)
@@ -314,23 +314,50 @@ begin
     perform funnelvec._lock_briefly('access exclusive', table_name);
     drawn := funnelvec._draw_bank(table_name, column_name, format('%s.%I', home, bank), sample);
     execute format('alter table %s.%I owner to %s', home, bank, owner);
-    -- One rewrite fills all rows and builds the indexes anew, where an update of each would enter it into every index again.
-    helper := format('%s.%I', home, funnelvec._fit_name(bank, '_fill'));
-    execute format(
-        'create function %1$s(source %2$s.vector, key text) returns real language plpgsql stable set search_path = pg_catalog, pg_temp as %3$L',
-        helper, vectors, format(
-            E'begin\n    if %1$s.vector_norm(source) > 0 then\n        source := %1$s.l2_normalize(source);\n        return %2$s;\n    end if;\n    return null;\nend',
-            vectors, funnelvec._hub_sql(format('%s.%I', home, bank), drawn.neighbours, drawn.mean, 'source', '$2')));
     execute format('alter table %s add column %I real', table_name, hub_column);
-    execute format('alter table %s alter column %I type real using %s(%I::%s.vector, %s)', table_name, hub_column, helper, column_name, vectors,
-        format('row(%s)::text', key.targets));
-    execute format('drop function %s(%s.vector, text)', helper, vectors);
+    if not coalesce("concurrently", false) then
+        perform funnelvec._fill_hubs(table_name, column_name, hub_column, format('%s.%I', home, bank), drawn.neighbours, drawn.mean);
+    end if;
     execute format('comment on column %s.%I is %L', table_name, hub_column,
         format('how much of a hub the row is by %s, kept by a trigger of funnelvec', column_name));
     perform funnelvec._write_hub_function(table_name, format('%s.%I', home, bank), funnelvec._hub_body(
-        table_name, column_name, hub_column, bank, gen_random_uuid()::text, drawn.neighbours, drawn.mean));
+        table_name, column_name, hub_column, home, bank, gen_random_uuid()::text, drawn.neighbours, drawn.mean, coalesce("concurrently", false)));
     perform funnelvec._write_hub_trigger(table_name, column_name, hub_column, bank);
+    if "concurrently" then
+        raise notice 'the rows of % have no hub yet; next: %', table_name, funnelvec._next_said(table_name);
+    end if;
     return hub_column;
+end
+$body$;
+
+-- Fill all rows in one rewrite, which builds the indexes anew; an update of each row would enter it into every index again.
+create or replace function funnelvec._fill_hubs(
+    table_name regclass,
+    column_name text,
+    hub_column text,
+    bank text,
+    neighbours integer,
+    mean double precision
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    vectors text := funnelvec._vector_schema();
+    helper text := (
+        select format('%I.%I', n.nspname, funnelvec._fit_name(c.relname, '_fill'))
+        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = bank::regclass);
+begin
+    execute format(
+        'create function %1$s(source %2$s.vector, key text) returns real language plpgsql stable set search_path = pg_catalog, pg_temp as %3$L',
+        helper, vectors, format(
+            E'declare\n    unit %1$s.halfvec;\nbegin\n    if %1$s.vector_norm(source) > 0 then\n        unit := %1$s.l2_normalize(source);\n        return %2$s;\n'
+            '    end if;\n    return null;\nend',
+            vectors, funnelvec._hub_sql(bank, neighbours, mean, 'unit', '$2')));
+    execute format('alter table %s alter column %I type real using %s(%I::%s.vector, row(%s)::text)', table_name, hub_column, helper, column_name,
+        vectors, (funnelvec._key_sql(table_name)).targets);
+    execute format('drop function %s(%s.vector, text)', helper, vectors);
 end
 $body$;
 
@@ -426,7 +453,7 @@ begin
         select k.* into h from funnelvec._hub("table", column_name) as k;
         continue when h.id is null;
         missing := null;
-        if has_column_privilege("table", h.hub_column, 'select') and has_column_privilege("table", column_name, 'select')
+        if not h.filling and has_column_privilege("table", h.hub_column, 'select') and has_column_privilege("table", column_name, 'select')
             and not ("table" is distinct from _hub_status.table_name and row_security_active("table"))
         then
             believed := funnelvec._rows("table");
@@ -438,6 +465,7 @@ begin
         advice := concat_ws(E'\n',
             case when h.bank is null then format('its bank is gone, so new rows get none: select funnelvec.drop_hub(%L, %L); then add_hub',
                 "table"::text, column_name) end,
+            case when h.filling then format('rows are still to be filled in; calibrate waits for it: call funnelvec.backfill(%L);', "table"::text) end,
             case when missing > 0 then format('%s%s rows have none (written past its trigger, or zero): update %s set %I = null where %I is null;',
                 case when believed > 200000 then 'of 50000 looked at, ' end, missing, "table", h.hub_column, h.hub_column) end);
         return next;
@@ -462,7 +490,7 @@ begin
     if h.id is not null and not h.enabled then
         return format('its trigger %I is disabled: select funnelvec.repair();', h.trigger_name);
     elsif h.id is not null and p.prosrc <> funnelvec._hub_body(
-        table_name, column_name, h.hub_column, said ->> 'bank', h.id, h.neighbours, h.mean)
+        table_name, column_name, h.hub_column, p.pronamespace::regnamespace::text, said ->> 'bank', h.id, h.neighbours, h.mean, h.filling)
     then
         return format('function %s is stale: select funnelvec.repair();', h.function);
     end if;
@@ -497,7 +525,6 @@ as $body$
 declare
     s record;
     h record;
-    said jsonb;
 begin
     for s in select l.* from funnelvec._lost_hubs() as l loop
         what := format('hub column %s.%I', s.table_name, s.hub_column);
@@ -530,16 +557,81 @@ begin
                 execute format('alter table %s enable trigger %I', s.table_name, h.trigger_name);
             else
                 action := 'rewrite its function: it was stale';
-                said := (select funnelvec._hub_said(p.prosrc) from pg_proc as p where p.oid = h.function);
-                perform funnelvec._write_hub_function(s.table_name, (
-                    select format('%I.%I', n.nspname, p.proname) from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where p.oid = h.function),
-                    funnelvec._hub_body(s.table_name, s.column_name, h.hub_column, said ->> 'bank', h.id, h.neighbours, h.mean));
+                perform funnelvec._set_filling(s.table_name, s.column_name, h.filling);
             end if;
         exception when others then
             action := format('not repaired: %s', sqlerrm);
         end;
         return next;
     end loop;
+end
+$body$;
+
+-- Write the trigger function of a hub column anew, with whether rows are still to be filled in.
+create or replace function funnelvec._set_filling(table_name regclass, column_name text, filling boolean)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    h record;
+    p pg_proc;
+    said jsonb;
+begin
+    select k.* into h from funnelvec._hub(table_name, column_name) as k;
+    select q.* into p from pg_proc as q where q.oid = h.function;
+    said := funnelvec._hub_said(p.prosrc);
+    perform funnelvec._write_hub_function(table_name, format('%s.%I', p.pronamespace::regnamespace, p.proname), funnelvec._hub_body(
+        table_name, column_name, h.hub_column, p.pronamespace::regnamespace::text, said ->> 'bank', h.id, h.neighbours, h.mean, filling));
+end
+$body$;
+
+-- One batch of rows that have no hub yet, of a column that was added concurrently: the trigger measures whatever row is written. Nothing
+-- where none is to be filled.
+create or replace function funnelvec._hub_step(table_name regclass, batch integer, out hub_column text, out state text, out written bigint)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    h record;
+    base record;
+    measured bigint;
+begin
+    select k.*, v.attname::text as vector into h
+    from pg_attribute as v
+    cross join lateral funnelvec._hub(table_name, v.attname) as k
+    where v.attrelid = table_name and v.attnum > 0 and not v.attisdropped and k.filling
+    order by v.attname
+    limit 1;
+    if h.id is null then
+        return;
+    end if;
+    if h.bank is null or not h.enabled then
+        raise exception using
+            errcode = 'FV008',
+            message = format('the hub column %I of %s can''t be filled: its %s', h.hub_column, table_name,
+                case when h.bank is null then 'bank is gone' else 'trigger is disabled' end),
+            hint = case when h.bank is null then format('select funnelvec.drop_hub(%L, %L);', table_name::text, h.vector)
+                else 'select funnelvec.repair();' end;
+    end if;
+    base := funnelvec._base(table_name, h.vector);
+    execute format(
+        'with few as (select %1$s from %2$s as t where t.%3$I is null and t.%4$I is not null and %5$s(t.%4$I) > 0 limit %6$s for update), '
+        'done as (update %2$s as t set %3$I = null from few as j where %7$s returning t.%3$I) select count(*), count(d.%3$I) from done as d',
+        (select string_agg(format('t.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(table_name) as k),
+        table_name, h.hub_column, h.vector, base.norm, batch, (funnelvec._key_sql(table_name)).joined)
+    into written, measured;
+    if written > 0 and measured = 0 then
+        raise exception using
+            errcode = 'FV008',
+            message = format('the hub column %I of %s stays empty: its trigger finds nothing', h.hub_column, table_name),
+            hint = format('select funnelvec.drop_hub(%L, %L); and add it again.', table_name::text, h.vector);
+    end if;
+    hub_column := h.hub_column;
+    state := case when written < batch then 'ready' else 'filling' end;
+    if state = 'ready' then
+        perform funnelvec._set_filling(table_name, h.vector, false);
+    end if;
 end
 $body$;
 
@@ -557,6 +649,6 @@ as $body$
     order by 1, 2
 $body$;
 
-comment on function funnelvec.add_hub(regclass, text, integer, boolean)
+comment on function funnelvec.add_hub(regclass, text, integer, boolean, boolean)
     is 'give every row a column that says how much of a hub it is; the next calibrate takes as much of it off the score as helps';
 comment on function funnelvec.drop_hub(regclass, text) is 'remove the hub column of a vector column, with its bank and trigger';

@@ -506,7 +506,7 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel($1);
     judged record;
-    hub text := (funnelvec._hub(f.table_name, f.column_name)).id;
+    hub text := (select h.id from funnelvec._hub(f.table_name, f.column_name) as h where not h.filling);
     alpha double precision := 0;
 begin
     perform funnelvec._check_owner(f.table_name);

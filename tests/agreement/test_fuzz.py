@@ -244,6 +244,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
     "add_hub": {
         "sample": lambda rng: rng.choice([20, 40, 3000, 19]),
         "allow_rewrite": lambda rng: rng.random() < 0.5,
+        "concurrently": lambda rng: rng.random() < 0.5,
     },
     "drop_hub": {},
     "status": {},

@@ -211,6 +211,9 @@ def table_score(query: np.ndarray[Any, Any], row: np.ndarray[Any, Any]) -> float
 def test_both_forms_of_the_engine(url: str, form: str) -> None:
     with awaited.opened(url, form) as engine:
         table = made(engine, f"other_{form}")
-        assert table.add_hub(sample=100) == "embedding_hub"
+        assert table.add_hub(sample=100, concurrently=True) == "embedding_hub"
+        assert table.calibrate(judgments()).alpha == 0
+        assert table.backfill(batch=100) == ROWS
+        assert table.backfill() == 0
         assert table.calibrate(judgments()).alpha > 0
         table.drop_hub()

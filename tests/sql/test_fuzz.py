@@ -277,6 +277,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "column_name": lambda _: ["embedding", "half", "price", *WORDS],
         "sample": lambda _: ["20", "50", *NUMBERS],
         "allow_rewrite": lambda _: BOOLEANS,
+        "concurrently": lambda _: BOOLEANS,
     },
     "funnelvec.drop_hub": {
         "table_name": tables,

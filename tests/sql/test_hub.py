@@ -86,10 +86,14 @@ def hub(connection: Connection, key: int) -> float | None:
 
 def of(vector: np.ndarray[Any, Any], key: int = -1) -> float:
     """The raw hub of a vector: the mean of the 128 largest cosines with the rows but its own."""
-    units = data() / np.linalg.norm(data(), axis=1, keepdims=True)
     own = np.array([key if 0 <= key < ROWS else -1])
-    unit = (vector / np.linalg.norm(vector))[np.newaxis].astype(np.float32)
-    return float(hub_bias(unit, units, own=own)[0])
+    return float(hub_bias(units(vector[np.newaxis]), units(data()), own=own)[0])
+
+
+def units(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """As the bank keeps them."""
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return (rows / lengths).astype(np.float32).astype(np.float16).astype(np.float32)
 
 
 def faults(connection: Connection) -> list[Any]:
@@ -200,6 +204,17 @@ def test_what_fails_the_hub_fails_no_write(docs: Connection) -> None:
     assert faults(docs) == []
 
 
+def test_a_table_that_moves_leaves_its_bank_where_it_is(docs: Connection) -> None:
+    docs.execute("create schema elsewhere; alter table docs set schema elsewhere")
+    docs.execute("select funnelvec.repair(); set search_path = elsewhere, public")
+    docs.execute("insert into docs values (600, %s)", (text(data()[5]),))
+    assert hub(docs, 600) is not None
+    assert [row for row in faults(docs) if "hub" in row[0]] == []
+    assert len(docs.execute("select * from elsewhere.docs_search(%s)", (Q,)).fetchall()) == 10
+    docs.execute("select funnelvec.drop_hub('docs', 'embedding')")
+    assert one(docs, "select to_regclass('public.docs_embedding_bank')") is None
+
+
 def test_repair_brings_the_trigger_back(docs: Connection) -> None:
     trigger = one(docs, "select tgname from pg_trigger where not tgisinternal")
     docs.execute(f"alter table docs disable trigger {trigger}".encode())
@@ -223,6 +238,26 @@ def test_repair_brings_the_trigger_back(docs: Connection) -> None:
     assert {row[2] for row in search(docs, "docs_search", Q)} == {None}
     assert faults(docs) == []
     assert one(docs, "select to_regclass('docs_embedding_bank')") is None
+
+
+def test_rows_are_filled_in_batches(docs: Connection) -> None:
+    kept = [hub(docs, key) for key in range(ROWS)]
+    about = one(docs, "select object from funnelvec.status() where storage = 'hub'")
+    docs.execute("select funnelvec.drop_hub('docs', 'embedding')")
+    docs.execute("insert into docs values (900, null), (901, '[0,0,0,0,0,0,0,0]')")
+    docs.execute("select funnelvec.add_hub('docs', 'embedding', concurrently => true)")
+    assert hub(docs, 5) is None
+    step = one(docs, "select funnelvec.next_step('docs')")
+    assert step == "call funnelvec.backfill('public.docs');"
+    assert step in dict(faults(docs))[about]
+    docs.execute("update docs set embedding = embedding where id = 5")
+    assert hub(docs, 5) is not None  # whoever writes a row has it measured
+    docs.execute(step.replace("docs')", "docs', 60)").encode())
+    assert one(docs, "select funnelvec.next_step('docs')") is None
+    assert [hub(docs, key) for key in range(ROWS)] == kept
+    assert dict(faults(docs))[about].startswith(
+        "1 rows have none (written past its trigger, or zero)"
+    )
 
 
 def test_refusals(docs: Connection, database: Database) -> None:
@@ -308,7 +343,9 @@ def test_kinds_of_tables(docs: Connection, kind: str) -> None:
             docs.execute(
                 f"create table t_{part} partition of t for values with (modulus 2, remainder {part})".encode()
             )
-    docs.execute("insert into t select id, 'a, \"b\"', embedding from docs")
+    # Of unit vectors the inner product is the cosine, so that the same judgments do for all.
+    source = "l2_normalize(embedding)" if kind == "dot" else "embedding"
+    docs.execute(f"insert into t select id, 'a, \"b\"', {source} from docs".encode())
     docs.execute("select funnelvec.add_hub('t', 'v', sample => 100)")
     last = "8:f16" if kind == "halfvec" else "8:f32"
     metric = "dot" if kind == "dot" else "cosine"
@@ -317,7 +354,8 @@ def test_kinds_of_tables(docs: Connection, kind: str) -> None:
         "select funnelvec.create_funnel('t_search', 't', 'v', %s)", (f"4:f16@100 > {last}",)
     )
     docs.execute(
-        b"create table j as select q.v as query, h.a, h.b, h.a % 3 <> 0 and row_number() over (partition by q.a order by h.score desc) < 20 as relevant"
+        b"create table j as select q.v as query, h.a, h.b, row_number() over (partition by q.a, h.a % 3 = 0 order by h.score desc)"
+        b"  < case when h.a % 3 = 0 then 8 else 15 end as relevant"
         b" from (select * from t where a < 30) as q cross join lateral t_search(q.v, 60) as h"
     )
     docs.execute("select funnelvec.calibrate('t_search', 'j')")

@@ -10,7 +10,9 @@ __all__ = ["Hubbed"]
 class Hubbed(Protocol):
     """How much of a hub each row is."""
 
-    def add_hub(self, *, sample: int = 3_000, allow_rewrite: bool = False) -> str:
+    def add_hub(
+        self, *, sample: int = 3_000, allow_rewrite: bool = False, concurrently: bool = False
+    ) -> str:
         """Give every row a number that says how much of a hub it is, kept in step from now on.
 
         It is the mean of the row's 128 largest cosines with rows that are drawn once from the
@@ -24,6 +26,9 @@ class Hubbed(Protocol):
             How many rows to draw, 20 to 20,000. Each row that is written is compared with all.
         allow_rewrite
             Whether a table of more than 100,000 rows may be rewritten, and locked meanwhile.
+        concurrently
+            Leave the rows that there are to `backfill`, which locks nobody out. Until then
+            `calibrate` takes nothing off.
 
         Returns
         -------

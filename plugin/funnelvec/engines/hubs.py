@@ -30,7 +30,7 @@ class HubBank:
     id
         What calibrations know it by.
     vectors
-        (m, d) unit vectors.
+        (m, d) unit vectors, rounded to 16 bits.
     places
         The place of each row of the bank, by key.
     mean
@@ -72,9 +72,11 @@ class HubBank:
 
 
 def _units(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Unit vectors as the bank keeps them, in 16 bits."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    units = (wide / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    return units.astype(np.float16).astype(np.float32)
 
 
 def _hashed(key: Any) -> tuple[bytes, str]:

@@ -21,10 +21,17 @@ class MemoryHub:
     vector: str
     _store: Store
 
-    def add_hub(self, *, sample: int = options.HUB_SAMPLE, allow_rewrite: bool = False) -> str:
-        """Measure how much of a hub every row is."""
+    def add_hub(
+        self,
+        *,
+        sample: int = options.HUB_SAMPLE,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> str:
+        """Measure how much of a hub every row is; nobody has to wait for that here."""
         sample = options.check_hub_sample(sample)
         options.check_flag(allow_rewrite, "allow_rewrite")
+        options.check_flag(concurrently, "concurrently")
         column, store = f"{self.vector}_hub", self._store
         if store.hub is not None:
             raise Conflict(f"{self.name}.{self.vector} has a hub column already; drop_hub() first")

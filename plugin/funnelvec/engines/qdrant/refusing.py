@@ -80,7 +80,9 @@ class QdrantRefusing:
         """Refused: this version keeps no scores of judged queries in Qdrant."""
         raise CapabilityError(_FOLLOWED)
 
-    def add_hub(self, *, sample: int = HUB_SAMPLE, allow_rewrite: bool = False) -> str:
+    def add_hub(
+        self, *, sample: int = HUB_SAMPLE, allow_rewrite: bool = False, concurrently: bool = False
+    ) -> str:
         """Refused: this version keeps no hub column in Qdrant."""
         raise CapabilityError(_HUBS)
 

@@ -25,7 +25,11 @@ class AsyncHubbing:
         def _regclass(self) -> str: ...
 
     async def add_hub(
-        self, *, sample: int = options.HUB_SAMPLE, allow_rewrite: bool = False
+        self,
+        *,
+        sample: int = options.HUB_SAMPLE,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
     ) -> str:
         """Add a column that says how much of a hub each row is, kept by a trigger."""
         values = {
@@ -33,6 +37,7 @@ class AsyncHubbing:
             "vector": self._vector,
             "sample": options.check_hub_sample(sample),
             "allow_rewrite": options.check_flag(allow_rewrite, "allow_rewrite"),
+            "concurrently": options.check_flag(concurrently, "concurrently"),
         }
         async with self._engine._calling() as connection, atomic(connection):
             row = await fetch_one(connection, statement("add_hub"), values)

@@ -26,13 +26,20 @@ class Hubbing:
         @property
         def _regclass(self) -> str: ...
 
-    def add_hub(self, *, sample: int = options.HUB_SAMPLE, allow_rewrite: bool = False) -> str:
+    def add_hub(
+        self,
+        *,
+        sample: int = options.HUB_SAMPLE,
+        allow_rewrite: bool = False,
+        concurrently: bool = False,
+    ) -> str:
         """Add a column that says how much of a hub each row is, kept by a trigger."""
         values = {
             "table": self._regclass,
             "vector": self._vector,
             "sample": options.check_hub_sample(sample),
             "allow_rewrite": options.check_flag(allow_rewrite, "allow_rewrite"),
+            "concurrently": options.check_flag(concurrently, "concurrently"),
         }
         with self._engine._calling() as connection, atomic(connection):
             row = fetch_one(connection, statement("add_hub"), values)
