@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from funnelvec.calibration.corpus import hub_bias
+from funnelvec.engines.hubs import hashed
 from tests import databases
 from tests.databases import OTHER
 from tests.sql.tables import search, text, vectors
@@ -368,3 +369,11 @@ def test_kinds_of_tables(docs: Connection, kind: str) -> None:
     assert len(docs.execute("select * from t_search(%s, 20)", (Q,)).fetchall()) == 20
     assert one(docs, "select min(recall) from funnelvec.measure_recall('t_search', 20)") > 0.3
     assert [f for f in faults(docs) if "hub" in f[0]] == []
+
+
+def test_a_bank_is_drawn_in_the_same_order_in_numpy(docs: Connection) -> None:
+    for part in ("", "plain", "a b", 'a"b', "a\\b", "(x)", "ü,", "\t"):
+        said = one(docs, "select row(%s::int, %s::text)::text", 5, part)
+        assert hashed((5, part))[1] == said
+    drawn = docs.execute("select key from docs_embedding_bank order by number").fetchall()
+    assert [row[0] for row in drawn] == [f"({key})" for key in sorted(range(ROWS), key=hashed)]

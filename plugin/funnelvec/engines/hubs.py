@@ -15,10 +15,12 @@ from funnelvec.calibration.corpus import NEIGHBOURS, hub_bias
 from funnelvec.engines import options
 from funnelvec.errors import CalibrationError
 
-__all__ = ["HubBank"]
+__all__ = ["HubBank", "hashed"]
 
 #: Rows of the bank whose mean stands for that of all.
 _CENTRE = 300
+#: What Postgres quotes in the text of a row.
+_QUOTED = frozenset('"\\(), \t\n\r\v\f')
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ class HubBank:
         CalibrationError
             If fewer than 20 rows have a vector that is not zero.
         """
-        order = sorted(range(len(keys)), key=lambda row: _hashed(keys[row]))
+        order = sorted(range(len(keys)), key=lambda row: hashed(keys[row]))
         drawn = [row for row in order[: 2 * sample + 100] if vectors[row].any()][:sample]
         if len(drawn) < options.LEAST_HUB_SAMPLE:
             raise CalibrationError(
@@ -79,7 +81,7 @@ def _units(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return units.astype(np.float16).astype(np.float32)
 
 
-def _hashed(key: Any) -> tuple[bytes, str]:
+def hashed(key: Any) -> tuple[bytes, str]:
     """What Postgres puts rows in order by: the hash of the text of their key as a row."""
     parts = key if isinstance(key, tuple) else (key,)
     text = f"({','.join(map(_quoted, parts))})"
@@ -88,7 +90,7 @@ def _hashed(key: Any) -> tuple[bytes, str]:
 
 def _quoted(part: Any) -> str:
     text = str(part)
-    if text and not any(each.isspace() or each in '"\\(),' for each in text):
+    if text and not any(each in _QUOTED for each in text):
         return text
     doubled = text.replace("\\", "\\\\").replace('"', '""')
     return f'"{doubled}"'
