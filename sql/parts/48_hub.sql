@@ -311,9 +311,10 @@ begin
             message = format('%s.%I exists already; the hub column of %s.%I needs that name', home, bank, table_name, column_name),
             hint = 'Rename or drop it first.';
     end if;
-    perform funnelvec._lock_briefly('access exclusive', table_name);
+    -- The bank is of rows as they were: nobody has to wait for that.
     drawn := funnelvec._draw_bank(table_name, column_name, format('%s.%I', home, bank), sample);
     execute format('alter table %s.%I owner to %s', home, bank, owner);
+    perform funnelvec._lock_briefly('access exclusive', table_name);
     execute format('alter table %s add column %I real', table_name, hub_column);
     if not coalesce("concurrently", false) then
         perform funnelvec._fill_hubs(table_name, column_name, hub_column, format('%s.%I', home, bank), drawn.neighbours, drawn.mean);
