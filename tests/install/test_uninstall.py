@@ -113,6 +113,23 @@ def test_with_data_only_what_funnelvec_made_goes(owner: Connection) -> None:
     assert owner.execute("select count(embedding) from items").fetchone() == (60,)
 
 
+def test_a_hub_column_works_without_funnelvec_and_is_found_again(
+    pg_database: Database, owner: Connection
+) -> None:
+    before = everything(owner)
+    owner.execute("select funnelvec.add_hub('items', 'embedding')")
+    assert "public.items.embedding_hub" in uninstall(owner).kept
+    owner.execute("insert into items (id, embedding) select 1000, embedding from items limit 1")
+    row = owner.execute("select embedding_hub is null from items where id = 1000").fetchone()
+    assert row == (False,)
+    owner.execute("delete from items where id = 1000")
+    apply.install(owner, mode=pg_database.server.install_mode)
+    with pytest.raises(psycopg.Error, match="has a hub column already"):
+        owner.execute("select funnelvec.add_hub('items', 'embedding')")
+    assert "public.items.embedding_hub" in uninstall(owner, data=True).dropped
+    assert {line for line in everything(owner) - before if "hub" in line or "bank" in line} == set()
+
+
 @pytest.mark.parametrize("data", [False, True])
 def test_a_dry_run_changes_nothing_and_prints_what_runs(
     pg_database: Database, owner: Connection, capsys: pytest.CaptureFixture[str], data: bool
