@@ -577,3 +577,11 @@ def test_upsert_refuses_what_add_refuses(docs: Any) -> None:
             said.append((type(caught.value), str(caught.value)))
         assert said[0] == said[1]
     assert len(docs) == 1
+
+
+def test_one_writer_takes_no_threads(docs: Any) -> None:
+    with pytest.raises(errors.CapabilityError, match=r"one writer .*parallel=4.*Qdrant server"):
+        docs.load(arrow(10), parallel=4)
+    with pytest.raises(errors.InvalidInput, match="parallel must be a whole number"):
+        docs.load(arrow(10), parallel=0)
+    assert len(docs) == 0

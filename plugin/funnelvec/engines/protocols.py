@@ -94,6 +94,7 @@ class Loading(Protocol):
         resume: bool | str = True,
         dry_run: bool = False,
         progress: Progress = False,
+        parallel: int = 1,
     ) -> LoadReport:
         """Load rows from a source that may be larger than memory, and commit each batch.
 
@@ -121,6 +122,9 @@ class Loading(Protocol):
             Read and check everything, and write nothing.
         progress
             As for `add`; rows that were in before count as done.
+        parallel
+            How many batches are on their way at once, 1 to 64: in as many threads, over HTTP to a
+            Qdrant server. Every other engine has one writer and takes 1.
 
         Raises
         ------

@@ -45,6 +45,7 @@ class EdgeDeployment:
 
     name, persistent, slack = "edge", True, 0.0
     version: None = None
+    one_writer = "the engine in this process holds all of it while it writes"
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)
