@@ -47,6 +47,8 @@ class Collection:
         self._maps: dict[str, Rotation] = {}  # by token: they never change
         #: Of many searches that find the definition old, one reads it.
         self._reading = threading.RLock()
+        #: Changes of this process wait for each other; those of others are a `Conflict`.
+        self._changing = threading.RLock()
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -155,6 +157,10 @@ class Collection:
         Conflict
             If another client has changed it at the same time; nothing of `how` is kept then.
         """
+        with self._changing:
+            return self._changed(how, copier=copier)
+
+    def _changed(self, how: Callable[[Definition], Definition], *, copier: bool) -> Definition:
         before = self.definition(fresh=True)
         if not copier:
             self.check_free("changes")
