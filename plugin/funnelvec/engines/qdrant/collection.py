@@ -39,7 +39,7 @@ class Collection:
         self.info = self._info()
         self._definition: Definition | None = None
         self._text: str | None = None
-        self._read_at = 0.0
+        self._old_at = -1.0
         #: What has been made of the definition and of `info`; a new one when either is another.
         self.made: dict[Any, Any] = {}
         #: Whether there was no row to tell by what keys hold.
@@ -66,16 +66,12 @@ class Collection:
 
     def definition(self, *, fresh: bool = False) -> Definition:
         """What funnelvec knows of the collection; `fresh` asks for what is kept now."""
-        if fresh or self._is_old:
+        if fresh or time.monotonic() > self._old_at:
             with self._reading:
-                if fresh or self._is_old:
+                if fresh or time.monotonic() > self._old_at:
                     self._read()
         assert self._definition is not None  # it was read at least once
         return self._definition
-
-    @property
-    def _is_old(self) -> bool:
-        return self._definition is None or time.monotonic() - self._read_at > FRESH_SECONDS
 
     def _read(self) -> None:
         text = self.deployment.read(self.name)
@@ -87,7 +83,7 @@ class Collection:
                 self._definition = found
                 self.made = {}
             self._text = text
-        self._read_at = time.monotonic()
+        self._old_at = time.monotonic() + FRESH_SECONDS
 
     @property
     def _foreign(self) -> bool:

@@ -36,7 +36,7 @@ from funnelvec.errors import CapabilityError
 from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, needs_direction
 
-__all__ = ["DISTANCES", "Column", "Stored"]
+__all__ = ["DISTANCES", "Column", "Stored", "unsigned"]
 
 DISTANCES: dict[Metric, models.Distance] = {
     "cosine": models.Distance.COSINE,
@@ -72,6 +72,11 @@ _NO_GRAPH = models.HnswConfigDiff(m=0)
 _NARROW = 1_024
 #: So many points a search goes through without it; Qdrant's own limit, and its least, in kB.
 _SCANNED, _FULL_SCAN, _LEAST_SCAN = 2_000, 10_000, 10
+
+
+def unsigned(raw: float) -> float:
+    """Return a score that is Qdrant's own, zero without a sign."""
+    return raw + 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +312,7 @@ class Stored:
             return lambda raw: float(int8.similarity(np.rint(np.float64(raw) ** 2), size))
         if self.falls:
             return lambda raw: 0.0 - raw + 0.0
-        return lambda raw: raw + 0.0
+        return unsigned
 
     def threshold(self, cutoff: float) -> float:
         """Return a threshold of Qdrant's that no score from `cutoff` on falls below.
