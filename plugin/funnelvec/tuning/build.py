@@ -14,6 +14,7 @@ from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Call, Say, Steps
 from funnelvec.tuning.candidates import CHAIN, PCA, Template
+from funnelvec.tuning.forecast import Forecast
 from funnelvec.tuning.ground import Ground
 from funnelvec.tuning.measure import create
 from funnelvec.tuning.wanted import Wanted
@@ -26,10 +27,12 @@ _WIDEST = 512
 
 
 def provide(
-    ground: Ground, wanted: Wanted, templates: Iterable[Template], *, indexed: bool
+    ground: Ground, wanted: Wanted, forecasts: Iterable[Forecast], *, indexed: bool
 ) -> Steps[float]:
     """Store and index what some funnels need and the table does not have; seconds that it took."""
-    chosen = list(templates)
+    forecasts = list(forecasts)
+    chosen = [each.template for each in forecasts]
+    graphs = {each.template.first: each.graph for each in forecasts}
     firsts = list(dict.fromkeys(each.first for each in chosen))
     needed = list(dict.fromkeys(r for each in chosen for r in each.stages[:-1]))
     spent = 0.0
@@ -42,6 +45,9 @@ def provide(
         if indexed and not ground.ready(resolution, first=True, indexed=True):
             yield Say(f"indexing {resolution}", 50)
             options = _options(wanted) | {"index": True}
+            graph = graphs[resolution]
+            if graph is not None:
+                options |= {"m": graph.m, "ef_construction": graph.ef_construction}
             spent += yield from _spent(ground, wanted, "add_resolution", resolution, options)
     status = yield Call("status", on=ground.on)
     ground.stored = {

@@ -24,6 +24,7 @@ from funnelvec.tuning.ground import About, Ground
 from funnelvec.tuning.measure import Asked, Measured, create
 from funnelvec.tuning.pricing import measure_prices
 from funnelvec.tuning.report import TuningReport
+from funnelvec.tuning.sure import interval
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import Axes, World
 
@@ -174,10 +175,8 @@ def _measured(found: Outcome, sample: Sample, *, whole: bool, indexed: bool) -> 
     if wanted.max_miss is not None:
         yield from check_promise(found)
     survivors = search.survivors(found.forecasts, found.wanted)
-    found.built_seconds = yield from provide(
-        ground, wanted, [each.template for each in survivors], indexed=indexed
-    )
-    yield from search.tune_keeps(found, survivors, choosing, indexed=indexed)
+    found.built_seconds = yield from provide(ground, wanted, survivors, indexed=indexed)
+    yield from search.tune_keeps(found, survivors, choosing)
     if wanted.max_miss is not None:
         yield from certify(found, choosing)
     yield Say("letting the best answer in turns", 80)
@@ -247,6 +246,12 @@ def _apply(found: Outcome, winner: Measured) -> Steps[None]:
     if kept is not None:
         options |= {"model": kept.model, "returns": kept.returns}
     yield Call("create_funnel", (wanted.funnel, winner.funnel), options)
+    low, high = interval(found.checked.shares, looks=found.looks, others=winner.shares)
+    yield Call(
+        "_keep_tuned", (wanted.funnel,),
+        {"target": wanted.recall, "k": wanted.k, "recall": found.checked.recall, "low": low,
+         "high": high},
+    )  # fmt: skip
     if winner.certificate is not None:
         yield Call(
             "certify", (wanted.judgments,),

@@ -41,7 +41,10 @@ def survivors(forecasts: list[Forecast], wanted: Wanted) -> list[Forecast]:
     found: list[Forecast] = []
     built, firsts = 0, dict[Resolution, int]()
     alike: set[object] = set()
+    graphs: dict[Resolution, object] = {}
     for each in reaching:
+        if graphs.get(each.template.first, each.graph) != each.graph:
+            continue  # a resolution has one index
         # Of funnels that differ in their rotations alone, and keep the same, one is enough.
         shape = each.keeps, tuple((stage.dims, stage.code) for stage in each.template.stages)
         if shape in alike and not each.ready:
@@ -57,15 +60,14 @@ def survivors(forecasts: list[Forecast], wanted: Wanted) -> list[Forecast]:
         ):
             continue
         alike.add(shape)
+        graphs[each.template.first] = each.graph
         built += not each.ready
         firsts[first] = firsts.get(first, 0) + 1
         found.append(each)
     return found
 
 
-def tune_keeps(
-    found: Outcome, chosen: Iterable[Forecast], asked: Asked, *, indexed: bool
-) -> Steps[None]:
+def tune_keeps(found: Outcome, chosen: Iterable[Forecast], asked: Asked) -> Steps[None]:
     """Find the keeps of each funnel on the table itself, led by the simulation."""
     losses: dict[Resolution, Losses] = {}
     chosen = list(chosen)
@@ -74,7 +76,7 @@ def tune_keeps(
         if each.simulated is None:
             found.measured.append((yield from _measure(found, each, (), asked)))
             continue
-        known = losses.setdefault(each.template.first, Losses(indexed=indexed))
+        known = losses.setdefault(each.template.first, each.losses(found.prices))
         goals = [found.wanted.recall]
         if found.wanted.max_miss is not None:
             goals = sorted({*_SHOWN, found.wanted.recall})
@@ -92,7 +94,8 @@ def _settle(
     for _ in range(_TRIES):
         scale = _scale(found, chosen)
         pick = best(
-            chosen.simulated, found.prices, rows=found.ground.rows, losses=losses, scale=scale,
+            chosen.simulated, chosen.prices(found.prices), rows=found.ground.rows, losses=losses,
+            scale=scale,
             target=min(goal + margin, 0.9999), within=within,
         )  # fmt: skip
         keeps = pick[0] if pick is not None else _most(chosen, within is not None)
@@ -109,7 +112,8 @@ def _settle(
 def _measure(
     found: Outcome, chosen: Forecast, keeps: tuple[int, ...], asked: Asked
 ) -> Steps[Measured]:
-    expected = found.prices.milliseconds(chosen.template, keeps, found.ground.rows)
+    prices = chosen.prices(found.prices)
+    expected = prices.milliseconds(chosen.template, keeps, found.ground.rows)
     measured = yield from measure(found.ground, asked, chosen.template, keeps, forecast=expected)
     return measured
 
@@ -194,13 +198,11 @@ def _neighbours(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
     chosen = next(each for each in found.forecasts if each.template == winner.template)
     if chosen.simulated is None or found.wanted.max_miss is not None:
         return
-    losses = Losses(indexed=found.prices.indexed)
+    losses, prices = chosen.losses(found.prices), chosen.prices(found.prices)
     held = chosen.simulated.at(winner.keeps)
     losses.learn(winner.keeps[0], 1.0 - winner.recall / held if held else 0.0)
     for goal in _SHOWN:
-        pick = best(
-            chosen.simulated, found.prices, rows=found.ground.rows, target=goal, losses=losses
-        )
+        pick = best(chosen.simulated, prices, rows=found.ground.rows, target=goal, losses=losses)
         tried = {each.keeps for each in found.measured if each.template == winner.template}
         if pick is not None and pick[0] not in tried:
             found.measured.append((yield from _measure(found, chosen, pick[0], asked)))
