@@ -98,11 +98,11 @@ def test_a_budget_of_memory_takes_an_index_of_fewer_links(owner_url: str, owner_
     with fv.connect(owner_url) as engine:
         table: Any = engine.create("docs", dims=DIMS)
         table.add(range(ROWS), ROWS_)
-        # Over 96 bits the usual index takes 630 kB, one of half as many links 426.
-        report = table.tune(0.9, queries=QUERIES, budget={"memory": 500e3}, on_step=look)
+        # Over 96 bits the usual index is expected to take 630 kB, one of half as many links 426.
+        report = table.tune(0.9, queries=QUERIES, budget={"memory": 600e3}, on_step=look)
     assert settings == {"{m=8,ef_construction=64}"}
     light = [option for option in report.options if option.index]
-    assert light and all(option.memory <= 500e3 for option in light if option.measured)
+    assert light and all(option.memory <= 600e3 for option in light if option.measured)
     if report.index:  # else the column itself was faster on this machine
         assert report.index == "m 8, ef_construction 64" and report.index in " ".join(report.advice)
 

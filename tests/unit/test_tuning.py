@@ -404,7 +404,7 @@ def test_what_the_doctor_makes_of_recall_on_new_rows(
         "docs_search", "16:f16@900 > 64:f32", Tuned(0.9, 10, 0.95, 0.92, 0.98, 900, "2026"),
         found(everywhere), found(recent, rows=1000, since=since, decided="by id"),
     )  # fmt: skip
-    advice = drift.judged(table.doctor(queries=60), fit).advice
+    advice = drift.judged(table.doctor(sample=300, queries=20), fit).advice
     assert len(advice) == (said is not None)
     assert said is None or (said in advice[0] and advice[0].endswith("tune again"))
 

@@ -16,7 +16,7 @@ from funnelvec.tuning.simulate import Losses, Simulated, best, simulate
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import World
 
-__all__ = ["Forecast", "Sizes", "forecast", "order", "sizes"]
+__all__ = ["Forecast", "Sizes", "affordable", "forecast", "order", "sizes"]
 
 #: First stages that are looked at with stages between: those that are cheapest without.
 _DEEPENED = 6
@@ -83,7 +83,7 @@ def forecast(
         each = yield Compute(partial(_two, ground, wanted, world, prices, template, stretches))
         found.append(_suited(ground, wanted, prices, each))
     # A stage more takes more room and time to build, so what breaks a budget breaks it with one.
-    found = [each for each in found if _affordable(each, wanted)]
+    found = [each for each in found if affordable(each.sizes, wanted)]
     found.sort(key=lambda each: order(each, wanted))
     deepened = [each.template.first for each in found if each.simulated is not None][:_DEEPENED]
     for template in _deeper(ground, deepened, fitted):
@@ -91,7 +91,7 @@ def forecast(
         stretch = stretches[template.first]
         each = yield Compute(partial(_three, ground, wanted, world, prices, template, stretch))
         found.append(_suited(ground, wanted, prices, each))
-    affordable = [each for each in found if _affordable(each, wanted)]
+    affordable = [each for each in found if affordable(each.sizes, wanted)]
     return sorted(affordable, key=lambda each: order(each, wanted))
 
 
@@ -101,12 +101,12 @@ def _suited(ground: Ground, wanted: Wanted, prices: Prices, found: Forecast) -> 
         return found
     if ground.ready(found.template.first, first=True, indexed=True):
         return found  # its index stands, and stays
-    if not _affordable(found, wanted):
+    if not affordable(found.sizes, wanted):
         light = _at_best(ground, wanted, prices, found.simulated, LIGHT)
-        return light if _affordable(light, wanted) else found
+        return light if affordable(light.sizes, wanted) else found
     if not found.reaches and wanted.budget.latency is None:
         dense = _at_best(ground, wanted, prices, found.simulated, DENSE)
-        return dense if dense.reaches and _affordable(dense, wanted) else found
+        return dense if dense.reaches and affordable(dense.sizes, wanted) else found
     return found
 
 
@@ -215,12 +215,13 @@ def sizes(ground: Ground, prices: Prices, template: Template) -> Sizes:
     return Sizes(memory, storage, build + _FIT_SECONDS * len(rotations))
 
 
-def _affordable(found: Forecast, wanted: Wanted) -> bool:
+def affordable(taken: Sizes, wanted: Wanted) -> bool:
+    """Whether this keeps to the budget."""
     budget = wanted.budget
     pairs = (
-        (found.sizes.memory, budget.memory),
-        (found.sizes.storage, budget.storage),
-        (found.sizes.build, budget.build),
+        (taken.memory, budget.memory),
+        (taken.storage, budget.storage),
+        (taken.build, budget.build),
     )
     return all(limit is None or spent <= limit for spent, limit in pairs)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Call, Steps
 from funnelvec.tuning.candidates import Template
@@ -61,13 +62,14 @@ def _resolutions(base: Resolution) -> tuple[Resolution, Resolution, Resolution |
 def _build(base: Resolution, table: Any, rows: int) -> Steps[tuple[float, float]]:
     """Store the codes; seconds a row to store one, and to index one of 1 kB."""
     floats, in_bits, between = _resolutions(base)
-    _, stored = yield Call("add_resolution", (floats,), on=table, timed=True)
-    if between is not None:
-        yield Call("add_resolution", (between,), on=table)
+    needed = list(filter(None, (floats, in_bits, between)))
+    # All at once, as a run stores them: one by one would write the table anew for each.
+    stages = Funnel((*(Stage(each, 1) for each in needed), Stage(base)))
+    _, stored = yield Call("add_resolutions", (stages,), {"index": False}, on=table, timed=True)
     _, indexed = yield Call("add_resolution", (floats,), {"index": True}, on=table, timed=True)
     yield Call("add_resolution", (in_bits,), {"index": True}, on=table)
     scale = 0.5 + 0.5 * floats.dims * 2 / 1024
-    return stored / 1e3 / rows, indexed / 1e3 / rows / scale
+    return stored / 1e3 / rows / len(needed), indexed / 1e3 / rows / scale
 
 
 def _designs(base: Resolution) -> Iterator[tuple[Template, tuple[int, ...]]]:

@@ -202,7 +202,7 @@ def _asked(found: Outcome, sample: Sample, *, whole: bool) -> Steps[tuple[Asked,
     if not whole:
         yield Say("searching the table exactly", 40)
         worst, count = yield from _exact(found, own)
-        half = count // 2
+        half = min(half, count // 2)
         if count < len(drawn.queries):
             found.notes.append(
                 f"an exact search takes so long here that {count} of {len(drawn.queries)} queries "
