@@ -91,8 +91,8 @@ def forecast(
         stretch = stretches[template.first]
         each = yield Compute(partial(_three, ground, wanted, world, prices, template, stretch))
         found.append(_suited(ground, wanted, prices, each))
-    affordable = [each for each in found if affordable(each.sizes, wanted)]
-    return sorted(affordable, key=lambda each: order(each, wanted))
+    kept = [each for each in found if affordable(each.sizes, wanted)]
+    return sorted(kept, key=lambda each: order(each, wanted))
 
 
 def _suited(ground: Ground, wanted: Wanted, prices: Prices, found: Forecast) -> Forecast:
