@@ -170,10 +170,10 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
     if second is not None and ratio is not None and low is not None and high is not None:
         sure = "a clear choice" if high < 0.95 else "about as fast, so take either"
         sure = sure if ratio <= 1 else "which is faster and finds less, or costs more"
-        yield (
-            f"Beside the runner-up '{second}' it takes {ratio:.2f} of the time "
-            f"({low:.2f} to {high:.2f}): {sure}."
-        )
+        times = f"{ratio:.2f} of the time ({low:.2f} to {high:.2f})"
+        if high - low > ratio:
+            times, sure = f"{low:.2f} to {high:.2f} of the time", "which tells nothing"
+        yield f"Beside the runner-up '{second}' it takes {times}: {sure}."
     if found.winner is not None and found.winner.certificate is not None:
         promise = found.winner.certificate
         yield (

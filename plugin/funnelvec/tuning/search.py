@@ -169,9 +169,7 @@ def _affordable(found: Outcome) -> list[Measured]:
         if affordable(taken, found.wanted):
             kept.append(each)
     if not kept:
-        found.notes.append(
-            "what was built takes more than was forecast, and than the budget"
-        )
+        found.notes.append("what was built takes more than was forecast, and than the budget")
     return kept or found.measured
 
 
