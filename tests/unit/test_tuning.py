@@ -19,10 +19,10 @@ from funnelvec.doctor.fit import Fit, Found, Tuned
 from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
 from funnelvec.reports import ResolutionStatus
 from funnelvec.resolution import Resolution
-from funnelvec.tuning import drift
-from funnelvec.tuning.calls import drive
+from funnelvec.tuning import drift, run
+from funnelvec.tuning.calls import Steps, drive
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
-from funnelvec.tuning.cost import Design, fitted, usual
+from funnelvec.tuning.cost import Design, Prices, fitted, usual
 from funnelvec.tuning.forecast import Forecast, forecast
 from funnelvec.tuning.graphs import DENSE, LIGHT
 from funnelvec.tuning.ground import About, Ground, Names
@@ -268,7 +268,8 @@ def test_an_interrupted_run_goes_on(table: Any, when: str, monkeypatch: pytest.M
         if re.search(when, text):
             raise KeyboardInterrupt
 
-    # The exact scan would win here and build nothing, so the prices are those of a slow one.
+    # The exact scan may win here and build nothing, so the prices are those of a slow one.
+    monkeypatch.setattr(run, "measure_prices", priced_like_postgres)
     built = counting(table, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.tune(0.9, queries=QUERIES, on_step=stop)
@@ -281,6 +282,11 @@ def test_an_interrupted_run_goes_on(table: Any, when: str, monkeypatch: pytest.M
     assert set(table._funnels) == {"docs_search"}
     stages = {str(stage.resolution) for stage in fv.Funnel.parse(report.funnel).stages}
     assert {each.resolution for each in table.status()} == stages - {str(BASE)}
+
+
+def priced_like_postgres(*_: Any, **__: Any) -> Steps[Prices]:
+    return usual("postgres", DIMS)
+    yield  # a generator, as the one that measures
 
 
 def counting(table: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
