@@ -107,6 +107,21 @@ def test_a_budget_of_memory_takes_an_index_of_fewer_links(owner_url: str, owner_
         assert report.index == "m 8, ef_construction 64" and report.index in " ".join(report.advice)
 
 
+def test_codes_beside_the_table_are_priced_and_built_there(owner_url: str, owner_conn: Any) -> None:
+    kinds: set[tuple[str, str]] = set()
+
+    def look(text: str) -> None:
+        found = owner_conn.execute("select table_name::text, storage from funnelvec.resolutions")
+        kinds.update(found.fetchall())
+
+    with fv.connect(owner_url) as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(ROWS), ROWS_)
+        report = table.tune(0.9, queries=QUERIES, storage="side", on_step=look)
+    assert report.met and report.prices.measured
+    assert ("docs", "side") in kinds and {storage for _, storage in kinds} == {"side"}
+
+
 def test_settings_of_an_index_go_to_qdrant() -> None:
     with edge.folder() as folder, fv.connect(f"edge:{folder}") as engine:
         table: Any = engine.create("docs", dims=DIMS)

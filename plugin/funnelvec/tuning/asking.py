@@ -43,6 +43,10 @@ class Drawn:
         """How many are to choose with."""
         return min(len(self.queries) // 2, self.most)
 
+    def strangers(self, count: int) -> npt.NDArray[np.float32] | None:
+        """Some of them, where they are no rows of the table."""
+        return None if (self.itself >= 0).any() else self.queries[: min(count, self.half)]
+
 
 def draw(ground: Ground, wanted: Wanted, sample: Sample) -> Steps[Drawn]:
     """Take the queries that were given, else those of the log, else rows."""

@@ -124,7 +124,7 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
         if not wanted.dry_run:
             yield Say("measuring what the engine charges", 12)
             prices = yield from measure_prices(
-                ground, sample.vectors, drawn.queries, indexed=indexed
+                ground, sample.vectors, drawn.queries, indexed=indexed, storage=wanted.storage
             )
         yield Say("simulating funnels", 20)
         forecasts = yield from forecast(ground, wanted, world, prices, indexed=indexed)
@@ -175,7 +175,9 @@ def _measured(found: Outcome, sample: Sample, *, whole: bool, indexed: bool) -> 
     if wanted.max_miss is not None:
         yield from check_promise(found)
     survivors = search.survivors(found.forecasts, found.wanted)
-    found.built_seconds = yield from provide(ground, wanted, survivors, indexed=indexed)
+    found.built_seconds = yield from provide(
+        ground, wanted, survivors, found.drawn, indexed=indexed
+    )
     yield from search.tune_keeps(found, survivors, choosing)
     if wanted.max_miss is not None:
         yield from certify(found, choosing)
