@@ -176,6 +176,8 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "metric": lambda rng: rng.choice([None, "cosine"]),
         "storage": lambda rng: rng.choice([None, None, "column", "side"]),
         "concurrently": lambda rng: rng.random() < 0.3,
+        "m": lambda rng: rng.choice([None, None, 8]),
+        "ef_construction": lambda rng: rng.choice([None, None, 40]),
     },
     "add_resolutions": {
         "funnel": lambda rng: rng.choice(["4:f16@9 > 2:bit@5 > 8:f32", "2:f16~pca@9 > 8:f32"]),
@@ -225,6 +227,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "sample": lambda rng: rng.randint(2, 99),
         "queries": lambda rng: rng.randint(10, 30),
         "seed": lambda rng: rng.randint(0, 9),
+        "funnels": lambda rng: rng.random() < 0.5,
         "progress": lambda _: False,
     },
     "fit_rotation": {
