@@ -281,13 +281,17 @@ declare
     key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
     metric record := funnelvec._metric(f.metric);
+    calibration jsonb := funnelvec._calibration(f);
 begin
     return format(
         'select array(select s.key from (select %1$s as key from %2$s as t where %1$s <> $2 and t.%3$I is not null%4$s%8$s '
-        'order by (t.%3$I operator(%5$s.%6$s) $1::%7$s) + 0 fetch first ($3) rows with ties) as s limit 10000 + $3)',
+        'order by (t.%3$I operator(%5$s.%6$s) $1::%7$s) + %9$s fetch first ($3) rows with ties) as s limit 10000 + $3)',
         key.identity, f.table_name, f.column_name,
         case when metric.needs_direction then format(' and %s(t.%I) > 0', base.norm, f.column_name) end,
-        funnelvec._vector_schema(), metric.operator, base.type, predicate);
+        funnelvec._vector_schema(), metric.operator, base.type, predicate,
+        -- A distance grows by what the score loses to a hub.
+        case when calibration ? 'hub' then format('%s * coalesce(t.%I, 0)', funnelvec._constant(calibration, 'alpha'),
+            (funnelvec._hub(f.table_name, f.column_name)).hub_column) else '0' end);
 end
 $body$;
 

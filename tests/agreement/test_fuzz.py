@@ -244,6 +244,12 @@ ENTRIES: dict[str, dict[str, Make]] = {
     },
     "rotations": {},
     "drop_rotation": {"name": lambda rng: rng.choice(["pca", "pca2", "sph"])},
+    "add_hub": {
+        "sample": lambda rng: rng.choice([20, 40, 3000, 19]),
+        "allow_rewrite": lambda rng: rng.random() < 0.5,
+        "concurrently": lambda rng: rng.random() < 0.5,
+    },
+    "drop_hub": {},
     "status": {},
     "__len__": {},
     # Mostly dry, since a whole run takes as long as all other cases together.

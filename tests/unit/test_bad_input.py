@@ -165,6 +165,10 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),
     (lambda e, t: t.add_window("4:f16", "year"), NotFound, "no resolution 4:f16"),
+    (lambda e, t: t.add_hub(sample=19), InvalidInput, "sample must be 20 to 20000"),
+    (lambda e, t: t.add_hub(sample="50"), InvalidInput, "sample"),  # type: ignore[arg-type]
+    (lambda e, t: t.add_hub(allow_rewrite="no"), InvalidInput, "allow_rewrite"),  # type: ignore[arg-type]
+    (lambda e, t: t.drop_hub(), NotFound, "no hub column"),
     (lambda e, t: t.add_window("4:bit", "nothing"), NotFound, "no column 'nothing'"),
     (lambda e, t: t.add_window("4:bit", "lang"), fv.errors.CapabilityError, "numbers, dates"),
     (lambda e, t: t.add_window("4:bit", ""), InvalidInput, "column of the windows"),

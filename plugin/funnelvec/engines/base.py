@@ -15,6 +15,7 @@ from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.evaluated import Evaluated
 from funnelvec.engines.following import Following
+from funnelvec.engines.hubbed import Hubbed
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -79,6 +80,7 @@ class Table(
     Observed,
     Examined,
     Rotating,
+    Hubbed,
     Tunable,
     Protocol,
 ):

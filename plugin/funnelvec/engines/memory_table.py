@@ -22,6 +22,7 @@ from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_following import MemoryFollowing
+from funnelvec.engines.memory_hub import MemoryHub
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
@@ -60,6 +61,7 @@ class MemoryTable(
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    MemoryHub,
     Evaluating,
     MemoryTuning,
     OneByOne,

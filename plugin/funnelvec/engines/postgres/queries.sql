@@ -197,12 +197,20 @@ select c.family, c.parameters, c.judgments_sha256, c.pairs, c.relevant, c.querie
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments', %(family)s) as c
 
 -- name: judged
-select pg_catalog.cardinality(j.scores), j.sha256
-from funnelvec._judged_scores(funnelvec._funnel(%(funnel)s), 'pg_temp.funnelvec_judgments') as j
+select pg_catalog.cardinality(j.scores), j.sha256,
+    (select h.id from funnelvec._hub(f.table_name, f.column_name) as h where not h.filling)
+from funnelvec._funnel(%(funnel)s) as f
+cross join lateral funnelvec._judged_scores(f, 'pg_temp.funnelvec_judgments') as j
 
 -- name: judged_lists
-select j.scores, j.labels, j.list
+select j.scores, j.labels, j.list, j.hubs, j.list_hubs
 from funnelvec._judged_lists(%(funnel)s, 'pg_temp.funnelvec_judgments', %(depth)s) as j
+
+-- name: add_hub
+select funnelvec.add_hub(%(table)s::regclass, %(vector)s, %(sample)s, %(allow_rewrite)s, concurrently => %(concurrently)s)
+
+-- name: drop_hub
+select funnelvec.drop_hub(%(table)s::regclass, %(vector)s)
 
 -- name: keep_calibration
 select funnelvec._keep_calibration(

@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.aio.connection import (
 from funnelvec.engines.postgres.aio.evaluating import AsyncEvaluating
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.following import AsyncFollowing
+from funnelvec.engines.postgres.aio.hubbing import AsyncHubbing
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
@@ -78,6 +79,7 @@ class AsyncPostgresTable(
     AsyncExamining,
     AsyncEvaluating,
     AsyncRotating,
+    AsyncHubbing,
     AsyncTuning,
 ):
     """A table of the user's, seen through one vector column."""

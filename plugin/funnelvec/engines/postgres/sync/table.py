@@ -29,6 +29,7 @@ from funnelvec.engines.postgres.sync.connection import (
 from funnelvec.engines.postgres.sync.evaluating import Evaluating
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.following import Following
+from funnelvec.engines.postgres.sync.hubbing import Hubbing
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
@@ -80,6 +81,7 @@ class PostgresTable(
     Examining,
     Evaluating,
     Rotating,
+    Hubbing,
     Tuning,
 ):
     """A table of the user's, seen through one vector column."""
