@@ -21,6 +21,7 @@ import pytest
 
 import funnelvec as fv
 from funnelvec import errors
+from funnelvec.engines.postgres import cluster
 from funnelvec.engines.postgres.embedded import EmbeddedServer
 from tests import databases
 from tests.sql import live as living
@@ -70,7 +71,9 @@ class Killable:
         psutil.wait_procs(family)
 
     def restart(self) -> None:
-        """Start it again, and wait until it has recovered."""
+        """Start it again where it does not run, and wait until it has recovered."""
+        if cluster.postmaster(self.folder / "data") is not None:
+            return
         self.server.stop()
         self.server = EmbeddedServer.start(
             self.folder, postgres_version=self.version, settings=SETTINGS
@@ -278,7 +281,7 @@ def while_dropping(scene: Scene) -> None:
     scene.add_side()
     scene.backfill()
     with scene.left_open() as owner:
-        scene.live.let_them_work(5)
+        scene.live.let_them_work(3)
         for name, keep in (("live", 300), ("whole", ALL)):
             create_funnel(owner, name, f"16:bit@{keep} > {DIMS}:f32")
         drop = "select funnelvec.drop_resolution('items', 'emb', '8:f16')"
@@ -292,7 +295,7 @@ def while_dropping(scene: Scene) -> None:
             side.one(owner, "select state from funnelvec.resolutions where storage = 'side'")
             == "ready"
         )
-        scene.live.let_them_work(10)  # with the triggers that are there again
+        scene.live.let_them_work(5)  # with the triggers that are there again
         assert side.one(owner, "select count(*) from items_emb_8_f16") > 0
         side.run(owner, drop)
         assert side.one(owner, "select to_regclass('items_emb_8_f16')") is None
@@ -334,15 +337,15 @@ def test_killed(
         scene.live.make(owner)
     try:
         with scene.live.in_use():
-            scene.live.let_them_work(5)
+            scene.live.let_them_work(3)
             moment(scene)
             if not scene.live.up.is_set():
                 scene.come_back()
             scene.backfill()
-            scene.live.let_them_work(10)  # after all is done
+            scene.live.let_them_work(5)  # after all is done
     finally:
         if scene.live.kills:
-            killable.restart()  # where it is running, that does no more than joining it
+            killable.restart()
     assert scene.live.kills == 1
     with scene.connect() as owner:
         scene.live.verify(owner)

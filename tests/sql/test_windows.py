@@ -213,6 +213,7 @@ def test_every_range_lies_in_a_window_of_at_most_four_times_its_cells(
 def test_the_smallest_window_is_searched_whatever_the_type(stock: Connection, by: str) -> None:
     assert add(stock, by, levels=2) == 10
     value = KINDS[by][2]
+    made = windows(stock)
     found = 0
     for low, high in ((700, 1900), (3100, 3900), (4600, 6000), (0, 1400), (1600, 4400)):
         filter = {by: {"$gte": value(low), "$lt": value(high)}}
@@ -221,7 +222,7 @@ def test_the_smallest_window_is_searched_whatever_the_type(stock: Connection, by
             filter = {by: {"$gte": value(low)}}
         how = access(stock, filter)
         holding = [
-            (rows, name) for _, rows, name, _ in windows(stock)
+            (rows, name) for _, rows, name, _ in made
             if one(stock, f"select bool_and(w) from (select {window_of(stock, name)} as w from stock"
                           " where id = any(%s)) as s", [int(i) for i in np.flatnonzero(mask)])
         ]  # fmt: skip
