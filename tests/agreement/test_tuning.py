@@ -50,6 +50,8 @@ def stored(table: Any) -> set[str]:
     return {each.resolution for each in table.status()}
 
 
+#: Each form of Postgres once, and Edge twice: the synchronous form is written from the asynchronous one.
+@pytest.mark.parametrize("table", ["async", "edge"], indirect=True)
 def test_it_meets_its_target_and_leaves_nothing_else(table: Any) -> None:
     report = table.tune(0.9, queries=QUERIES)
     assert report.met and report.applied
