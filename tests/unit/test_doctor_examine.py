@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -152,6 +152,7 @@ NUMBERS = st.floats(-(2.0**127), 2.0**127, width=32) | st.sampled_from(
 )
 
 
+@settings(max_examples=40)
 @given(
     arrays.arrays(
         np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=NUMBERS
