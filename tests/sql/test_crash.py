@@ -6,8 +6,6 @@ One server of this file's own, killed and started again by each test. See `live`
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg
 import pytest
 
@@ -62,13 +59,7 @@ class Killable:
 
     def kill(self) -> None:
         """Kill the server and all that it has started."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        head = psutil.Process(pid)
-        head.suspend()  # or it might start one more while we look
-        family = [head, *head.children(recursive=True)]
-        for process in family:
-            os.kill(process.pid, signal.SIGKILL)
-        psutil.wait_procs(family)
+        living.kill_server(self.folder)
 
     def restart(self) -> None:
         """Start it again where it does not run, and wait until it has recovered."""

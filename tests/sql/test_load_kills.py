@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import psycopg
 import pytest
 
@@ -22,6 +19,7 @@ from funnelvec.engines.postgres import cluster
 from funnelvec.engines.postgres.embedded import EmbeddedServer
 from tests import awaited
 from tests.databases import FAST
+from tests.sql.live import kill_server
 from tests.sql.tables import vectors
 
 pa = pytest.importorskip("pyarrow")
@@ -122,11 +120,7 @@ def kill(server: EmbeddedServer) -> None:
     """Kill the server and everything that it has started, at once and for good."""
     running = cluster.postmaster(server.directory / "data")
     assert running is not None
-    pid = int((server.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in family:
-        os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs(family)
+    kill_server(server.directory)
 
 
 def killing(items: Iterator[Any], at: int, act: Callable[[], None]) -> Iterator[Any]:
