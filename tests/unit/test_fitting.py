@@ -10,7 +10,7 @@ import pytest
 
 import funnelvec as fv
 from funnelvec.codes import compared_by, encode, prepare_query, score
-from funnelvec.codes.maps import Rotation
+from funnelvec.codes.maps import LinearMap, Rotation
 from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound, SpecError
 from funnelvec.fitting.axes import principal, quantized, random_orthogonal, sphering
 from funnelvec.fitting.fit import check_wanted, fit
@@ -39,6 +39,19 @@ def fitted(
         metric=named.get("metric", "cosine"), code="f32", seed=3, queries=queries is not None,
     )  # fmt: skip
     return fit(wanted, sample, queries)
+
+
+@pytest.mark.parametrize(("dims", "kept"), [(32, 32), (300, 60), (300, 53), (10_000, 2)])
+def test_one_query_is_mapped_as_many_are(dims: int, kept: int) -> None:
+    # Wider than what one thread takes at once, a prime number of rows, and a row too long for it.
+    rng = np.random.default_rng(dims)
+    rotation = Rotation(
+        "m", "pca", None, "cosine", LinearMap.rounded(rng.standard_normal((kept, dims))), None,
+        "", 10, 0,
+    )  # fmt: skip
+    queries = rng.standard_normal((3, dims)).astype(np.float32)
+    found = np.stack([rotation.map_query(query, kept) for query in queries])
+    assert found == pytest.approx(rotation.apply(queries, asked=True), rel=1e-4, abs=1e-2)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])

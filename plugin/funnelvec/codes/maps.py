@@ -29,6 +29,8 @@ _LARGEST = 1_000_000
 MOST_NUMBERS = 2_097_152
 #: Rows that are mapped at a time.
 _BLOCK = 4096
+#: Numbers of a matrix up to which OpenBLAS multiplies it with a vector in one thread.
+_ALONE = 9216
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +121,7 @@ class Rotation:
         keeps = self.query_map is None or self.metric != "cosine"
         scale = chosen.step * (length if keeps else 1.0)
         with np.errstate(all="ignore"):
-            found = chosen.floats[:dims] @ (wide / length).astype(np.float32)
+            found = _by_one_thread(chosen.floats[:dims], (wide / length).astype(np.float32))
             return (found.astype(np.float64) * scale).astype(np.float32)
 
     def apply(
@@ -145,6 +147,22 @@ class Rotation:
             with np.errstate(over="ignore"):
                 mapped[start : start + _BLOCK] = product
         return mapped
+
+
+def _by_one_thread(
+    matrix: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Multiply (n, d) by (d,), as a stack of products that are each too small to share out.
+
+    A BLAS with threads shares out a product of this size, and on a busy machine it then waits for
+    the others: 12 ms for the 0.1 ms that it takes.
+    """
+    n, d = matrix.shape
+    rows = max(
+        each for each in range(1, n + 1) if n % each == 0 and (each == 1 or each * d <= _ALONE)
+    )
+    found: npt.NDArray[np.float32] = (matrix.reshape(n // rows, rows, d) @ vector).reshape(n)
+    return found
 
 
 @lru_cache(maxsize=16)
