@@ -32,7 +32,8 @@ class Awaited:
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         result = self._loop.run_until_complete(coroutine)
-        ours = type(result).__module__.startswith("funnelvec.engines.postgres.aio")
+        aio = ("funnelvec.engines.postgres.aio", "funnelvec.engines.qdrant.aio")
+        ours = type(result).__module__.startswith(aio)
         driver = type(result).__module__.startswith("psycopg")
         return Awaited(result, self._loop) if ours or driver else result
 

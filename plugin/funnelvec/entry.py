@@ -12,14 +12,17 @@ import re
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from funnelvec.errors import CapabilityError, InvalidInput, MissingDependency
 
 if TYPE_CHECKING:
     from funnelvec.engines.base import Engine
     from funnelvec.engines.postgres.aio import AsyncPostgresEngine
+    from funnelvec.engines.qdrant.aio import AsyncQdrantEngine
     from funnelvec.funnel import Funnel
+
+    AsyncEngine: TypeAlias = AsyncPostgresEngine | AsyncQdrantEngine
 
 __all__ = ["Opening", "connect", "connect_async", "hook", "wrap", "wrap_async"]
 
@@ -29,6 +32,7 @@ _POSTGRES = "funnelvec.engines.postgres.sync"
 _POSTGRES_ASYNC = "funnelvec.engines.postgres.aio"
 _MEMORY = "funnelvec.engines.memory"
 _QDRANT = "funnelvec.engines.qdrant.engine"
+_QDRANT_ASYNC = "funnelvec.engines.qdrant.aio"
 _HOOK = "funnelvec.engines.qdrant.hook.client"
 _KNOWN = (
     "postgresql://..., pg-embedded:DIR, http(s)://... (Qdrant), qdrant-local:DIR, edge:DIR and "
@@ -39,6 +43,7 @@ _EXTRAS = {
     "connect_embedded": ("embedded", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
     "connect_edge": ("edge", ("qdrant_client", "qdrant_edge", "portalocker", "numpy")),
     _QDRANT: ("qdrant", ("qdrant_client", "numpy")),
+    _QDRANT_ASYNC: ("qdrant", ("qdrant_client", "numpy")),
     _HOOK: ("qdrant", ("qdrant_client", "numpy")),
     _POSTGRES: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
     _POSTGRES_ASYNC: ("postgres", ("psycopg", "psycopg_pool", "pgvector", "numpy")),
@@ -81,7 +86,7 @@ def connect(url: str, **options: Any) -> Engine:
     Conflict
         If another process has the folder of an ``edge:`` engine open.
     """
-    module, function, arguments = _target(url, postgres=_POSTGRES)
+    module, function, arguments = _target(url, postgres=_POSTGRES, qdrant=_QDRANT)
     return cast("Engine", _opener(module, function)(*arguments, **options))
 
 
@@ -95,29 +100,25 @@ def connect_async(url: str, **options: Any) -> Opening:
     Parameters
     ----------
     url, options
-        As in `connect`, for ``postgresql:`` and ``pg-embedded:``.
+        As in `connect`, for all but ``memory:``; for a Qdrant server options are those of
+        ``AsyncQdrantClient``.
 
     Raises
     ------
     CapabilityError
-        If the engine of that scheme is synchronous only.
-    InvalidInput, MissingDependency, Unreachable, InstallError
+        For ``memory:``, or if the server is too old.
+    InvalidInput, MissingDependency, Unreachable, InstallError, Conflict
         As in `connect`.
     """
-    module, function, arguments = _target(url, postgres=_POSTGRES_ASYNC)
+    module, function, arguments = _target(url, postgres=_POSTGRES_ASYNC, qdrant=_QDRANT_ASYNC)
     if module == _MEMORY:
         raise CapabilityError(
             "memory: has no asynchronous engine, since it never waits: use connect('memory:')"
         )
-    if module == _QDRANT:
-        raise CapabilityError(
-            "Qdrant has no asynchronous engine here yet: use connect(...) in a thread, as "
-            "asyncio.to_thread does"
-        )
     return Opening(_opener(module, function)(*arguments, **options))
 
 
-def _target(url: str, *, postgres: str) -> tuple[str, str, tuple[str, ...]]:
+def _target(url: str, *, postgres: str, qdrant: str) -> tuple[str, str, tuple[str, ...]]:
     """Return the module, the function and the arguments that open a URL."""
     given: Any = url
     match = _SCHEME.fullmatch(given) if isinstance(given, str) else None
@@ -135,11 +136,11 @@ def _target(url: str, *, postgres: str) -> tuple[str, str, tuple[str, ...]]:
             raise InvalidInput(f"memory: takes nothing after the colon, not {rest!r}")
         return _MEMORY, "connect", ()
     if scheme in ("http", "https"):
-        return _QDRANT, "connect", (url,)
+        return qdrant, "connect", (url,)
     if scheme in ("qdrant-local", "edge"):
         if not rest:
             raise InvalidInput(f"{scheme}: needs a folder, as in {scheme}:./data")
-        return _QDRANT, f"connect_{scheme.removeprefix('qdrant-')}", (rest,)
+        return qdrant, f"connect_{scheme.removeprefix('qdrant-')}", (rest,)
     raise InvalidInput(f"unknown scheme {scheme!r}; known: {_KNOWN}")
 
 
@@ -160,6 +161,8 @@ def wrap(obj: object) -> Engine:
     """
     if _is_client(obj, "QdrantClient"):
         return cast("Engine", _opener(_QDRANT, "wrap")(obj))
+    if _is_client(obj, "AsyncQdrantClient"):
+        raise InvalidInput(f"wrap takes a synchronous client, not {_name(obj)}: use wrap_async")
     if _is_driver(obj, asynchronous=True):
         raise InvalidInput(
             f"wrap takes a synchronous connection or pool, not {_name(obj)}: use wrap_async"
@@ -175,7 +178,8 @@ def wrap_async(obj: object) -> Opening:
     Parameters
     ----------
     obj
-        A ``psycopg.AsyncConnection`` or a ``psycopg_pool.AsyncConnectionPool`` that is open.
+        A ``psycopg.AsyncConnection``, a ``psycopg_pool.AsyncConnectionPool`` that is open, or an
+        ``AsyncQdrantClient``.
 
     Returns
     -------
@@ -195,8 +199,14 @@ def wrap_async(obj: object) -> Opening:
         )
     if _is_driver(obj, asynchronous=True):
         return Opening(_opener(_POSTGRES_ASYNC, "wrap")(obj))
+    if _is_client(obj, "AsyncQdrantClient"):
+        return Opening(_opener(_QDRANT_ASYNC, "wrap")(obj))
+    if _is_client(obj, "QdrantClient"):
+        raise InvalidInput(f"wrap_async takes an asynchronous client, not {_name(obj)}: use wrap")
     raise _not_wrapped(
-        obj, "wrap_async takes a psycopg.AsyncConnection or a psycopg_pool.AsyncConnectionPool"
+        obj,
+        "wrap_async takes a psycopg.AsyncConnection, a psycopg_pool.AsyncConnectionPool or an "
+        "AsyncQdrantClient",
     )
 
 
@@ -252,14 +262,14 @@ class Opening:
     ``await`` gives the engine, to be closed later; ``async with`` gives it and closes it.
     """
 
-    def __init__(self, opening: Coroutine[Any, Any, AsyncPostgresEngine]) -> None:
+    def __init__(self, opening: Coroutine[Any, Any, AsyncEngine]) -> None:
         self._opening = opening
-        self._engine: AsyncPostgresEngine | None = None
+        self._engine: AsyncEngine | None = None
 
-    def __await__(self) -> Generator[Any, Any, AsyncPostgresEngine]:
+    def __await__(self) -> Generator[Any, Any, AsyncEngine]:
         return self._opening.__await__()
 
-    async def __aenter__(self) -> AsyncPostgresEngine:
+    async def __aenter__(self) -> AsyncEngine:
         self._engine = await self._opening
         return self._engine
 
@@ -295,7 +305,8 @@ def _of_qdrant(cls: type) -> bool:
 def _not_wrapped(obj: object, what: str) -> InvalidInput | CapabilityError:
     if any(_of_qdrant(cls) for cls in type(obj).__mro__):
         return CapabilityError(
-            f"this version does not wrap {_name(obj)}; of Qdrant's it wraps QdrantClient"
+            f"this version does not wrap {_name(obj)}; of Qdrant's it wraps QdrantClient and "
+            "AsyncQdrantClient"
         )
     return InvalidInput(f"{what}, not {_name(obj)}")
 

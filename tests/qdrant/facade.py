@@ -51,6 +51,7 @@ class Collection:
 
 class _Http(ThreadingHTTPServer):
     request_queue_size = 128  # many tasks may connect at once
+    daemon_threads = True
 
 
 class Server:
@@ -64,6 +65,9 @@ class Server:
         self.aliases: dict[str, str] = {}
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
+        #: Where calls that end so wait for each other, so that none of them gets on alone.
+        self.together: tuple[str, threading.Barrier] | None = None
+        self.gone_after: int | None = None
         self._guard = threading.Lock()
         self._http = _Http(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(
@@ -82,6 +86,16 @@ class Server:
         for collection in self.collections.values():
             collection.shard.close()
 
+    def is_gone(self, writes: bool) -> bool:
+        """Whether the server is away, as it is for good after so many writes."""
+        with self._guard:
+            if self.gone_after is None:
+                return False
+            if writes and self.gone_after > 0:
+                self.gone_after -= 1
+                return False
+            return self.gone_after == 0
+
     def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -90,6 +104,14 @@ class Server:
 
             def handle_any(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                writes = self.command == "PUT" and "/points" in self.path
+                if server.together is not None and self.path.partition("?")[0].endswith(
+                    server.together[0]
+                ):
+                    server.together[1].wait()
+                if server.is_gone(writes):
+                    self.close_connection = True
+                    return
                 status, result = server.answer(
                     self.command, self.path.partition("?")[0], json.loads(raw) if raw else None
                 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEEDS = range(4 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
-CASES = 400
+CASES = 300
 
 DIMS = 8
 

@@ -135,6 +135,8 @@ Action = Callable[[MemoryEngine, MemoryTable], object]
 REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
     (lambda e, t: t.add_resolution("4:int4"), SpecError, "int4"),
+    (lambda e, t: t.add_resolution("2:f16", index=True, m=1), InvalidInput, "m must be from 2"),
+    (lambda e, t: t.add_resolution("2:f16", m=20, ef_construction=39), InvalidInput, "from 40"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
     (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.NotFound, "rotation"),
     (lambda e, t: t.add_resolution("8:f16~random0"), fv.errors.CapabilityError, "rotation"),

@@ -103,6 +103,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engines.masks": VALUES,
     "engines.tuned": (
         *VALUES,
+        "doctor.diagnosis",
         "doctor.limits",
         "engines.asking",
         "engines.base",
@@ -111,7 +112,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.progress",
         "tuning",
     ),
-    "engines.memory_tuning": (*VALUES, "codes", "engines.store", "engines.tuned", "tuning.ground"),
+    "engines.memory_tuning": (
+        *VALUES,
+        "codes",
+        "doctor.fit",
+        "engines.memory_observing",
+        "engines.store",
+        "engines.tuned",
+        "tuning.ground",
+    ),
     "engines.store": (
         *VALUES,
         "codes",
@@ -211,6 +220,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         *VALUES,
         "codes",
         "calibration",
+        "doctor.fit",
         "engines.base",
         "engines.checks",
         "engines.options",

@@ -14,14 +14,21 @@ from funnelvec.engines import base
 from tools import write_sync
 
 pytest.importorskip("psycopg")
+pytest.importorskip("qdrant_client")
 
 from funnelvec.engines.postgres import aio, sync, twins
+from funnelvec.engines.qdrant import aio as qdrant
 
 PAIRS = [
     (sync.PostgresEngine, aio.AsyncPostgresEngine),
     (sync.PostgresTable, aio.AsyncPostgresTable),
 ]
-PROTOCOLS = [(base.Engine, aio.AsyncPostgresEngine), (base.Table, aio.AsyncPostgresTable)]
+PROTOCOLS = [
+    (base.Engine, aio.AsyncPostgresEngine),
+    (base.Table, aio.AsyncPostgresTable),
+    (base.Engine, qdrant.AsyncQdrantEngine),
+    (base.Table, qdrant.AsyncQdrantTable),
+]
 
 
 def members(cls: type) -> dict[str, Any]:

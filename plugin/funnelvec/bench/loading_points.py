@@ -49,6 +49,7 @@ class PointLoads:
     rows: int
     dims: int
     resolution: str
+    parallel: int
     paces: tuple[PointPace, ...]
 
     @property
@@ -88,7 +89,8 @@ class PointLoads:
             f"load() loads {self._versus.text()} times the points per second of "
             f"{self.paces[0].name} (target {TARGET}: {said})",
             f"{self.rows:,} points of {self.dims:,} dimensions, {self.dataset}; codes: "
-            f"{self.resolution}; {_BATCH:,} points in a request, all waited for",
+            f"{self.resolution}; {_BATCH:,} points in a request, all waited for, "
+            f"{self.parallel} at once",
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class PointLoads:
             "rows": self.rows,
             "dims": self.dims,
             "resolution": self.resolution,
+            "parallel": self.parallel,
             "target": TARGET,
             "passed": self.passed,
             "contestants": [
@@ -119,12 +122,17 @@ def compare_point_loads(
     *,
     resolution: str = "128:f16",
     rounds: int = 5,
+    parallel: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> PointLoads:
-    """Measure on a server, in local mode or on Edge, in collections that are removed at the end."""
+    """Measure on a server, in local mode or on Edge, in collections that are removed at the end.
+
+    `parallel` is that of `upload_points`, which takes processes, and of `load`, which takes
+    threads; `upsert` is not parallel.
+    """
     seconds: dict[str, list[float]] = {}
     with _place(url) as place:
-        runs = place.runs(dataset, resolution)
+        runs = place.runs(dataset, resolution, parallel)
         names = list(runs)
         for turn in range(-1, rounds):
             shift = turn % len(names)
@@ -143,7 +151,7 @@ def compare_point_loads(
         )
         for name in names
     )
-    return PointLoads(place.name, dataset.name, rows, dataset.dims, resolution, paces)
+    return PointLoads(place.name, dataset.name, rows, dataset.dims, resolution, parallel, paces)
 
 
 @contextlib.contextmanager
@@ -177,10 +185,15 @@ class _Place:
     def __init__(self, name: str, engine: Any) -> None:
         self.name, self._engine = name, engine
 
-    def runs(self, dataset: Dataset, resolution: str) -> dict[str, Callable[[], float]]:
+    def runs(
+        self, dataset: Dataset, resolution: str, parallel: int
+    ) -> dict[str, Callable[[], float]]:
         """What fills a new collection and takes so many seconds, by name; the bare one first."""
         vectors, dims = dataset.rows, dataset.dims
         ids = range(len(vectors))
+
+        def load(table: Any) -> None:
+            table.load(vectors, ids=ids, batch_size=_BATCH, resume=False, parallel=parallel)
 
         def ours(*codes: str, there: bool = False) -> float:
             name = f"funnelvec_bench_{uuid.uuid4().hex}"
@@ -189,24 +202,24 @@ class _Place:
                 for each in codes:
                     table.add_resolution(each)
                 if there:
-                    table.load(vectors, ids=ids, batch_size=_BATCH, resume=False)
+                    load(table)
                 started = time.perf_counter()
                 if there:
                     table.upsert(ids, vectors)
                 else:
-                    table.load(vectors, ids=ids, batch_size=_BATCH, resume=False)
+                    load(table)
                 return time.perf_counter() - started
             finally:
                 self.drop(name)
 
         return {
-            self.bare: lambda: self.upload(vectors),
+            self.bare: lambda: self.upload(vectors, parallel),
             _LOAD: ours,
             _CODES: lambda: ours(resolution),
             _THERE: lambda: ours(there=True),
         }
 
-    def upload(self, vectors: Any) -> float:
+    def upload(self, vectors: Any, parallel: int) -> float:
         """Fill a collection as a program does it that does not know us; seconds."""
         raise NotImplementedError
 
@@ -223,7 +236,7 @@ class _Client(_Place):
         super().__init__(name, engine)
         self._client = client
 
-    def upload(self, vectors: Any) -> float:
+    def upload(self, vectors: Any, parallel: int) -> float:
         from qdrant_client import models
 
         name = f"funnelvec_bench_{uuid.uuid4().hex}"
@@ -235,6 +248,7 @@ class _Client(_Place):
                 name,
                 (models.PointStruct(id=i, vector=each.tolist()) for i, each in enumerate(vectors)),
                 batch_size=_BATCH,
+                parallel=parallel,
                 wait=True,
             )
             return time.perf_counter() - started
@@ -254,7 +268,7 @@ class _Edge(_Place):
         super().__init__(name, engine)
         self._folder = folder
 
-    def upload(self, vectors: Any) -> float:
+    def upload(self, vectors: Any, parallel: int) -> float:
         import qdrant_edge as edge
 
         params = edge.EdgeVectorParams(vectors.shape[1], edge.Distance.Cosine)

@@ -241,5 +241,7 @@ def _storing(
         f"storage => '{storage}', allow_rewrite => true)"
     ]
     if storage == "side":
+        # It says what is next, which comes right after; that ends with the level reset.
+        statements.insert(0, "set client_min_messages = warning")
         statements.append(rf"select funnelvec.next_step('{schema}.{table}') \gexec")
     return tuple(statements)

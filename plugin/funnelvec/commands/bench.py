@@ -58,7 +58,7 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 reranking, Supabase's adaptive retrieval, LangChain's stores (where installed), pgvectorscale
 (where the server has it) and exact search, each at the setting that reaches --recall in the least
 time; in the vectors' own basis and under a random orthogonal matrix. --funnel names a template
-without keeps. --quick takes 2,000 rows, also of a file, unless --rows says otherwise, and draws
+without keeps. --quick takes 1,500 rows, also of a file, unless --rows says otherwise, and draws
 768 dimensions.
 
 `bench papers` does what papers say they do and prints their figures beside: matryoshka, pca-rag,
@@ -77,7 +77,8 @@ on Edge, in local mode, and on the server of --url if one is given.
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an
 index), {_LOAD_FULL} rounds, with --quick {_LOAD_QUICK}. With a --url of Qdrant's (http:, edge:,
-qdrant-local:) it measures the client's upload_points, or Edge's upsert, and ours.
+qdrant-local:) it measures the client's upload_points, or Edge's upsert, and ours; --parallel is
+that of all of them.
 
 `bench writes` measures what inserts, updates and deletes cost with codes in a column, in a side
 table and without: time, WAL per row, share of HOT updates, and what fillfactor does to them;
@@ -110,6 +111,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         metavar="FILE",
         help="search, peers and papers: also a page (.html), or the plots (.png)",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="load, with a --url of Qdrant's: requests at once, of every contestant (default 1)",
     )
     add_peers(parser.add_argument_group("peers"))
     _add_windows(parser.add_argument_group("windows"))
@@ -239,6 +247,8 @@ def _run_load(args: argparse.Namespace) -> int:
 
     dataset, first = _rows_and_codes(args, _LOAD_ROWS)
     rounds = _LOAD_QUICK if args.quick else _LOAD_FULL
+    if args.parallel != 1 and not is_qdrant(args.url):
+        usage_error(args, "--parallel goes with a --url of Qdrant's")
     if is_qdrant(args.url):
         return run_qdrant_load(args, dataset, first, rounds)
     report = bench.compare_loads(

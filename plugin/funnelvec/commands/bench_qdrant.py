@@ -51,6 +51,7 @@ def run_qdrant_load(args: argparse.Namespace, dataset: Dataset, first: str, roun
         dataset,
         resolution=first,
         rounds=rounds if args.rounds is None else args.rounds,
+        parallel=args.parallel,
         say=progress(),
     )
     return print_report(args, report.as_json(), [report.section()], report.lines())

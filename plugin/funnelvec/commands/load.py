@@ -48,6 +48,13 @@ that are in; it makes sure that the files are the same."""
     parser.add_argument("--upsert", action="store_true", help="change rows that are there already")
     parser.add_argument("--batch", type=int, metavar="N", help="rows per batch and transaction")
     parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batches on their way at once, to a Qdrant server (default 1)",
+    )
+    parser.add_argument(
         "--name", help="what this load is found by when it is started again (default: its files)"
     )
     parser.add_argument(
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             upsert=args.upsert,
             resume=not args.restart if args.name is None else args.name,
             dry_run=args.dry_run,
+            parallel=args.parallel,
             # Without rich there is no bar; loading needs none.
             progress=importlib.util.find_spec("rich") is not None,
         )

@@ -18,15 +18,16 @@ from funnelvec.engines import checks, options
 from funnelvec.engines.keys import check_ids, plain
 from funnelvec.engines.opening import open_source
 from funnelvec.engines.sources import Chunk, Options, Source, Target, fingerprint
-from funnelvec.errors import Conflict, FunnelvecError, InvalidInput
+from funnelvec.errors import CapabilityError, Conflict, FunnelvecError, InvalidInput
 from funnelvec.kinds import convert
 from funnelvec.reports import LoadReport
 
-__all__ = ["Record", "Run", "check_size"]
+__all__ = ["Record", "Run", "check_parallel", "check_size"]
 
 #: A batch that nobody has chosen the size of: so many bytes of vectors, within these rows.
 _BATCH_BYTES, _FEWEST, _MOST = 32 << 20, 1_000, 50_000
 _LONGEST_NAME = 200
+_MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,32 @@ def check_size(batch_size: int | None, dims: int) -> int:
     return checks.check_positive(batch_size, "batch_size")
 
 
+def check_parallel(parallel: int, *, engine: str, why: str | None = None) -> int:
+    """Return how many batches are to be on their way at once.
+
+    Parameters
+    ----------
+    why
+        Why this engine sends one after the other; None where it does not.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a whole number from 1 to 64.
+    CapabilityError
+        If it is more than one, and this engine has one writer.
+    """
+    wanted = checks.check_positive(parallel, "parallel")
+    if wanted > _MOST_AT_ONCE:
+        raise InvalidInput(f"parallel is at most {_MOST_AT_ONCE}, not {wanted}")
+    if wanted > 1 and why is not None:
+        raise CapabilityError(
+            f"{engine} has one writer ({why}), so parallel={wanted} would gain nothing; leave "
+            "parallel out; a Qdrant server (http://...) takes several batches at once"
+        )
+    return wanted
+
+
 @dataclass(slots=True)
 class Run:
     """A load under way.
@@ -68,6 +95,8 @@ class Run:
         How many rows of the source are in, and the checksum of their keys.
     skipped
         How many of them were in before.
+    beyond
+        Among how many rows after them some may be in, where writes are no transactions.
     """
 
     name: str
@@ -78,6 +107,7 @@ class Run:
     rows: int = 0
     keys_crc: int = 0
     skipped: int = 0
+    beyond: int = 0
     ends: tuple[Any, ...] = ()
     before: Record | None = None
     inserted: int = 0
@@ -211,7 +241,7 @@ class Run:
 
     def explain(self, error: BaseException, *, dry_run: bool = False) -> BaseException:
         """Return the error with a word on how to go on."""
-        if dry_run or not self.rows:
+        if dry_run or not (self.rows or self.beyond):
             text = "nothing was written" if dry_run else "no row is in"
             if isinstance(error, Conflict) and self.before is not None and self.before.finished:
                 text = f"a load of {self.name!r} was finished before, so its rows may be in"
@@ -220,6 +250,8 @@ class Run:
                 f"{self.rows:,} rows of {self.name!r} are in, in whole batches; the same call goes "
                 "on after them"
             )
+            if self.beyond:
+                text += f" (and over the next {self.beyond:,} again, of which some may be in)"
         if isinstance(error, FunnelvecError):
             return type(error)(f"{error}; {text}")
         if isinstance(error, KeyboardInterrupt):

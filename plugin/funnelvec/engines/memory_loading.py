@@ -10,7 +10,7 @@ import numpy.typing as npt
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import check_ids, key_names
-from funnelvec.engines.loads import Record, Run, check_size
+from funnelvec.engines.loads import Record, Run, check_parallel, check_size
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.sources import Options, Target
 from funnelvec.engines.store import Store
@@ -70,11 +70,13 @@ class MemoryLoading:
         resume: bool | str = True,
         dry_run: bool = False,
         progress: Progress = False,
+        parallel: int = 1,
     ) -> LoadReport:
         """Load rows from files, Arrow data, arrays or an iterator, batch by batch."""
         options.check_progress(progress)
         options.check_flag(upsert, "upsert")
         options.check_flag(dry_run, "dry_run")
+        check_parallel(parallel, engine="memory", why="rows are copied in this process")
         size = check_size(batch_size, self.dims)
         store = self._store
         target = Target(store.key, store.key_kind, self.vector, self.dims, store.other_kinds)

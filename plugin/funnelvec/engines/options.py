@@ -19,6 +19,7 @@ __all__ = [
     "check_columns",
     "check_family",
     "check_flag",
+    "check_graph",
     "check_hub_sample",
     "check_levels",
     "check_mapping",
@@ -42,6 +43,25 @@ def check_flag(value: bool, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidInput(f"{name} must be True or False, not {value!r}")
     return bool(value)
+
+
+def check_graph(m: Any, ef_construction: Any) -> tuple[int | None, int | None]:
+    """Return the settings of an index; None leaves one to the database.
+
+    Raises
+    ------
+    InvalidInput
+        If one is not a whole number that an index takes.
+    """
+    for value, name, least, most in (
+        (m, "m", 2, 100),
+        (ef_construction, "ef_construction", max(4, 2 * (m if type(m) is int else 16)), 1000),
+    ):
+        number = plain(value)
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if value is not None and not (whole and least <= number <= most):
+            raise InvalidInput(f"{name} must be from {least} to {most}, not {value!r:.100}")
+    return plain(m), plain(ef_construction)
 
 
 def check_levels(levels: Any) -> int | None:

@@ -94,6 +94,7 @@ class Loading(Protocol):
         resume: bool | str = True,
         dry_run: bool = False,
         progress: Progress = False,
+        parallel: int = 1,
     ) -> LoadReport:
         """Load rows from a source that may be larger than memory, and commit each batch.
 
@@ -121,6 +122,9 @@ class Loading(Protocol):
             Read and check everything, and write nothing.
         progress
             As for `add`; rows that were in before count as done.
+        parallel
+            How many batches are on their way at once, 1 to 64: in as many threads, over HTTP to a
+            Qdrant server. Every other engine has one writer and takes 1.
 
         Raises
         ------
@@ -289,6 +293,7 @@ class Examined(Protocol):
         sample: int = 10_000,
         queries: int = 500,
         seed: int = 0,
+        funnels: bool = True,
         progress: Progress = False,
     ) -> Diagnosis:
         """Examine a sample of the vectors: what was found, what is normal, what to do.
@@ -299,6 +304,9 @@ class Examined(Protocol):
             How many rows to draw, and how many of them to ask for, each against all others.
         seed
             Of both.
+        funnels
+            Also measure whether each funnel of the table still fits it: up to 200 exact searches
+            a funnel, as many as some ten seconds allow, none where one takes long.
         progress
             True shows a bar; a callable is told (steps done, steps in all).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,12 +39,16 @@ class Collection:
         self.info = self._info()
         self._definition: Definition | None = None
         self._text: str | None = None
-        self._read_at = 0.0
+        self._old_at = -1.0
         #: What has been made of the definition and of `info`; a new one when either is another.
         self.made: dict[Any, Any] = {}
         #: Whether there was no row to tell by what keys hold.
         self._guessed = False
         self._maps: dict[str, Rotation] = {}  # by token: they never change
+        #: Of many searches that find the definition old, one reads it.
+        self._reading = threading.RLock()
+        #: Changes of this process wait for each other; those of others are a `Conflict`.
+        self._changing = threading.RLock()
 
     def _info(self) -> Info:
         found = self.deployment.info(self.name)
@@ -61,18 +66,24 @@ class Collection:
 
     def definition(self, *, fresh: bool = False) -> Definition:
         """What funnelvec knows of the collection; `fresh` asks for what is kept now."""
-        old = time.monotonic() - self._read_at > FRESH_SECONDS
-        if self._definition is None or fresh or old:
-            text = self.deployment.read(self.name)
-            if text is None or text != self._text or self._foreign:
-                kept = self._derived() if text is None else self._whole(text)
-                found = self._completed(kept)
-                if found != self._definition:
-                    self._definition, self.made = found, {}
-                self._text = text
-            self._read_at = time.monotonic()
+        if fresh or time.monotonic() > self._old_at:
+            with self._reading:
+                if fresh or time.monotonic() > self._old_at:
+                    self._read()
         assert self._definition is not None  # it was read at least once
         return self._definition
+
+    def _read(self) -> None:
+        text = self.deployment.read(self.name)
+        if text is None or text != self._text or self._foreign:
+            kept = self._derived() if text is None else self._whole(text)
+            found = self._completed(kept)
+            if found != self._definition:
+                # In this order: what a thread has put into the old `made` is not found any more.
+                self._definition = found
+                self.made = {}
+            self._text = text
+        self._old_at = time.monotonic() + FRESH_SECONDS
 
     @property
     def _foreign(self) -> bool:
@@ -142,6 +153,10 @@ class Collection:
         Conflict
             If another client has changed it at the same time; nothing of `how` is kept then.
         """
+        with self._changing:
+            return self._changed(how, copier=copier)
+
+    def _changed(self, how: Callable[[Definition], Definition], *, copier: bool) -> Definition:
         before = self.definition(fresh=True)
         if not copier:
             self.check_free("changes")
@@ -192,10 +207,12 @@ class Collection:
         CapabilityError
             If it is compared by a distance that has no metric here.
         """
-        definition, made = self.definition(), self.made
+        self.definition()  # looks for changes from time to time
+        made = self.made  # before the definition: what is made of an old one stays in the old
         found = made.get(("vector", wanted))
         if found is None:
-            found = made["vector", wanted] = self._found(definition.vectors, wanted)
+            assert self._definition is not None  # it was read just now
+            found = made["vector", wanted] = self._found(self._definition.vectors, wanted)
         return cast("Vector", found)
 
     def _found(self, kept: Mapping[str, Vector], wanted: str | None) -> Vector:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,12 +118,15 @@ class Template:
         Its requests, coarse stage first; their vectors are empty.
     stored, encoders
         What each of them compares, the last one's too, and what makes it of a query.
+    bare
+        Whether the last one compares with the query as it is.
     """
 
     stages: tuple[models.Prefetch, ...]
     search: models.QueryRequest
     stored: tuple[Stored, ...]
     encoders: tuple[_Encoder, ...]
+    bare: bool
 
     @classmethod
     def of(
@@ -160,15 +162,23 @@ class Template:
             with_vector=False,
         )
         encoders = [each.encoder() for each in (*stored, last)]
-        return cls(tuple(stages), search, (*stored, last), tuple(encoders))
+        bare = last.is_base and last.column.code == "f32" and last.metric == "cosine"
+        return cls(tuple(stages), search, (*stored, last), tuple(encoders), bare)
 
-    def vectors(self, query: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        """What each stage compares with."""
-        found = [encode(query) for encode in self.encoders]
-        for stored, vector in zip(self.stored, found, strict=True):
+    def vectors(
+        self, query: npt.NDArray[np.float32], *, seen: bool = False
+    ) -> list[npt.NDArray[np.float32]]:
+        """What each stage compares with; `seen`: `questions.glance` has seen it."""
+        found: list[npt.NDArray[np.float32]] = []
+        short = seen and self.bare
+        for encode in self.encoders[:-1] if short else self.encoders:
+            vector = encode(query)
             if vector is None:
-                raise _undirected(stored)
-        return cast("list[npt.NDArray[np.float32]]", found)
+                raise _undirected(self.stored[len(found)])
+            found.append(vector)
+        if short:
+            found.append(query)
+        return found
 
     def threshold(self, cutoff: float | None) -> float | None:
         """What Qdrant is told of the lowest score of the last stage."""

@@ -123,6 +123,10 @@ class Deployment(Protocol):
     slack: float
 
     @property
+    def one_writer(self) -> str | None:
+        """Why writes come one after the other; None where a server takes several at once."""
+
+    @property
     def version(self) -> Version | None:
         """Of the server; None where there is none, but every feature."""
 

@@ -45,6 +45,7 @@ class EdgeDeployment:
 
     name, persistent, slack = "edge", True, 0.0
     version: None = None
+    one_writer = "the engine in this process holds all of it while it writes"
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path)
@@ -179,13 +180,12 @@ class EdgeDeployment:
 
     def prepare(self, collection: str, template: Template) -> Search:
         """Have a search ready that is asked over and over."""
-        request_of, read = translate.prepared(template), self._shards.read
+        request_of, ask = translate.prepared(template), self._shards.query
 
         def search(
             vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
         ) -> Sequence[Found]:
-            request = request_of(vectors, threshold)
-            return read(collection, lambda shard: shard.query(request))
+            return ask(collection, request_of(vectors, threshold))
 
         return search
 

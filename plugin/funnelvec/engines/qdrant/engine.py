@@ -31,13 +31,17 @@ __all__ = ["QdrantEngine", "QdrantTable", "connect", "connect_edge", "connect_lo
 
 def connect(url: str, **given: Any) -> QdrantEngine:
     """Open a server; `given` is what `QdrantClient` takes (``api_key``, ``prefer_grpc``, ...)."""
+    with errors():
+        client = QdrantClient(url=url, check_compatibility=False, **client_options(given))
+        return QdrantEngine(ClientDeployment(client, owned=True))
+
+
+def client_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a client is opened with, beside its URL."""
     if any(name in given for name in ("url", "location", "path", "host", "check_compatibility")):
         raise InvalidInput("the URL says where the server is; options say how to talk to it")
-    with errors():
-        # The client's own five seconds are short for a thousand wide vectors and a busy server.
-        options = {"timeout": 60, **given}
-        client = QdrantClient(url=url, check_compatibility=False, **options)
-        return QdrantEngine(ClientDeployment(client, owned=True))
+    # The client's own five seconds are short for a thousand wide vectors and a busy server.
+    return {"timeout": 60, **given}
 
 
 def connect_local(path: str, **given: Any) -> QdrantEngine:
@@ -49,13 +53,24 @@ def connect_local(path: str, **given: Any) -> QdrantEngine:
 
 def connect_edge(path: str) -> QdrantEngine:
     """Open a folder of collections that the engine in this process serves."""
+    return QdrantEngine(edge_deployment(path))
+
+
+def edge_deployment(path: str) -> Deployment:
+    """Open a folder of collections.
+
+    Raises
+    ------
+    MissingDependency
+        If Edge is not installed.
+    """
     try:
         from funnelvec.engines.qdrant.edge import EdgeDeployment  # another extra
     except ModuleNotFoundError as error:
         if error.name not in ("qdrant_edge", "portalocker"):
             raise
         raise MissingDependency.of(error.name, extra="edge") from error
-    return QdrantEngine(EdgeDeployment(path))
+    return EdgeDeployment(path)
 
 
 def wrap(client: QdrantClient) -> QdrantEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ import numpy.typing as npt
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import check_ids, key_names
-from funnelvec.engines.loads import Record, Run, check_size
+from funnelvec.engines.loads import Record, Run, check_parallel, check_size
 from funnelvec.engines.progress import reporting
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.payload import to_payload
+from funnelvec.engines.qdrant.sending import Course, Range, in_turn, side_by_side
 from funnelvec.engines.sources import Options, Target
 from funnelvec.errors import Conflict, FunnelvecError, InvalidInput
 from funnelvec.reports import LoadReport, Upserted
@@ -43,12 +44,25 @@ class _Rows:
         return _Rows(self.keys[start:end], self.ids[start:end], self.vectors[start:end], columns)
 
 
-@dataclass(slots=True)
-class _Course:
-    """How far a load is: rows that may be in from before, and whether a batch is on its way."""
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """What a load does with its batches."""
 
-    pending: int = 0
-    writing: bool = False
+    table: QdrantLoading
+    run: Run
+    course: Course
+    upsert: bool
+
+    def refuse(self, rows: _Rows, fresh: Sequence[Range]) -> None:
+        if not self.upsert:
+            for start, end in fresh:
+                self.table._refuse_present(rows.part(start, end))
+
+    def write(self, rows: _Rows, *, undo: bool) -> Upserted:
+        return self.table._write(rows, upsert=self.upsert, undo=undo and not self.upsert)
+
+    def keep(self) -> None:
+        self.table._keep(self.run, self.course)
 
 
 class QdrantLoading:
@@ -112,13 +126,18 @@ class QdrantLoading:
         resume: bool | str = True,
         dry_run: bool = False,
         progress: Progress = False,
+        parallel: int = 1,
     ) -> LoadReport:
         """Load rows from files, Arrow data, arrays or an iterator, batch by batch."""
         options.check_progress(progress)
         options.check_flag(upsert, "upsert")
         options.check_flag(dry_run, "dry_run")
+        deployment = self._collection.deployment
+        workers = check_parallel(parallel, engine=deployment.name, why=deployment.one_writer)
         definition, vector = self._collection.definition(fresh=True), self._vector()
-        size, course = check_size(batch_size, vector.column.base.dims), _Course()
+        size, course = check_size(batch_size, vector.column.base.dims), Course()
+        if batch_size is None and workers > 1:
+            size = BATCH  # every worker holds two of them
         target = Target(
             definition.key,
             definition.key_kind,
@@ -129,34 +148,41 @@ class QdrantLoading:
         given = Options(ids, vectors, columns)
         run = Run.open(source, target, given, resume=resume, batch_size=size)
         try:
-            course.pending = self._find(run, definition, resume=resume is not False)
-            with reporting(progress, run.source.total, f"loading {self.name}") as advance:
+            course.before = self._find(run, definition, resume=resume is not False)
+            with (
+                reporting(progress, run.source.total, f"loading {self.name}") as advance,
+                contextlib.closing(
+                    self._batches(run, course, upsert=upsert, dry_run=dry_run, workers=workers)
+                ) as batches,
+            ):
                 advance(run.rows)
-                for keys, written in self._batches(run, course, upsert=upsert, dry_run=dry_run):
+                for keys, written in batches:
                     run.committed(keys, inserted=written.inserted, updated=written.updated)
                     advance(run.rows)
         except BaseException as error:
-            if run.batches and not course.writing and not dry_run:
+            beyond = course.beyond(run.rows)
+            run.beyond = sum(end - start for start, end in beyond)
+            if course.kept is not None and course.kept != (run.rows, beyond):
                 with contextlib.suppress(FunnelvecError):  # without it a batch is gone over again
-                    self._keep(run, finished=False, pending=course.pending)
+                    self._keep(run, course)
             raise run.explain(error, dry_run=dry_run) from error.__cause__
         if run.rows and not dry_run:
-            self._keep(run, finished=True)
+            self._keep(run, course, finished=True)
             if any(each.indexed for each in definition.vectors.values()):
-                self._collection.deployment.settle(self.name)
+                deployment.settle(self.name)
         return run.report(dry_run=dry_run)
 
-    def _find(self, run: Run, definition: Definition, *, resume: bool) -> int:
-        """Go on where the load stopped; return how many rows after that may be in already."""
+    def _find(self, run: Run, definition: Definition, *, resume: bool) -> list[Range]:
+        """Go on where the load stopped; return which rows after that may be in already."""
         text = self._collection.deployment.read_load(self.name, run.name)
         if text is None:
-            return 0
+            return []
         content = json.loads(text)
-        pending = int(content.pop("pending"))
+        pending = [(int(start), int(end)) for start, end in content.pop("pending")]
         record = Record(**content)
         if not resume:
             run.before = record
-            return 0
+            return []
         run.begin(record)
         if run.skipped:
             ends = {names.point_id(key, definition.key_kind) for key in run.ends}
@@ -164,11 +190,10 @@ class QdrantLoading:
                 self.name, list(ends), payload=False, vectors=()
             )
             run.check_present(len(found) == len(ends))
-        return 0 if record.finished else pending
+        return [] if record.finished else pending
 
-    def _keep(self, run: Run, *, finished: bool, pending: int = 0) -> None:
-        # Qdrant has no transaction for a batch and its record: the record comes first and says
-        # how many rows it is about, so that a load which stops between goes over them again.
+    def _keep(self, run: Run, course: Course, *, finished: bool = False) -> None:
+        pending = [] if finished else course.beyond(run.rows)
         content = {
             "source": run.described,
             "rows": run.rows,
@@ -177,24 +202,27 @@ class QdrantLoading:
             "pending": pending,
         }
         self._collection.deployment.write_load(self.name, run.name, json.dumps(content))
+        course.kept = (run.rows, pending)
 
     def _batches(
-        self, run: Run, course: _Course, *, upsert: bool, dry_run: bool
-    ) -> Iterator[tuple[Sequence[Any], Upserted]]:
+        self, run: Run, course: Course, *, upsert: bool, dry_run: bool, workers: int
+    ) -> Generator[tuple[Sequence[Any], Upserted], None, None]:
+        """Write what is not in yet; yield the keys of every batch that is in."""
+        checked, doing = self._all_checked(run), _Doing(self, run, course, upsert)
+        if dry_run:
+            for rows in checked:
+                yield rows.keys, Upserted(0, 0)
+        elif workers == 1:
+            yield from in_turn(checked, run, course, doing)
+        else:
+            yield from side_by_side(checked, run, course, doing, workers=workers)
+
+    def _all_checked(self, run: Run) -> Iterator[_Rows]:
         first = run.rows
         for chunk in run.chunks():
             rows = self._checked(*chunk, first)
             first += len(rows.keys)
-            if dry_run:
-                yield rows.keys, Upserted(0, 0)
-                continue
-            again = min(course.pending, len(rows.keys))
-            course.pending -= again
-            course.writing = True
-            self._keep(run, finished=False, pending=len(rows.keys) + course.pending)
-            written = self._write(rows, upsert=upsert, again=again)
-            course.writing = False
-            yield rows.keys, written
+            yield rows
 
     def _write_all(
         self,
@@ -208,7 +236,9 @@ class QdrantLoading:
         options.check_progress(progress)
         rows = self._checked(ids, vectors, columns, 0)
         with reporting(progress, len(rows.keys), f"loading {self.name}") as advance:
-            written = self._write(rows, upsert=upsert)
+            if not upsert:
+                self._refuse_present(rows)
+            written = self._write(rows, upsert=upsert, undo=not upsert)
             advance(len(rows.keys))
         return written
 
@@ -239,12 +269,10 @@ class QdrantLoading:
         points = [names.point_id(key, definition.key_kind) for key in keys]
         return _Rows(keys, points, matrix, values)
 
-    def _write(self, rows: _Rows, *, upsert: bool, again: int = 0) -> Upserted:
-        """Write checked rows; the first `again` of them may be in and are written over."""
+    def _write(self, rows: _Rows, *, upsert: bool, undo: bool) -> Upserted:
+        """Write checked rows; where that fails, remove them again if `undo`."""
         deployment = self._collection.deployment
         fresh = updated = sent = 0
-        if not upsert:
-            self._refuse_present(rows.part(again, len(rows.keys)))
         try:
             size = min(BATCH, self._collection.info.limits.points)
             for start in range(0, len(rows.keys), size):
@@ -255,7 +283,7 @@ class QdrantLoading:
                 updated += present
                 fresh += len(part.keys) - present
         except BaseException:
-            if not upsert and not again:
+            if undo:
                 for start in range(0, sent, BATCH):
                     with contextlib.suppress(FunnelvecError):  # the first error says more
                         deployment.delete(self.name, rows.ids[start : min(start + BATCH, sent)])

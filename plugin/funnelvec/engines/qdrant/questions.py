@@ -32,6 +32,7 @@ __all__ = [
     "beginning",
     "check_best_f1",
     "check_one",
+    "glance",
     "promised",
     "reader",
 ]
@@ -111,16 +112,28 @@ def reader(definition: Definition) -> Callable[[Found], Any]:
     return lambda point: tuple(_value(definition, point, name) for name in columns)
 
 
+_FLOAT32 = np.dtype(np.float32)
+
+
+def glance(column: Column) -> Callable[[Any], bool]:
+    """Return what sees of a query that it is good, as what embedding models give is."""
+    if column.code != "f32":
+        return lambda query: False
+    shape = (column.base.dims,)
+
+    def is_plain(query: Any) -> bool:
+        return (
+            type(query) is np.ndarray
+            and query.dtype is _FLOAT32
+            and query.shape == shape
+            and 1e-6 < query.dot(query) < 1e30
+        )
+
+    return is_plain
+
+
 def check_one(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Check a query; one that is what embedding models give is seen to be good at a glance."""
-    if (
-        type(query) is np.ndarray
-        and query.dtype == np.float32
-        and query.shape == (column.base.dims,)
-        and column.code == "f32"
-        and 1e-30 < query.dot(query) < 1e30
-    ):
-        return query
+    """Check a query."""
     return checks.check_query(
         query, dims=column.base.dims, code=column.code, directed=column.directed
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,12 +28,14 @@ from funnelvec.engines.qdrant.questions import (
     beginning,
     check_best_f1,
     check_one,
+    glance,
     promised,
     reader,
 )
+from funnelvec.engines.qdrant.vectors import unsigned
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
-from funnelvec.types import Answer, Cutoff, Hit
+from funnelvec.types import Answer, Cutoff, Hit, bare_hits
 
 __all__ = ["QdrantSearching"]
 
@@ -70,46 +72,56 @@ class QdrantSearching:
         funnel: str | None = None,
     ) -> Answer:
         """Find the `k` most similar rows."""
-        self._collection.definition()  # looks for changes from time to time
-        plain = filter is None and after is None and type(k) is int
-        plain = plain and (funnel is None or type(funnel) is str)
-        if plain and min_relevance is None and cutoff is None:
-            asked = self._collection.made.get(("plain", self.vector, funnel, k))
+        collection = self._collection
+        collection.definition()  # looks for changes from time to time
+        made = collection.made  # before the question: what is made of an old one stays in the old
+        plain = filter is None and after is None and min_relevance is None and cutoff is None
+        plain = plain and type(k) is int and (funnel is None or type(funnel) is str)
+        kind = ("plain", self.vector, funnel, k)
+        if plain:
+            asked = made.get(kind)
             if asked is not None:
                 return cast("Answer", asked(query))
         asked_for = Asked(k, min_relevance, filter, after, cutoff)
         question = self._question(self._funnel(funnel), asked_for)
-        if plain and min_relevance is None and cutoff is None:
-            self._remember(question, funnel)
+        plain = plain and not question.calibration and not question.named.returns
+        if plain and len(made) < _REMEMBERED:
+            made[kind] = self._asking(question)
         vector = check_one(question.vector.column, query)
         return self._whole(question, vector, self._answer(question, vector))
 
-    def _remember(self, question: Question, funnel: str | None) -> None:
-        """Have the next search of this kind go without what does not depend on its query."""
-        made = self._collection.made
-        if question.calibration or question.named.returns or len(made) >= _REMEMBERED:
-            return
-        column, template, score, key = (
-            question.vector.column,
-            question.template,
-            question.score,
-            question.key,
-        )
-        vectors, search, k = template.vectors, question.search, question.k
+    def _asking(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
+        """Return the search of this kind without what does not depend on its query.
+
+        What a request by hand does not do is a few percent of it, so this is written for speed.
+        """
+        column, vectors = question.vector.column, question.template.vectors
+        search, score, key, k = question.search, question.score, question.key, question.k
+        integers, own = question.definition.key_kind == "integer", score is unsigned
+        is_plain = glance(column)
 
         def asked(query: npt.ArrayLike) -> Answer:
-            vector = check_one(column, query)
-            found = search(vectors(vector), None)
-            hits, before = [], np.inf
-            for point in found:
-                similarity = score(point.score)
+            seen = is_plain(query)
+            vector = cast("npt.NDArray[np.float32]", query) if seen else check_one(column, query)
+            found = search(vectors(vector, seen=seen), None)
+            scores = [point.score + 0.0 if own else score(point.score) for point in found]
+            before = np.inf
+            for similarity in scores:
                 if not similarity < before:  # a tie, which keys decide, and rows not fetched yet
                     return Answer(self._answer(question, vector, found))
                 before = similarity
-                hits.append(Hit(key(point), similarity, None))
-            return Answer(hits[:k])
+            some = found[:k] if len(found) > k else found
+            if integers:  # other programs may have put UUIDs between them
+                ids = [point.id for point in some]
+                keys = [
+                    id if type(id) is int else key(point)
+                    for id, point in zip(ids, some, strict=True)
+                ]
+            else:
+                keys = [key(point) for point in some]
+            return Answer(bare_hits(keys, scores))
 
-        made["plain", self.vector, funnel, k] = asked
+        return asked
 
     def search_many(
         self,

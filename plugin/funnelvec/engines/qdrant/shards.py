@@ -87,6 +87,16 @@ class Shards:
                     raise
                 raise _ours(error) from error
 
+    def query(self, collection: str, request: edge.QueryRequest) -> list[edge.ScoredPoint]:
+        """Search; what `read` does, without what only a search that fails needs."""
+        shard = self._shards.get(collection)
+        try:
+            if shard is not None and not self.forked:
+                return shard.query(request)
+        except Exception:
+            pass
+        return self.read(collection, lambda shard: shard.query(request))
+
     def reload(self, collection: str, vectors: Mapping[str, models.VectorParams]) -> None:
         """Close a shard and open it with another configuration."""
         with self.guard, errors():

@@ -36,7 +36,7 @@ from funnelvec.errors import CapabilityError
 from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, needs_direction
 
-__all__ = ["DISTANCES", "Column", "Stored"]
+__all__ = ["DISTANCES", "Column", "Stored", "unsigned"]
 
 DISTANCES: dict[Metric, models.Distance] = {
     "cosine": models.Distance.COSINE,
@@ -72,6 +72,11 @@ _NO_GRAPH = models.HnswConfigDiff(m=0)
 _NARROW = 1_024
 #: So many points a search goes through without it; Qdrant's own limit, and its least, in kB.
 _SCANNED, _FULL_SCAN, _LEAST_SCAN = 2_000, 10_000, 10
+
+
+def unsigned(raw: float) -> float:
+    """Return a score that is Qdrant's own, zero without a sign."""
+    return raw + 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +178,24 @@ class Stored:
             return math.ceil(self.size * _BINARY[code][1] / 8)
         return math.ceil(self.size * _DATATYPES.get(code, (None, 4.0))[1])
 
-    def params(self, *, index: bool) -> models.VectorParams:
+    def params(
+        self, *, index: bool, m: int | None = None, ef_construction: int | None = None
+    ) -> models.VectorParams:
         """Return the configuration of the vector."""
         datatype, _ = _DATATYPES.get(self.resolution.code, (models.Datatype.FLOAT32, 4.0))
         return models.VectorParams(
             size=self.size,
             distance=self.distance,
             datatype=models.Datatype.FLOAT16 if self.is_quantized else datatype,
-            hnsw_config=self.graph(index=index),
+            hnsw_config=self.graph(index=index, m=m, ef_construction=ef_construction),
             quantization_config=self.quantization,
             # A last stage reads few rows; the operating system keeps what is read often.
             on_disk=self.is_quantized or self.is_base,
         )
 
-    def graph(self, *, index: bool) -> models.HnswConfigDiff:
+    def graph(
+        self, *, index: bool, m: int | None = None, ef_construction: int | None = None
+    ) -> models.HnswConfigDiff:
         """Return the configuration of its index.
 
         Qdrant goes through all points where their vectors take less than 10,000 kB, which of
@@ -199,8 +208,8 @@ class Stored:
         code = "f16" if self.is_quantized else self.resolution.code
         width = self.size * _DATATYPES.get(code, (None, 4.0))[1]
         return models.HnswConfigDiff(
-            m=16,
-            ef_construct=200 if width <= _NARROW else 100,
+            m=m or 16,
+            ef_construct=ef_construction or max(2 * (m or 16), 200 if width <= _NARROW else 100),
             full_scan_threshold=min(_FULL_SCAN, max(_LEAST_SCAN, round(_SCANNED * width / 1024))),
         )
 
@@ -307,7 +316,7 @@ class Stored:
             return lambda raw: float(int8.similarity(np.rint(np.float64(raw) ** 2), size))
         if self.falls:
             return lambda raw: 0.0 - raw + 0.0
-        return lambda raw: raw + 0.0
+        return unsigned
 
     def threshold(self, cutoff: float) -> float:
         """Return a threshold of Qdrant's that no score from `cutoff` on falls below.

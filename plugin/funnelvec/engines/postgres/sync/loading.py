@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from funnelvec.engines import options
 from funnelvec.engines.base import Progress
 from funnelvec.engines.keys import KeyName, key_names
-from funnelvec.engines.loads import Record, Run, check_size
+from funnelvec.engines.loads import Record, Run, check_parallel, check_size
 from funnelvec.engines.postgres.adapt import escaped, quoted, statement, translated
 from funnelvec.engines.postgres.load import Layout, Rows, prepare, prepared
 from funnelvec.engines.postgres.load import target as target_of
@@ -92,11 +92,15 @@ class Loading:
         resume: bool | str = True,
         dry_run: bool = False,
         progress: Progress = False,
+        parallel: int = 1,
     ) -> LoadReport:
         """Load rows from files, Arrow data, arrays or an iterator, and commit each batch."""
         options.check_progress(progress)
         options.check_flag(upsert, "upsert")
         options.check_flag(dry_run, "dry_run")
+        check_parallel(
+            parallel, engine="postgres", why="the batches of a connection are its transactions"
+        )
         size = check_size(batch_size, self._dims)
         with self._engine._calling() as connection:
             layout = self._layout(connection)
