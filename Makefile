@@ -59,6 +59,7 @@ $(VENV)/.installed-%: pyproject.toml sql/funnelvec.control
 		exit 1; }
 	@echo 'installing funnelvec[$*] into $(VENV); the first time takes a minute or two'
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(PIP) --editable '.[$*]'
+	@# Not compiled: that takes longer than installing, and what is used is compiled when it is first imported.
+	@$(PIP) --no-compile --editable '.[$*]'
 	@pwd > $(VENV)/.made-in
 	@touch $@

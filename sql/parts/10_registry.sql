@@ -71,6 +71,8 @@ create table if not exists funnelvec.funnels (
     certificate jsonb,
     -- What feedback has come to since the calibration (76_feedback).
     feedback jsonb,
+    -- What a tuning run found, and which rows there were then (83_since); of no use when the funnel is another.
+    tuned jsonb,
     primary key (table_name, name)
 );
 

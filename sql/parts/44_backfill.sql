@@ -30,6 +30,7 @@ set extra_float_digits = 1
 as $body$
 declare
     r funnelvec.resolutions;
+    hub record;
 begin
     perform funnelvec._check_table(table_name);
     perform funnelvec._check_owner(table_name);
@@ -47,6 +48,12 @@ begin
     -- Two sessions that fill the same table take turns.
     for update;
     if r.state is null then
+        hub := funnelvec._hub_step(table_name, batch);
+        resolution := hub.hub_column;
+        state := hub.state;
+        done := hub.written;
+        went_through := hub.written;
+        total := case when resolution is not null then funnelvec._believed_rows(table_name) end;
         return;
     end if;
     went_through := -r.filled;
@@ -493,6 +500,12 @@ begin
         waits := case when n.step is null then coalesce(waits, n.waits) end;
         exit when step is not null;
     end loop;
+    if step is null and exists (
+        select from pg_attribute as v where v.attrelid = $1 and v.attnum > 0 and not v.attisdropped
+            and (funnelvec._hub($1, v.attname)).filling)
+    then
+        step := format('call funnelvec.backfill(%L);', table_name::text);
+    end if;
 end
 $body$;
 

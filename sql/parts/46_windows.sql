@@ -206,11 +206,19 @@ returns table (
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
+    -- Read once, not once for every window.
+    with stored as materialized (
+        select s.code_column from funnelvec._stored(w.table_name, w.column_name, w.resolution) as s
+    ), indexes as materialized (
+        select i.*
+        from stored as s
+        cross join lateral funnelvec._window_indexes($2, s.code_column,
+            funnelvec._window_opclass(w.table_name, w.column_name, w.resolution)) as i
+    )
     select distinct on (p.level, p.first) p.level, p.first, p.last, p.lo, p.hi, p.share, i.name, i.valid, i.attached, i.rows
     from funnelvec._windows_of(w) as p
-    cross join lateral funnelvec._stored(w.table_name, w.column_name, w.resolution) as s
-    left join funnelvec._window_indexes($2, s.code_column,
-        funnelvec._window_opclass(w.table_name, w.column_name, w.resolution)) as i
+    cross join stored as s
+    left join indexes as i
         on i.by_column = w.by_column and i.lo is not distinct from p.lo and i.hi is not distinct from p.hi
     order by p.level, p.first, i.valid desc, i.attached, i.name::oid
 $body$;

@@ -4,6 +4,7 @@
 --   beta      {"slope", "offset", "a", "b", "c"}    a beta map (Kull et al., 2017) behind the line
 --   isotonic  {"low", "high", "levels"}             steps, and a line from each to the next
 --   adapter   {"depth", "features", ...}            a line per query, read off its shortlist; a beta map behind it
+-- Each may have {"hub", "alpha"} too: the score is less so much of the hub column of that id (48_hub), before anything else.
 
 -- Fits give nothing further out, where a product with a score could leave the range of double precision.
 create or replace function funnelvec._is_number(value jsonb)
@@ -50,6 +51,11 @@ declare
     width integer := case when jsonb_typeof(parameters -> 'features') = 'array' then jsonb_array_length(parameters -> 'features') end;
     name text;
 begin
+    if (parameters ? 'alpha' or parameters ? 'hub') and not (
+        funnelvec._is_number(parameters -> 'alpha') and (parameters ->> 'alpha')::numeric > 0 and jsonb_typeof(parameters -> 'hub') = 'string') is true
+    then
+        return format('the alpha %s', coalesce(left(parameters ->> 'alpha', 100), 'null'));
+    end if;
     foreach name in array needed loop
         -- What divides is positive, and a beta map rises.
         if not funnelvec._is_number(parameters -> name)
@@ -117,15 +123,17 @@ begin
 end
 $body$;
 
--- Whether a funnel keeps as many rows before its last stage as a calibration looks at.
+-- Whether a funnel keeps as many rows before its last stage as a calibration looks at. What is corrected by a hub column is put into another
+-- order, for which there has to be a shortlist.
 create or replace function funnelvec._suits(funnel text, family text, parameters jsonb)
 returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select family <> 'adapter' or coalesce(
+    select (family <> 'adapter' or coalesce(
         case when jsonb_typeof(parameters -> 'depth') = 'number' then (parameters ->> 'depth')::numeric end
-            <= (select min(p.keep) from funnelvec._parse_funnel(funnel) as p), false)
+            <= (select min(p.keep) from funnelvec._parse_funnel(funnel) as p), false))
+        and (not parameters ? 'hub' or funnel like '%>%')
 $body$;
 
 -- A double precision literal that reads back as the same number.
@@ -154,6 +162,15 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select funnelvec._literal((calibration ->> name)::double precision)
+$body$;
+
+-- A score less what the calibration takes off for a hub; `hub` is SQL for the row's hub, which may be null.
+create or replace function funnelvec._corrected_sql(calibration jsonb, score text, hub text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when calibration ? 'hub' then format('%s - %s * coalesce(%s, 0)', score, funnelvec._constant(calibration, 'alpha'), hub) else score end
 $body$;
 
 -- The beta map from log-odds to log-odds: a * ln(p) - b * ln(1 - p) + c for the probability of z. Without a SET clause, so that it is
@@ -368,6 +385,7 @@ begin
     execute format('with scored as materialized (select s.score from unnest($1) as s (score))%s select q.slope, q."offset" from line as q',
         funnelvec._line_sql(calibration))
     into line using list;
+    -- The list holds scores that are corrected already.
     return jsonb_build_object('family', 'beta', 'slope', line.slope, 'offset', line."offset",
         'a', calibration -> 'a', 'b', calibration -> 'b', 'c', calibration -> 'c');
 end

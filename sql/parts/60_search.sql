@@ -7,7 +7,8 @@
 --   ), scored as materialized (select key, score from the last of them)
 --   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
 --
--- With an adapter (59_maps) a CTE `line` after `scored` has the line of this query.
+-- With an adapter (59_maps) a CTE `line` after `scored` has the line of this query. Where the calibration takes a hub column into account
+-- (48_hub), the score of `scored` is the corrected one, and so are the order, the cutoff and the relevance.
 --
 -- Why so: the first ORDER BY repeats the indexed expression and nothing else, so that HNSW serves it; the wide vector travels as a
 -- toast pointer and is read for the rows of the last shortlist alone; the cutoff stands outside, because inside the first stage it
@@ -169,6 +170,8 @@ declare
     returned record := funnelvec._returned_sql(f);
     calibration jsonb := funnelvec._calibration(f);
     line text := funnelvec._line_sql(calibration);
+    -- Travels with the key where the score is corrected by it.
+    hub text := case when calibration ? 'hub' then (funnelvec._hub(f.table_name, f.column_name)).hub_column end;
     wrapped boolean;
     relevance text;
     stages integer;
@@ -182,6 +185,7 @@ begin
         into carried
         from funnelvec._stages(f) as l
         where l.stage > s.stage or stages = 1;
+        carried := carried || case when hub is null then '' when s.stage = 1 then format(', t.%I as hub', hub) else ', s.hub' end;
         distance := format('%s %s %s',
             case when s.stage = 1 then format('%s.%I', s.alias, s.code_column) else format('s.code_%s', s.stage) end,
             s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
@@ -216,7 +220,8 @@ begin
     -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
     tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)%s\n',
-        key.carried, funnelvec._similarity(s.dims, s.code, s.metric, distance), greatest(1, stages - 1), line);
+        key.carried, funnelvec._corrected_sql(calibration, funnelvec._similarity(s.dims, s.code, s.metric, distance), 's.hub'),
+        greatest(1, stages - 1), line);
     -- An adapter's line is looked up once for all rows, and its relevance is worked out for the rows of the answer alone.
     wrapped := counted or returned.names is not null or line <> '';
     relevance := case when line = '' then 's.relevance' else funnelvec._relevance_sql(calibration, 's.score') end;

@@ -36,7 +36,7 @@ begin
                 'fitted_at', to_char(k.fitted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             from funnelvec._calibration_row(f) as k
             where k.version is not null),
-        'logging', f.logging, 'certificate', f.certificate) || funnelvec._window_definition(f);
+        'logging', f.logging, 'certificate', f.certificate, 'tuned', f.tuned) || funnelvec._window_definition(f);
 end
 $body$;
 

@@ -144,7 +144,7 @@ as $body$
     from funnelvec.calibrations as c
     where (c.table_name, c.column_name, c.model, c.metric, c.last_stage)
         = (f.table_name, f.column_name, f.model, f.metric, funnelvec._last_stage(f.funnel))
-        and funnelvec._suits(f.funnel, c.family, c.parameters)
+        and funnelvec._suits(f.funnel, c.family, c.parameters) and funnelvec._in_step(f.table_name, f.column_name, c.parameters)
 $body$;
 
 -- A funnel that needs a resolution which is still being filled waits for it. Meanwhile it runs as it did before, or, if it is new,

@@ -17,6 +17,12 @@ begin
     if found_one.table_name is not null then
         perform funnelvec._check_row(
             found_one.table_name, found_one.metric, found_one.last_stage, null, found_one.family, found_one.parameters);
+        if found_one.parameters ? 'hub' and not (funnelvec._suits(f.funnel, found_one.family, found_one.parameters)
+            and funnelvec._in_step(f.table_name, f.column_name, found_one.parameters))
+        then
+            -- Its hub column is gone, and nobody has repaired the funnel yet.
+            return null;
+        end if;
     end if;
     return found_one;
 end
@@ -209,7 +215,9 @@ create or replace function funnelvec._judged_scores(
     out labels boolean[],
     out queries integer,
     out missing integer,
-    out sha256 text
+    out sha256 text,
+    out hubs double precision[],
+    out query_of integer[]
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -239,15 +247,18 @@ begin
             array_agg(s.relevant) filter (where s.score < 'NaN'),
             count(distinct s.query_sha256) filter (where s.score < 'NaN'),
             count(*) filter (where s.score is null or s.score = 'NaN'),
-            encode(sha256(string_agg(s.sha256, '' order by s.sha256)), 'hex')
-        from (%s) as s
+            encode(sha256(string_agg(s.sha256, '' order by s.sha256)), 'hex'),
+            array_agg(s.hub) filter (where s.score < 'NaN'),
+            array_agg(s.query_number) filter (where s.score < 'NaN')
+        from (select j.*, dense_rank() over (order by j.query_sha256)::integer as query_number from (%s) as j order by j.sha256) as s
         $text$,
         funnelvec._judged_sql(f, judgments))
-    into scores, labels, queries, missing, sha256;
+    into scores, labels, queries, missing, sha256, hubs, query_of;
 end
 $body$;
 
--- The judged rows with their scores at the last stage, as a select of score, relevant, query, query_sha256 and sha256 of the whole, in its order.
+-- The judged rows with their raw scores at the last stage, as a select of score, relevant, query, query_sha256 and sha256 of the whole, in its
+-- order, and the row's hub, 0 where the column has none.
 create or replace function funnelvec._judged_sql(f funnelvec.funnels, judgments regclass)
 returns text
 language plpgsql stable
@@ -255,6 +266,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     key record := funnelvec._key_sql(f.table_name);
+    hub text := (funnelvec._hub(f.table_name, f.column_name)).hub_column;
     last record;
 begin
     select s.* into last from funnelvec._stages(f) as s where s.keep is null;
@@ -262,7 +274,7 @@ begin
         $text$
             select %1$s as score, j.relevant, j.query,
                 sha256(convert_to(j.query::text, 'UTF8')) as query_sha256,
-                sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256
+                sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256, %6$s as hub
             from %3$s as j left join %4$s as t on %5$s
             order by 5
         $text$,
@@ -272,9 +284,98 @@ begin
                 else format('t.%I', last.code_column) end,
             last.operator, replace(last.encoded, '{query}', 'j.query'))),
         (select string_agg(format('j.%I', k.name), ', ' order by k.ordinal) from funnelvec._key(f.table_name) as k),
-        judgments, f.table_name, key.joined);
+        judgments, f.table_name, key.joined,
+        case when hub is null then '0::double precision' else format('coalesce(t.%I, 0)::double precision', hub) end);
 end
 $body$;
+
+-- How much of the hub to take off the score; 0 where that does not help. The two weights of a logistic regression on score and hub say how
+-- much; over held-out queries its log loss has to be lower than Platt's on the score alone by more than a standard error of the difference.
+-- Queries go into the five folds by their mean score, so that it makes no difference in which order they come; more than 300 say no more.
+create or replace function funnelvec._choose_alpha(scores double precision[], hubs double precision[], labels boolean[], query_of integer[])
+returns double precision
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    place integer[];
+    gain double precision[] := '{}';
+    fit record;
+    fitted double precision[];
+    line record;
+    held record;
+begin
+    -- The place of every pair's query among those that are looked at, null for the others.
+    select array_agg(case when r.place % r.step = 0 then r.place / r.step end order by u.i) into place
+    from unnest(query_of) with ordinality as u (query, i)
+    join (
+        select m.query, row_number() over (order by m.mean, m.query)::integer - 1 as place, greatest(1, ceil(count(*) over () / 300.0)::integer) as step
+        from (select w.query, avg(w.score) as mean from unnest(query_of, scores) as w (query, score) group by w.query) as m
+    ) as r on r.query = u.query;
+    for fold in 0 .. 5 loop
+        -- The last round is the fit to all of them.
+        select array_agg(u.s order by i) as scores, array_agg(u.h order by i) as hubs, array_agg(u.l order by i) as labels into fit
+        from unnest(scores, hubs, labels, place) with ordinality as u (s, h, l, place, i)
+        where u.place is not null and u.place % 5 <> fold;
+        fitted := funnelvec._fit_hub(fit.scores, fit.hubs, fit.labels);
+        if fitted is null then
+            return 0;
+        end if;
+        exit when fold = 5;
+        line := funnelvec._fit_platt(fit.scores, fit.labels);
+        if not line.slope > 0 then
+            return 0;
+        end if;
+        gain := gain || array(
+            select sum(funnelvec._log_loss(line.slope * u.s + line."offset", u.l) - funnelvec._log_loss(
+                fitted[1] * u.s + fitted[2] * u.h + fitted[3], u.l))
+            from unnest(scores, hubs, labels, place) as u (s, h, l, place)
+            where u.place % 5 = fold
+            group by u.place);
+    end loop;
+    if fitted[2] >= 0 then
+        return 0;
+    end if;
+    return (
+        select case when avg(g) > stddev_pop(g) / sqrt(count(*)) then -fitted[2] / fitted[1] else 0 end
+        from unnest(gain) as g);
+end
+$body$;
+
+-- The weights of score and hub and the offset, by log loss against Platt's smoothed targets; null where these pairs can't tell.
+create or replace function funnelvec._fit_hub(scores double precision[], hubs double precision[], labels boolean[])
+returns double precision[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    m record;
+    theta double precision[];
+begin
+    -- Fewer carry no Platt curve either.
+    if (select count(*) filter (where l) < 10 or count(*) filter (where not l) < 10 from unnest(labels) as l) then
+        return null;
+    end if;
+    select avg(s) as score, stddev_pop(s) as score_scale, avg(h) as hub, stddev_pop(h) as hub_scale into m from unnest(scores, hubs) as u (s, h);
+    if not (m.score_scale > 1e-9 and m.hub_scale > 1e-9) then
+        return null;
+    end if;
+    theta := funnelvec._fit_two(
+        array(select (s - m.score) / m.score_scale from unnest(scores) as s), array(select (h - m.hub) / m.hub_scale from unnest(hubs) as h),
+        labels, true, true);
+    if not theta[1] > 0 then
+        return null;
+    end if;
+    return array[theta[1] / m.score_scale, theta[2] / m.hub_scale,
+        theta[3] - theta[1] * m.score / m.score_scale - theta[2] * m.hub / m.hub_scale];
+end
+$body$;
+
+create or replace function funnelvec._log_loss(z double precision, label boolean)
+returns double precision
+language sql immutable parallel safe
+return (greatest(z, 0) operator(pg_catalog.-) case when label then z else 0 end) operator(pg_catalog.+) pg_catalog.ln(
+    1::double precision operator(pg_catalog.+) pg_catalog.exp(operator(pg_catalog.-) least(700, pg_catalog.abs(z))));
 
 -- A judgments table that lacks a column is refused by name, before anything is read.
 create or replace function funnelvec._check_judgments(f funnelvec.funnels, judgments regclass)
@@ -405,6 +506,8 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel($1);
     judged record;
+    hub text := (select h.id from funnelvec._hub(f.table_name, f.column_name) as h where not h.filling);
+    alpha double precision := 0;
 begin
     perform funnelvec._check_owner(f.table_name);
     perform funnelvec._check_family(calibrate.family);
@@ -416,7 +519,15 @@ begin
     missing := judged.missing;
     judgments_sha256 := judged.sha256;
     perform funnelvec._check_enough(relevant, pairs - relevant, queries, missing);
-    parameters := funnelvec._fit_family(calibrate.family, judged.scores, judged.labels);
+    if hub is not null and f.funnel like '%>%' then
+        alpha := funnelvec._choose_alpha(judged.scores, judged.hubs, judged.labels, judged.query_of);
+    end if;
+    parameters := funnelvec._fit_family(
+        calibrate.family, array(select u.s - alpha * u.h from unnest(judged.scores, judged.hubs) with ordinality as u (s, h, i) order by u.i),
+        judged.labels);
+    if alpha > 0 then
+        parameters := parameters || jsonb_build_object('hub', hub, 'alpha', alpha);
+    end if;
     slope := parameters -> 'slope';
     "offset" := parameters -> 'offset';
     version := funnelvec._keep_calibration(

@@ -133,9 +133,9 @@ begin
 end
 $body$;
 
--- Ridge of 1e-6, so that columns that nearly agree have an answer. A coefficient that is left out has a curvature of its own and no slope,
--- which keeps it at 0.
-create or replace function funnelvec._fit_beta_with(logits double precision[], labels boolean[], with_a boolean, with_b boolean)
+-- Log-odds as a * x + b * y + c, by Newton's method against Platt's smoothed targets. Ridge of 1e-6, so that columns that nearly agree have
+-- an answer. A coefficient that is left out has a curvature of its own and no slope, which keeps it at 0.
+create or replace function funnelvec._fit_two(xs double precision[], ys double precision[], labels boolean[], with_x boolean, with_y boolean)
 returns double precision[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -145,10 +145,7 @@ declare
     positives double precision := (select count(*) from unnest(labels) as l where l);
     high double precision := (positives + 1) / (positives + 2);
     low double precision := 1 / (cardinality(labels) - positives + 2);
-    -- ln p and -ln(1 - p) of every pair, and what the fit aims at.
-    xs double precision[];
-    ys double precision[];
-    targets double precision[];
+    targets double precision[] := array(select case when l then high else low end from unnest(labels) with ordinality as u (l, i) order by i);
     theta double precision[] := '{0,0,0}';
     next_theta double precision[];
     loss double precision := 'infinity';
@@ -156,18 +153,12 @@ declare
     step double precision[];
     g record;
 begin
-    select
-        array_agg(case when with_a then least(u.z, 0) - ln(1 + exp(-least(700, abs(u.z)))) else 0 end order by u.i),
-        array_agg(case when with_b then greatest(u.z, 0) + ln(1 + exp(-least(700, abs(u.z)))) else 0 end order by u.i),
-        array_agg(case when u.label then high else low end order by u.i)
-    into xs, ys, targets
-    from unnest(logits, labels) with ordinality as u (z, label, i);
     for i in 1 .. 100 loop
         select
             sum((p.p - u.t) * u.x) + ridge * theta[1] as gx, sum((p.p - u.t) * u.y) + ridge * theta[2] as gy,
             sum(p.p - u.t) + ridge * theta[3] as gc,
-            sum(w.w * u.x * u.x) + ridge + case when with_a then 0 else 1 end as xx, sum(w.w * u.x * u.y) as xy, sum(w.w * u.x) as xc,
-            sum(w.w * u.y * u.y) + ridge + case when with_b then 0 else 1 end as yy, sum(w.w * u.y) as yc, sum(w.w) + ridge as cc
+            sum(w.w * u.x * u.x) + ridge + case when with_x then 0 else 1 end as xx, sum(w.w * u.x * u.y) as xy, sum(w.w * u.x) as xc,
+            sum(w.w * u.y * u.y) + ridge + case when with_y then 0 else 1 end as yy, sum(w.w * u.y) as yc, sum(w.w) + ridge as cc
         into g
         from unnest(xs, ys, targets) as u (x, y, t)
         cross join lateral (
@@ -192,6 +183,19 @@ begin
     end loop;
     return theta;
 end
+$body$;
+
+create or replace function funnelvec._fit_beta_with(logits double precision[], labels boolean[], with_a boolean, with_b boolean)
+returns double precision[]
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    -- ln p and -ln(1 - p) of every pair.
+    select funnelvec._fit_two(
+        array_agg(case when with_a then least(u.z, 0) - ln(1 + exp(-least(700, abs(u.z)))) else 0 end order by u.i),
+        array_agg(case when with_b then greatest(u.z, 0) + ln(1 + exp(-least(700, abs(u.z)))) else 0 end order by u.i),
+        labels, with_a, with_b)
+    from unnest(logits) with ordinality as u (z, i)
 $body$;
 
 -- Three equations with a symmetric positive matrix, by Cholesky's decomposition.
@@ -221,14 +225,17 @@ end
 $body$;
 
 -- What Python fits an adapter to: per judged query its pairs, and the `depth` best scores of its shortlist. Judged rows without a score
--- are left out, as in _judged_scores, and so are queries that have none.
+-- are left out, as in _judged_scores, and so are queries that have none. Scores are raw; where the column has a hub, each comes with the hub of
+-- its row, and of the shortlist there is all that the funnel keeps: a correction may bring any of it to the front.
 create or replace function funnelvec._judged_lists(
     funnel text,
     judgments regclass,
     depth integer,
     out scores double precision[],
     out labels boolean[],
-    out list double precision[]
+    out list double precision[],
+    out hubs double precision[],
+    out list_hubs double precision[]
 )
 returns setof record
 language plpgsql
@@ -237,21 +244,36 @@ as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(funnel);
     logging text := current_setting('funnelvec.logging', true);
-    search_statement text := format('select array_agg(t.score) from %s($1::%s, $2) as t',
+    hub text := case when f.funnel like '%>%' then (funnelvec._hub(f.table_name, f.column_name)).hub_column end;
+    search_statement text := format('select array_agg(t.score), null::double precision[] from %s($1::%s, $2) as t',
         funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type);
     q record;
 begin
     perform funnelvec._check_owner(f.table_name);
     perform funnelvec._check_judgments(f, judgments);
+    if hub is not null then
+        -- What the search has taken off is put back.
+        search_statement := format(
+            'select array_agg(r.score + %s * r.hub), array_agg(r.hub) from (select s.score, coalesce(t.%I, 0)::double precision as hub '
+            'from %s($1::%s, $2) as s join %s as t on %s) as r',
+            coalesce(funnelvec._constant(funnelvec._calibration(f), 'alpha'), '0'), hub, funnelvec._function_name(f),
+            (funnelvec._base(f.table_name, f.column_name)).type, f.table_name, (
+                select string_agg(format('t.%1$I %2$s s.%1$I', k.name, funnelvec._key_operator(a.atttypid, 3)), ' and ' order by k.ordinal)
+                from funnelvec._key(f.table_name) as k
+                join pg_attribute as a on a.attrelid = f.table_name and a.attname = k.name));
+        depth := case when depth > 0 then (select min(p.keep) from funnelvec._parse_funnel(f.funnel) as p) else depth end;
+    end if;
     perform set_config('funnelvec.logging', 'off', true);
     for q in execute format(
-        'select min(s.query::text) as query, array_agg(s.score order by s.sha256) as scores, array_agg(s.relevant order by s.sha256) as labels '
+        'select min(s.query::text) as query, array_agg(s.score order by s.sha256) as scores, array_agg(s.relevant order by s.sha256) as labels, '
+        'array_agg(s.hub order by s.sha256) as hubs '
         'from (%s) as s where s.score < ''NaN'' group by s.query_sha256 order by s.query_sha256', funnelvec._judged_sql(f, judgments))
     loop
         scores := q.scores;
         labels := q.labels;
+        hubs := case when hub is not null then q.hubs end;
         if depth > 0 then
-            execute search_statement into list using q.query, depth;
+            execute search_statement into list, list_hubs using q.query, depth;
         end if;
         return next;
     end loop;

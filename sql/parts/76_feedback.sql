@@ -164,6 +164,7 @@ as $body$
 declare
     base record := funnelvec._base(f.table_name, f.column_name);
     last record;
+    calibration jsonb := funnelvec._calibration(f);
     score double precision;
     width integer := (select count(*) from funnelvec._key(f.table_name));
 begin
@@ -178,11 +179,12 @@ begin
     perform funnelvec._check_query(f, query, 1);
     select s.* into last from funnelvec._stages(f) as s where s.keep is null;
     execute format('select %s from %s as t where %s',
-        funnelvec._similarity(last.dims, last.code, last.metric, format('%s %s %s',
+        funnelvec._corrected_sql(calibration, funnelvec._similarity(last.dims, last.code, last.metric, format('%s %s %s',
             case last.storage when 'side' then format('(%s)',
                 (funnelvec._code_of(f.table_name, f.column_name, last.resolution, format('t.%I', f.column_name), f.metric)).expression)
                 else format('t.%I', last.code_column) end,
             last.operator, replace(last.encoded, '{query}', '$1::' || base.type))),
+            case when calibration ? 'hub' then format('t.%I', (funnelvec._hub(f.table_name, f.column_name)).hub_column) end),
         f.table_name,
         (select string_agg(format('t.%I = ($2 ->> %s)::%s', k.name, k.ordinal - 1, c.type), ' and ' order by k.ordinal)
          from funnelvec._key(f.table_name) as k join funnelvec._after_columns(f) as c using (ordinal)))
@@ -339,7 +341,7 @@ begin
     end if;
     f.calibration := funnelvec._keep_calibration(
         f, 'platt',
-        jsonb_build_object(
+        fitted.parameters || jsonb_build_object(
             'slope', line.slope * (fitted.parameters ->> 'slope')::double precision,
             'offset', line.slope * (fitted.parameters ->> 'offset')::double precision + line."offset"),
         fitted.judgments_sha256, fitted.queries, fitted.pairs, fitted.relevant);

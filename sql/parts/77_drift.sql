@@ -214,7 +214,7 @@ begin
     seen := (funnelvec._online_state(f) ->> 'seen')::bigint;
     about := concat_ws('; ',
         format('%s, version %s; %s pairs of %s queries, %s relevant; %s', fitted.family, fitted.version, fitted.pairs, fitted.queries,
-            fitted.relevant, to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+            fitted.relevant, concat('score less ' || round((fitted.parameters ->> 'alpha')::numeric, 4) || ' times the hub; ') || to_char(fitted.fitted_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
         case when drift.stale = false then format('live queries score as the judged ones did (median %s of %s)', round(drift.live_median::numeric, 4),
             drift.live_queries) end,
         case when seen > 0 then format('feedback on %s rows since', seen) end);

@@ -154,6 +154,7 @@ begin
                 when abs(least_score) < 1e300 then round(least_score::numeric, 6)::text else least_score::text end, '') else '' end;
         notes := concat_ws(E'\n',
             case when s.stage = 1 then funnelvec._first_stage_notes(f, run, s.relation, predicate is not null) end,
+            case when s.stage = stages then funnelvec._hub_note(f) end,
             case when s.stage = stages then funnelvec._cutoff_note(run.plan, least_score) end,
             funnelvec._codes_note(s.relation, s.code_column, s.dims, s.code, s.is_base, stages),
             case when blocks_read > 10 and blocks_read * 10 > blocks_hit + blocks_read then format(
@@ -218,6 +219,17 @@ begin
     return format('no row passes the cutoff: the best has the score %s%s', round(best.score::numeric, 6),
         ', relevance ' || round(best.relevance::numeric, 4));
 end
+$body$;
+
+-- What the scores of the last stage are corrected by; null where they are as they come.
+create or replace function funnelvec._hub_note(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select format('the score is less %s times %I', round((c.calibration ->> 'alpha')::numeric, 6), (funnelvec._hub(f.table_name, f.column_name)).hub_column)
+    from (select funnelvec._calibration(f)) as c (calibration)
+    where c.calibration ? 'hub'
 $body$;
 
 -- What a cutoff does to the rows that reach the last stage; null without one.

@@ -147,7 +147,8 @@ begin
 end
 $body$;
 
--- One row per query: how many rows the exact top k has, how many of them each stage kept, and both times.
+-- One row per query: how many rows the exact top k has, how many of them each stage kept, and both times. `among` is a condition
+-- for the rows that are drawn as queries.
 -- Rows that are as near as the k-th count as well as those that stand before it: among duplicates it does not matter which ones come.
 create or replace function funnelvec._measure(
     f funnelvec.funnels,
@@ -156,6 +157,7 @@ create or replace function funnelvec._measure(
     seed integer,
     queries_from regclass,
     filter jsonb,
+    among text default null,
     out wanted integer,
     out kept integer[],
     out funnel_ms double precision,
@@ -198,7 +200,7 @@ begin
     -- Queries of a measurement are nobody's; they don't go into the log that the next one is made with.
     logging := current_setting('funnelvec.logging', true);
     perform set_config('funnelvec.logging', 'off', true);
-    for q in execute case when queries_from is null then funnelvec._sample_sql(f, sample, seed)
+    for q in execute case when queries_from is null then funnelvec._sample_sql(f, sample, seed, among)
         else funnelvec._queries_sql(f, queries_from, sample, seed) end
     loop
         started := clock_timestamp();
@@ -279,19 +281,24 @@ declare
     key record := funnelvec._key_sql(f.table_name);
     base record := funnelvec._base(f.table_name, f.column_name);
     metric record := funnelvec._metric(f.metric);
+    calibration jsonb := funnelvec._calibration(f);
 begin
     return format(
         'select array(select s.key from (select %1$s as key from %2$s as t where %1$s <> $2 and t.%3$I is not null%4$s%8$s '
-        'order by (t.%3$I operator(%5$s.%6$s) $1::%7$s) + 0 fetch first ($3) rows with ties) as s limit 10000 + $3)',
+        'order by (t.%3$I operator(%5$s.%6$s) $1::%7$s) + %9$s fetch first ($3) rows with ties) as s limit 10000 + $3)',
         key.identity, f.table_name, f.column_name,
         case when metric.needs_direction then format(' and %s(t.%I) > 0', base.norm, f.column_name) end,
-        funnelvec._vector_schema(), metric.operator, base.type, predicate);
+        funnelvec._vector_schema(), metric.operator, base.type, predicate,
+        -- A distance grows by what the score loses to a hub.
+        case when calibration ? 'hub' then format('%s * coalesce(t.%I, 0)', funnelvec._constant(calibration, 'alpha'),
+            (funnelvec._hub(f.table_name, f.column_name)).hub_column) else '0' end);
 end
 $body$;
 
 -- Rows drawn as queries: a repeatable sample by key, so that the same seed gives the same queries on the same data. Of a large table
--- only some pages are read, enough of them that neighbours on a page are seldom drawn together.
-create or replace function funnelvec._sample_sql(f funnelvec.funnels, sample integer, seed integer)
+-- only some pages are read, enough of them that neighbours on a page are seldom drawn together. With a condition `among`, which an
+-- index or the physical order serves, all rows that it holds for may be drawn.
+create or replace function funnelvec._sample_sql(f funnelvec.funnels, sample integer, seed integer, among text default null)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -300,6 +307,7 @@ declare
     key record := funnelvec._key_sql(f.table_name);
     rows bigint := funnelvec._rows(f.table_name);
     share double precision := case
+        when among is not null then 100
         when rows > 200000 then least(100, 100 * (30.0 * sample + 3000) / rows)
         else least(100, 100 * (3.0 * sample + 100) / greatest(1, rows))
     end;
@@ -310,7 +318,7 @@ begin
         key.identity, f.column_name, f.table_name,
         case when share < 100 then format('tablesample %s (%s) repeatable (%s)',
             case when rows > 200000 then 'system' else 'bernoulli' end, share, seed) else '' end,
-        funnelvec._directed(f, null, true), seed, sample);
+        concat_ws(' and ', funnelvec._directed(f, null, true), '(' || among || ')'), seed, sample);
 end
 $body$;
 

@@ -1,7 +1,7 @@
 -- status: the stored resolutions and how well they cover the table, and whatever is out of step with the registry.
 
--- What each row is about stands in `object`. Rows with `resolution` are about what is stored, or, as `storage` says, about a calibration or
--- a certificate of scores at that resolution; rows without it are about something that repair() looks after: a function, a column, or
+-- What each row is about stands in `object`. Rows with `resolution` are about what is stored, or, as `storage` says, about a calibration, a
+-- certificate or a hub column of scores at that resolution; rows without it are about something that repair() looks after: a function, a column, or
 -- what a dropped table left behind.
 create or replace function funnelvec.status(table_name regclass default null)
 returns table (
@@ -134,10 +134,10 @@ begin
 end
 $body$;
 
--- What stands behind relevances and cutoffs: the calibration of each funnel, its certificates, and what they say.
+-- What stands behind relevances and cutoffs: the calibration of each funnel, its certificates, hub columns, and what they say.
 create or replace function funnelvec._promise_status(table_name regclass)
 returns table ("table" regclass, column_name text, resolution text, object text, storage text, advice text)
-language sql stable
+language sql
 set search_path = pg_catalog, pg_temp
 as $body$
     select c."table", f.column_name, regexp_replace(f.funnel, '^.*>\s*', ''),
@@ -160,6 +160,10 @@ as $body$
     cross join lateral funnelvec._calibration_said(f) as d
     where (_promise_status.table_name is null or f.table_name = _promise_status.table_name) and d.about is not null
         and exists (select from pg_class as t where t.oid = f.table_name)
+    union all
+    select h."table", h.column_name, b.dims || ':' || b.code, h.about, 'hub', h.advice
+    from funnelvec._hub_status(_promise_status.table_name) as h
+    cross join lateral funnelvec._base(h."table", h.column_name) as b
     order by 1, 4
 $body$;
 

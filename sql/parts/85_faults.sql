@@ -108,6 +108,7 @@ begin
     f.created_at := now();
     f.logging := nullif(said -> 'logging', 'null');
     f.certificate := nullif(said -> 'certificate', 'null');
+    f.tuned := nullif(said -> 'tuned', 'null');
     calibration := nullif(said -> 'calibration', 'null');
 exception when data_exception then
     f := null;
@@ -226,6 +227,14 @@ as $body$
     from funnelvec.windows as w
     cross join lateral funnelvec._window_fault(w) as s (fault)
     where s.fault is not null and not funnelvec._gone(w.table_name)
+    union all
+    select h.table_name, format('hub column of %s.%I', h.table_name, h.column_name), h.fault
+    from funnelvec._hub_faults() as h
+    union all
+    select l.table_name, format('hub column %s', coalesce(l.table_name::text || '.' || quote_ident(l.hub_column), l.function::text)),
+        case when l.table_name is null then 'its table is gone: select funnelvec.repair();'
+            else 'its trigger is gone, so new rows get none: select funnelvec.repair();' end
+    from funnelvec._lost_hubs() as l
     union all
     select u.table_name, format('rotation %s of %s', u.name, u.table_name),
         'a fitted map that the registry does not know: select funnelvec.repair();'

@@ -101,6 +101,7 @@ begin
         return next;
     end loop;
     return query select v.what, v.action from funnelvec._repair_windows() as v;
+    return query select v.what, v.action from funnelvec._repair_hubs() as v;
 end
 $body$;
 
@@ -271,6 +272,11 @@ begin
         continue when fault is null;
         what := format('function %s', funnelvec._function_name(f));
         begin
+            -- Its calibration may be about a hub column that is gone.
+            if f.calibration is not null and (funnelvec._calibration_row(f)).version is null then
+                f.calibration := funnelvec._latest_calibration(f);
+                update funnelvec.funnels as u set calibration = f.calibration where u.table_name = f.table_name and u.name = f.name;
+            end if;
             perform funnelvec._write_function(f);
             action := case when fault like 'missing%' then 'write: it was missing' else 'rewrite: it was stale' end;
         exception when others then

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import funnelvec as fv
 from funnelvec.engines.base import Engine, Table, default_funnel
 from funnelvec.funnel import Funnel
 from funnelvec.resolution import Resolution
@@ -72,10 +73,14 @@ class Scenario:
     fits: tuple[Mapping[str, Any], ...] = ()  # rotations to fit, as `fit_rotation` takes them
 
     def build(self) -> tuple[Rows, Vectors]:
-        """The rows and the query."""
-        rng = np.random.default_rng(self.seed)
-        rows = self.rows(rng, self.dims)
-        return rows, self.query(rng, rows)
+        """The rows and the query; built once, since they are asked for with every search."""
+        if self.name not in _BUILT or _BUILT[self.name][0] is not self:
+            rng = np.random.default_rng(self.seed)
+            rows = self.rows(rng, self.dims)
+            query = self.query(rng, rows)
+            rows.vectors.setflags(write=False)
+            _BUILT[self.name] = self, rows, query
+        return _BUILT[self.name][1:]
 
     @property
     def base(self) -> Resolution:
@@ -93,6 +98,18 @@ class Scenario:
             return None
         rows, _ = self.build()
         return self.judgments(np.random.default_rng(self.seed + 1), rows)
+
+
+_BUILT: dict[str, tuple[Scenario, Rows, Vectors]] = {}
+_ANSWERS: dict[str, tuple[Scenario, list[Hit]]] = {}
+
+
+def answer_of_memory(scenario: Scenario) -> list[Hit]:
+    """What the memory engine answers; asked once for all engines that are compared with it."""
+    if scenario.name not in _ANSWERS or _ANSWERS[scenario.name][0] is not scenario:
+        with fv.connect("memory:") as memory:
+            _ANSWERS[scenario.name] = scenario, ask(load(memory, scenario), scenario)
+    return _ANSWERS[scenario.name][1]
 
 
 def load(engine: Engine, scenario: Scenario) -> Table:

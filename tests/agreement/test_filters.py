@@ -233,7 +233,7 @@ def beyond_qdrant_test(field: str, tests: Any) -> bool:
 
 
 @hypothesis.settings(
-    max_examples=400, suppress_health_check=[hypothesis.HealthCheck.filter_too_much]
+    max_examples=300, suppress_health_check=[hypothesis.HealthCheck.filter_too_much]
 )
 @hypothesis.given(filter=filters.filter(lambda filter: not beyond_qdrant(filter)))
 def test_qdrant_agrees(of_qdrant: list[Table], filter: dict[str, Any]) -> None:
@@ -276,9 +276,22 @@ def test_numbers_of_17_digits_are_found_again(of_qdrant: list[Table]) -> None:
                 assert len(table.search([1], k=60, filter={"x": {"$lt": number}})) == lower
 
 
+@pytest.mark.parametrize("postgres", ["sync"], indirect=True)
 @hypothesis.settings(max_examples=400)
 @hypothesis.given(filter=filters)
 def test_engines_agree(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
+    check_agrees(tables, filter)
+
+
+@pytest.mark.parametrize("postgres", ["async"], indirect=True)
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(filter=filters)
+def test_the_asynchronous_form_agrees(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
+    """The SQL is the same, and what calls it is written from one source."""
+    check_agrees(tables, filter)
+
+
+def check_agrees(tables: tuple[Table, Table], filter: dict[str, Any]) -> None:
     memory, postgres = (
         {hit.id for hit in table.search([1, 0, 0, 0], k=ROWS, filter=filter)} for table in tables
     )

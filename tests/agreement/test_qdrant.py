@@ -20,6 +20,7 @@ from tests.agreement.scenarios import (
     RELEVANCE_TOLERANCE,
     SCENARIOS,
     Scenario,
+    answer_of_memory,
     ask,
     compare,
     load,
@@ -50,8 +51,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("scenario", CHOSEN, ids=lambda scenario: scenario.name)
 def test_qdrant_answers_like_memory(engine: Engine, scenario: Scenario) -> None:
-    with fv.connect("memory:") as memory:
-        expected = ask(load(memory, scenario), scenario)
+    expected = answer_of_memory(scenario)
     if scenario.name in REFUSED:
         with pytest.raises(CapabilityError, match=REFUSED[scenario.name]) as refused:
             ask(load(engine, scenario), scenario)

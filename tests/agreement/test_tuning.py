@@ -33,16 +33,18 @@ ROWS_, QUERIES = drawn(ROWS, 1), drawn(50, 2)
 
 @pytest.fixture(params=["sync", "async", "edge"])
 def table(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "edge":
+    how, _, rows = request.param.partition(" of ")
+    n = int(rows or ROWS)
+    if how == "edge":
         with edge.folder() as folder, fv.connect(f"edge:{folder}") as engine:
             made = engine.create("docs", dims=DIMS)
-            made.add(range(ROWS), ROWS_)
+            made.add(range(n), ROWS_[:n])
             yield made
         return
     url = request.getfixturevalue("owner_url")
-    with awaited.opened(url, request.param) as postgres:
+    with awaited.opened(url, how) as postgres:
         made = postgres.create("docs", dims=DIMS)
-        made.add(range(ROWS), ROWS_)
+        made.add(range(n), ROWS_[:n])
         yield made
 
 
@@ -50,6 +52,8 @@ def stored(table: Any) -> set[str]:
     return {each.resolution for each in table.status()}
 
 
+#: Each form of Postgres once, and Edge twice: the synchronous form is written from the asynchronous one.
+@pytest.mark.parametrize("table", ["async", "edge"], indirect=True)
 def test_it_meets_its_target_and_leaves_nothing_else(table: Any) -> None:
     report = table.tune(0.9, queries=QUERIES)
     assert report.met and report.applied
@@ -62,7 +66,7 @@ def test_it_meets_its_target_and_leaves_nothing_else(table: Any) -> None:
     assert measured and all(option.milliseconds > 0 for option in measured)
 
 
-@pytest.mark.parametrize("table", ["sync", "edge"], indirect=True)
+@pytest.mark.parametrize("table", ["sync of 800", "edge"], indirect=True)
 def test_an_interrupted_run_goes_on(table: Any) -> None:
     table.add_resolution("8:f16", index=True)
 
@@ -82,6 +86,56 @@ def test_an_interrupted_run_goes_on(table: Any) -> None:
     stages = {str(stage.resolution) for stage in Funnel.parse(report.funnel).stages}
     assert stored(table) <= stages | {"8:f16"}
     assert set(table._funnels_now()) == {"docs_search"}
+
+
+def test_a_budget_of_memory_takes_an_index_of_fewer_links(owner_url: str, owner_conn: Any) -> None:
+    settings: set[str] = set()
+
+    def look(text: str) -> None:
+        found = owner_conn.execute(
+            "select c.reloptions::text from pg_class c join pg_index i on i.indexrelid = c.oid"
+            " join pg_am a on a.oid = c.relam"
+            " where a.amname = 'hnsw' and i.indrelid = to_regclass('docs')"
+        ).fetchall()
+        settings.update(row[0] for row in found)
+
+    with fv.connect(owner_url) as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(ROWS), ROWS_)
+        # Over 96 bits the usual index is expected to take 630 kB, one of half as many links 426.
+        report = table.tune(0.9, queries=QUERIES, budget={"memory": 600e3}, on_step=look)
+    assert settings == {"{m=8,ef_construction=64}"}
+    light = [option for option in report.options if option.index]
+    assert light and all(option.memory <= 600e3 for option in light if option.measured)
+    if report.index:  # else the column itself was faster on this machine
+        assert report.index == "m 8, ef_construction 64" and report.index in " ".join(report.advice)
+
+
+def test_codes_beside_the_table_are_priced_and_built_there(owner_url: str, owner_conn: Any) -> None:
+    kinds: set[tuple[str, str]] = set()
+
+    def look(text: str) -> None:
+        found = owner_conn.execute("select table_name::text, storage from funnelvec.resolutions")
+        kinds.update(found.fetchall())
+
+    with fv.connect(owner_url) as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(ROWS), ROWS_)
+        report = table.tune(0.9, queries=QUERIES, storage="side", on_step=look)
+    assert report.met and report.prices.measured
+    assert ("docs", "side") in kinds and {storage for _, storage in kinds} == {"side"}
+
+
+def test_settings_of_an_index_go_to_qdrant() -> None:
+    with edge.folder() as folder, fv.connect(f"edge:{folder}") as engine:
+        table: Any = engine.create("docs", dims=DIMS)
+        table.add(range(50), ROWS_[:50])
+        table.add_resolution("8:f16", index=True, m=8, ef_construction=64)
+        table.add_resolution("8:f16", index=True, m=32)  # one that stands keeps its own
+        table.add_resolution("16:f16", index=True)
+        told = table._collection.deployment.info("docs").vectors
+        graphs = [told[f"embedding_{dims}_f16"].hnsw_config for dims in (8, 16)]
+        assert [(each.m, each.ef_construct) for each in graphs] == [(8, 64), (16, 200)]
 
 
 def test_a_copy_leaves_the_table_as_it_is(owner_url: str, owner_conn: Any) -> None:

@@ -15,7 +15,7 @@ from funnelvec import cli
 from funnelvec.errors import Conflict, InstallError, InvalidInput, VersionMismatch
 from funnelvec.install import apply
 from funnelvec.install.remove import MARK, uninstall
-from tests.databases import OTHER, OWNER, Database, connected
+from tests.databases import OTHER, OWNER, Database, Server, connected, copied
 from tests.install.catalog import snapshot
 from tests.install.sources import NOW, answer, registry, seed
 
@@ -40,11 +40,24 @@ select format('%s %s', md5(i.embedding::text), i.id) from items i
 """
 
 
+@pytest.fixture(scope="module")
+def seeded(pg_server: Server) -> Iterator[Database]:
+    """A database with funnelvec in it (in the mode of this run), and something to lose."""
+    with copied(pg_server, pg_server.template("funnelvec")) as database:
+        with connected(database.owner_url) as connection:
+            seed(connection)
+        yield database
+
+
+@pytest.fixture
+def pg_database(pg_server: Server, seeded: Database) -> Iterator[Database]:
+    with copied(pg_server, seeded.name) as database:
+        yield database
+
+
 @pytest.fixture
 def owner(pg_database: Database) -> Iterator[Connection]:
-    """A database with funnelvec in it (in the mode of this run), and something to lose."""
     with connected(pg_database.owner_url) as connection:
-        seed(connection)
         yield connection
 
 
@@ -113,6 +126,23 @@ def test_with_data_only_what_funnelvec_made_goes(owner: Connection) -> None:
     assert owner.execute("select count(embedding) from items").fetchone() == (60,)
 
 
+def test_a_hub_column_works_without_funnelvec_and_is_found_again(
+    pg_database: Database, owner: Connection
+) -> None:
+    before = everything(owner)
+    owner.execute("select funnelvec.add_hub('items', 'embedding')")
+    assert "public.items.embedding_hub" in uninstall(owner).kept
+    owner.execute("insert into items (id, embedding) select 1000, embedding from items limit 1")
+    row = owner.execute("select embedding_hub is null from items where id = 1000").fetchone()
+    assert row == (False,)
+    owner.execute("delete from items where id = 1000")
+    apply.install(owner, mode=pg_database.server.install_mode)
+    with pytest.raises(psycopg.Error, match="has a hub column already"):
+        owner.execute("select funnelvec.add_hub('items', 'embedding')")
+    assert "public.items.embedding_hub" in uninstall(owner, data=True).dropped
+    assert {line for line in everything(owner) - before if "hub" in line or "bank" in line} == set()
+
+
 @pytest.mark.parametrize("data", [False, True])
 def test_a_dry_run_changes_nothing_and_prints_what_runs(
     pg_database: Database, owner: Connection, capsys: pytest.CaptureFixture[str], data: bool
@@ -155,7 +185,6 @@ def test_functions_that_drop_extension_left_are_removed(pg_database: Database) -
             if embedded is not None:
                 embedded.prepare_extension()
             apply.install(owner, mode="extension", move=True)
-        seed(owner)
         owner.execute("drop extension funnelvec")
         result = uninstall(owner)
         assert (result.action, result.version) == ("uninstalled", None)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ import funnelvec as fv
 from funnelvec.engines.qdrant import building
 from funnelvec.engines.qdrant import shards as module
 from funnelvec.errors import Conflict, EngineError, InvalidInput, VersionMismatch
+from tests.agreement import edge
 
 ROOT = Path(fv.__file__).parents[1]
 DIMS = 16
+# Edge builds a graph over 10,000 kB of vectors; few wide ones are built in no time.
+WIDE, FEW = 4_096, 700
 
 
 def rows(n: int, dims: int = DIMS) -> np.ndarray[Any, Any]:
@@ -163,10 +168,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("stop", ["250", "2500", "4750", "indexing", "loaded"])
+@pytest.mark.parametrize("stop", ["250", "1250", "2250", "indexing", "loaded"])
 def test_no_acknowledged_point_is_lost_by_kill_9(edge_folder: str, stop: str) -> None:
     # Edge has something to build from 10,000 kB of vectors on.
-    n, dims = (1_250, 2_560) if stop == "indexing" else (5_000, DIMS)
+    n, dims = (FEW, WIDE) if stop == "indexing" else (2_500, DIMS)
     process = subprocess.Popen(
         [
             sys.executable,
@@ -208,17 +213,22 @@ def test_no_acknowledged_point_is_lost_by_kill_9(edge_folder: str, stop: str) ->
         assert {status.coverage for status in table.status()} == {1.0}
 
 
-# Edge builds a graph over 10,000 kB of vectors; few wide ones are built in no time.
-WIDE, FEW = 4_096, 700
+@pytest.fixture(scope="module")
+def due() -> Iterator[str]:
+    """A folder with a table of which the index is due."""
+    with edge.folder() as folder:
+        with opened(folder) as engine:
+            table = engine.create("docs", dims=WIDE)
+            table.add(range(FEW), rows(FEW, WIDE))
+            table.create_funnel("docs_search", f"{WIDE}:f32")
+        yield folder
 
 
-def filled(folder: str) -> tuple[Any, Any]:
-    """A table of which the index is due."""
+def filled(folder: str, due: str) -> tuple[Any, Any]:
+    """A copy of it, opened."""
+    shutil.copytree(due, folder)
     engine = opened(folder)
-    table = engine.create("docs", dims=WIDE)
-    table.add(range(FEW), rows(FEW, WIDE))
-    table.create_funnel("docs_search", f"{WIDE}:f32")
-    return engine, table
+    return engine, engine.table("docs")
 
 
 def graph(engine: Any) -> int:
@@ -226,9 +236,9 @@ def graph(engine: Any) -> int:
 
 
 def test_searches_and_writes_go_on_while_an_index_is_built(
-    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+    edge_folder: str, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, table = filled(edge_folder)
+    engine, table = filled(edge_folder, due)
     vectors, build, seen = rows(FEW + 5, WIDE), building.build, []
 
     def meanwhile(folder: Path, **given: Any) -> None:
@@ -277,9 +287,9 @@ class Killed(Told):
 
 
 def test_no_point_is_lost_when_the_process_that_builds_dies(
-    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+    edge_folder: str, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, table = filled(edge_folder)
+    engine, table = filled(edge_folder, due)
     with engine:
         with monkeypatch.context() as patched:
             patched.setattr(building.subprocess, "Popen", Killed)
@@ -296,9 +306,9 @@ def test_no_point_is_lost_when_the_process_that_builds_dies(
 
 
 def test_closing_ends_the_building_of_indexes(
-    edge_folder: str, monkeypatch: pytest.MonkeyPatch
+    edge_folder: str, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, table = filled(edge_folder)
+    engine, table = filled(edge_folder, due)
     shards = engine._deployment._shards
 
     class Closing(Told):
@@ -334,8 +344,8 @@ table.add_resolution("{WIDE}:f32", index=True)
 """
 
 
-def test_no_point_is_lost_when_the_process_that_waits_dies(edge_folder: str) -> None:
-    filled(edge_folder)[0].close()
+def test_no_point_is_lost_when_the_process_that_waits_dies(edge_folder: str, due: str) -> None:
+    filled(edge_folder, due)[0].close()
     process = subprocess.Popen(
         [sys.executable, "-c", BUILD, edge_folder],
         env=environment(),
@@ -363,19 +373,19 @@ def test_no_point_is_lost_when_the_process_that_waits_dies(edge_folder: str) -> 
 
 @pytest.mark.slow
 def test_an_index_is_built_and_used(edge_folder: str) -> None:
-    """Edge builds no graph over less than 10,000 kB of vectors."""
     rng = np.random.default_rng(4)
-    centres = rng.normal(size=(60, 256))
-    vectors = centres[rng.integers(60, size=12_000)] + 0.7 * rng.normal(size=(12_000, 256))
+    n, dims = 2_700, 1_024
+    centres = rng.normal(size=(60, dims))
+    vectors = centres[rng.integers(60, size=n)] + 0.7 * rng.normal(size=(n, dims))
     with opened(edge_folder) as engine:
-        table = engine.create("docs", dims=256)
-        table.load(vectors.astype(np.float32), ids=range(12_000))
+        table = engine.create("docs", dims=dims)
+        table.load(vectors.astype(np.float32), ids=range(n))
         deployment = engine._deployment
-        table.create_funnel("docs_search", "256:f32")
+        table.create_funnel("docs_search", f"{dims}:f32")
         exact = table.measure_recall(sample=20)
         assert exact.recall == 1.0
-        table.add_resolution("256:f32", index=True)
-        assert deployment._shards.opened("docs").info().indexed_vectors_count == 12_000
+        table.add_resolution(f"{dims}:f32", index=True)
+        assert deployment._shards.opened("docs").info().indexed_vectors_count == n
         assert table.explain(vectors[0]).stages[0].access == "index hnsw"
         walked = table.measure_recall(sample=20)
         assert walked.recall > 0.9

@@ -54,11 +54,17 @@ def make_docs(url: str, *, reads: bool) -> Table:
             f"create trigger stop before insert on docs for each row"
             f" when (new.id = {STOP_AT}) execute function stop()"
         )
-        if reads:
-            connection.execute("alter table docs enable row level security")
-            connection.execute("alter table docs force row level security")
-            connection.execute("create policy all_rows on docs using (gate()) with check (true)")
+    if reads:
+        stop_reads(url)
     return table
+
+
+def stop_reads(url: str) -> None:
+    """Put the gate before reads as well."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("alter table docs enable row level security")
+        connection.execute("alter table docs force row level security")
+        connection.execute("create policy all_rows on docs using (gate()) with check (true)")
 
 
 class Gate:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import random
+import signal
 import threading
 import time
 import traceback
@@ -22,10 +24,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -507,6 +511,17 @@ def column_faults(connection: Connection) -> list[Any]:
             f"select id from items as t where t.{code_column}::text is distinct from ({expression})::text"
         ).fetchall()
     return found
+
+
+def kill_server(folder: Path) -> None:
+    """Kill the embedded server of a folder and all that it has started, and wait until they are gone."""
+    head = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+    head.suspend()  # or it might start one more while we look
+    family = [head, *head.children(recursive=True)]
+    for process in family:
+        os.kill(process.pid, signal.SIGKILL)
+    # Gone altogether: the next server asks whether one of this number is there.
+    wait_until(lambda: not any(each.is_running() for each in family), "the server is gone")
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -14,15 +14,38 @@ from tests import databases
 from tests.sql.tables import FUNNELS, text, vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.databases import Database, Server
+
     Connection = psycopg.Connection[Any]
 
 Q = text(vectors(1, seed=3)[0])
 K = 40
 
 
-@pytest.fixture
-def judged(products: Connection) -> Connection:
+@pytest.fixture(scope="module")
+def judged_template(pg_server: Server, products_template: Database) -> Iterator[Database]:
     """60 queries with 30 judged rows each, every tenth of them without a relevant one."""
+    with databases.copied(pg_server, products_template.name) as made:
+        with databases.connected(made.owner_url) as owner:
+            judge(owner)
+        yield made
+
+
+@pytest.fixture
+def judged_database(pg_server: Server, judged_template: Database) -> Iterator[Database]:
+    with databases.copied(pg_server, judged_template.name) as database:
+        yield database
+
+
+@pytest.fixture
+def judged(judged_database: Database) -> Iterator[Connection]:
+    with databases.connected(judged_database.owner_url) as connection:
+        yield connection
+
+
+def judge(products: Connection) -> None:
     products.execute(
         """
         create table judgments as
@@ -33,7 +56,6 @@ def judged(products: Connection) -> Connection:
         """
     )
     products.execute("select funnelvec.calibrate('two_stages', 'judgments')")
-    return products
 
 
 def certify(connection: Connection, **arguments: Any) -> dict[str, Any]:
@@ -222,10 +244,10 @@ def test_a_funnel_without_a_calibration_cannot_be_certified(judged: Connection) 
     assert caught.value.sqlstate == "FV006"
 
 
-def test_only_the_owner_certifies(judged: Connection, products_database: Any) -> None:
+def test_only_the_owner_certifies(judged: Connection, judged_database: Database) -> None:
     judged.execute("grant select on products, judgments to public")
     certify(judged, k=K)
-    with databases.connected(products_database.other_url) as other:
+    with databases.connected(judged_database.other_url) as other:
         with pytest.raises(psycopg.Error, match="must be owner"):
             certify(other)
         assert certified(other, Q) == certified(judged, Q)

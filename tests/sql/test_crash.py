@@ -6,8 +6,6 @@ One server of this file's own, killed and started again by each test. See `live`
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg
 import pytest
 
 import funnelvec as fv
 from funnelvec import errors
+from funnelvec.engines.postgres import cluster
 from funnelvec.engines.postgres.embedded import EmbeddedServer
 from tests import databases
 from tests.sql import live as living
@@ -61,16 +59,12 @@ class Killable:
 
     def kill(self) -> None:
         """Kill the server and all that it has started."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        head = psutil.Process(pid)
-        head.suspend()  # or it might start one more while we look
-        family = [head, *head.children(recursive=True)]
-        for process in family:
-            os.kill(process.pid, signal.SIGKILL)
-        psutil.wait_procs(family)
+        living.kill_server(self.folder)
 
     def restart(self) -> None:
-        """Start it again, and wait until it has recovered."""
+        """Start it again where it does not run, and wait until it has recovered."""
+        if cluster.postmaster(self.folder / "data") is not None:
+            return
         self.server.stop()
         self.server = EmbeddedServer.start(
             self.folder, postgres_version=self.version, settings=SETTINGS
@@ -278,7 +272,7 @@ def while_dropping(scene: Scene) -> None:
     scene.add_side()
     scene.backfill()
     with scene.left_open() as owner:
-        scene.live.let_them_work(5)
+        scene.live.let_them_work(3)
         for name, keep in (("live", 300), ("whole", ALL)):
             create_funnel(owner, name, f"16:bit@{keep} > {DIMS}:f32")
         drop = "select funnelvec.drop_resolution('items', 'emb', '8:f16')"
@@ -292,7 +286,7 @@ def while_dropping(scene: Scene) -> None:
             side.one(owner, "select state from funnelvec.resolutions where storage = 'side'")
             == "ready"
         )
-        scene.live.let_them_work(10)  # with the triggers that are there again
+        scene.live.let_them_work(5)  # with the triggers that are there again
         assert side.one(owner, "select count(*) from items_emb_8_f16") > 0
         side.run(owner, drop)
         assert side.one(owner, "select to_regclass('items_emb_8_f16')") is None
@@ -334,15 +328,15 @@ def test_killed(
         scene.live.make(owner)
     try:
         with scene.live.in_use():
-            scene.live.let_them_work(5)
+            scene.live.let_them_work(3)
             moment(scene)
             if not scene.live.up.is_set():
                 scene.come_back()
             scene.backfill()
-            scene.live.let_them_work(10)  # after all is done
+            scene.live.let_them_work(5)  # after all is done
     finally:
         if scene.live.kills:
-            killable.restart()  # where it is running, that does no more than joining it
+            killable.restart()
     assert scene.live.kills == 1
     with scene.connect() as owner:
         scene.live.verify(owner)

@@ -43,24 +43,24 @@ def test_32_clients_search_while_rows_are_written(
         live.in_use(searching=32, pool=pool),
     ):
         table = engine.table("items", vector="emb")
-        live.let_them_work(3)
+        live.let_them_work(2)
         table.add_resolution("8:f16", index=True, storage="side")
         create_funnel(owner_conn, "live", f"8:f16@300 > {DIMS}:f32")
         create_funnel(owner_conn, "whole", f"8:f16@{ALL} > 16:bit@{ALL} > {DIMS}:f32")
         live.funnels.append("whole")
         table.backfill(batch=100)
-        live.let_them_work(3)
+        live.let_them_work(2)
         for keep in (100, 50, 200):
             create_funnel(owner_conn, "live", f"8:f16@{keep} > {DIMS}:f32")
             create_funnel(owner_conn, "signs", f"16:bit@{keep} > {DIMS}:f32")
             live.let_them_work(1)
         table.add_resolution("16:bit", storage="side")
         table.backfill(batch=100)
-        live.let_them_work(2)
+        live.let_them_work(1)
         for name, keep in (("live", 300), ("whole", ALL)):
             create_funnel(owner_conn, name, f"16:bit@{keep} > {DIMS}:f32")
         table.drop_resolution("8:f16")
-        live.let_them_work(2)
+        live.let_them_work(1)
     live.verify(owner_conn)
     assert (
         side.one(

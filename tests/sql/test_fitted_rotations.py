@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def one(connection: Connection, query: str, *arguments: Any) -> Any:
     return None if row is None else row[0]
 
 
+@functools.cache
 def fitted(kind: str, *, metric: str = "cosine", width: int = 16) -> tuple[Rotation, Any]:
     wanted = check_wanted(
         name=kind, kind="pca" if kind == "pcar" else kind, then="random" if kind == "pcar" else None,

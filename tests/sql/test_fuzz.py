@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEEDS = range(4 * int(os.environ.get("FUNNELVEC_FUZZ", "1")))
-CASES = 400
+CASES = 300
 
 DIMS = 8
 
@@ -272,6 +272,17 @@ ARGUMENTS: dict[str, dict[str, Callable[[random.Random], list[str]]]] = {
         "column_name": lambda _: ["embedding", "half", "price", *WORDS],
         "name": lambda _: ["pca", "pca", "random", *WORDS],
     },
+    "funnelvec.add_hub": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "half", "price", *WORDS],
+        "sample": lambda _: ["20", "50", *NUMBERS],
+        "allow_rewrite": lambda _: BOOLEANS,
+        "concurrently": lambda _: BOOLEANS,
+    },
+    "funnelvec.drop_hub": {
+        "table_name": tables,
+        "column_name": lambda _: ["embedding", "half", "price", *WORDS],
+    },
     "funnelvec.status": {"table_name": tables},
     "funnelvec.repair": {"dry_run": lambda _: BOOLEANS},
     "funnelvec.version": {},
@@ -296,7 +307,7 @@ REQUIRED = {
     "funnelvec.next_step": 1, "funnelvec.recheck": 1, "funnelvec.activate": 3,
     "funnelvec.add_resolution": 3, "funnelvec.add_resolutions": 3, "funnelvec.drop_resolution": 3, "funnelvec.create_funnel": 4,
     "funnelvec.add_window": 4, "funnelvec.drop_window": 4,
-    "funnelvec.drop_rotation": 3,
+    "funnelvec.drop_rotation": 3, "funnelvec.add_hub": 2, "funnelvec.drop_hub": 2,
     "funnelvec.drop_funnel": 1, "funnelvec.search_sql": 1, "funnelvec.explain": 2, "funnelvec.measure_recall": 1,
     "funnelvec.log_queries": 1, "funnelvec.stop_logging": 1, "funnelvec.calibrate": 2, "funnelvec.certify": 2, "funnelvec.feedback": 2, "funnelvec.followed_relevance": 2,
     "funnelvec.feedback_state": 1, "funnelvec.adopt_feedback": 1, "funnelvec.check_drift": 1, "funnelvec.relevance": 2, "funnelvec.cutoff": 2, "f": 1, "scanned": 1,

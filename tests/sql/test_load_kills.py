@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import psycopg
 import pytest
 
@@ -22,12 +19,13 @@ from funnelvec.engines.postgres import cluster
 from funnelvec.engines.postgres.embedded import EmbeddedServer
 from tests import awaited
 from tests.databases import FAST
+from tests.sql.live import kill_server
 from tests.sql.tables import vectors
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-ROWS, DIMS, BATCH = 6_000, 16, 1_000
+ROWS, DIMS, BATCH = 3_000, 16, 500
 
 #: Loads the file and stands still in the middle of a batch, until it is killed.
 CLIENT = f"""
@@ -57,7 +55,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         ),
         path,
-        row_group_size=1_700,
+        row_group_size=850,
     )
     return path
 
@@ -93,7 +91,7 @@ def count(url: str) -> int:
 @pytest.mark.parametrize("upsert", [False, True])
 def test_the_client_is_killed(owner_url: str, file: Path, upsert: bool) -> None:
     make_docs(owner_url)
-    for stop, left in ((500, 0), (2_500, 2_000), (4_700, 4_000)):
+    for stop, left in ((250, 0), (1_250, 1_000), (2_350, 2_000)):
         client = subprocess.Popen(
             [sys.executable, "-c", CLIENT, owner_url, str(file), str(stop), str(upsert)],
             stdin=subprocess.PIPE,
@@ -106,7 +104,7 @@ def test_the_client_is_killed(owner_url: str, file: Path, upsert: bool) -> None:
         assert count(owner_url) == left  # whole batches only
     with fv.connect(owner_url) as engine:
         report = engine.table("docs").load(file, batch_size=BATCH, upsert=upsert)
-    assert (report.skipped, report.rows, report.inserted) == (4_000, 2_000, 2_000)
+    assert (report.skipped, report.rows, report.inserted) == (2_000, 1_000, 1_000)
     check_complete(owner_url)
 
 
@@ -122,11 +120,7 @@ def kill(server: EmbeddedServer) -> None:
     """Kill the server and everything that it has started, at once and for good."""
     running = cluster.postmaster(server.directory / "data")
     assert running is not None
-    pid = int((server.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in family:
-        os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs(family)
+    kill_server(server.directory)
 
 
 def killing(items: Iterator[Any], at: int, act: Callable[[], None]) -> Iterator[Any]:
@@ -138,7 +132,7 @@ def killing(items: Iterator[Any], at: int, act: Callable[[], None]) -> Iterator[
 
 def interrupt(server: EmbeddedServer, how: str, rows: list[Any], moment: str) -> None:
     """Load until the server is killed."""
-    stop = {"in a batch": 1_500, "between batches": None, "in the last batch": ROWS}[moment]
+    stop = {"in a batch": 750, "between batches": None, "in the last batch": ROWS}[moment]
 
     def told(done: int, total: int) -> None:
         if stop and done >= stop and cluster.postmaster(server.directory / "data"):
@@ -146,7 +140,7 @@ def interrupt(server: EmbeddedServer, how: str, rows: list[Any], moment: str) ->
 
     source = iter(rows)
     if moment == "between batches":
-        source = killing(source, 3_000, lambda: kill(server))
+        source = killing(source, 1_500, lambda: kill(server))
     with awaited.opened(server.url(), how) as engine:
         docs = engine.table("docs")
         with pytest.raises(errors.EngineError, match=r"rows of 'kills' are in|no row is in"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from funnelvec.install.apply import install
+from tests import databases
 from tests.databases import OTHER
 from tests.sql.tables import fill, search, text, vectors
 
@@ -58,8 +60,28 @@ def access(connection: Connection, name: str = "f") -> Any:
     return row.fetchone()
 
 
+@pytest.fixture(scope="module")
+def shop_template(pg_server: Server) -> Iterator[Database]:
+    with databases.copied(pg_server, pg_server.template("funnelvec")) as made:
+        with databases.connected(made.owner_url) as owner:
+            build(owner)
+        yield made
+
+
 @pytest.fixture
-def shop(owner_conn: Connection) -> Connection:
+def shop_database(pg_server: Server, shop_template: Database) -> Iterator[Database]:
+    with databases.copied(pg_server, shop_template.name) as database:
+        yield database
+
+
+@pytest.fixture
+def shop(shop_database: Database) -> Iterator[Connection]:
+    """The owner of a copy of what `build` makes."""
+    with databases.connected(shop_database.owner_url) as connection:
+        yield connection
+
+
+def build(owner_conn: Connection) -> None:
     """`products` with three resolutions and the calibrated funnel `f`, which OTHER alone may run."""
     fill(owner_conn, vectors(300))
     for resolution in ("16:f16", "24:f32", "32:bit"):
@@ -81,7 +103,6 @@ def shop(owner_conn: Connection) -> Connection:
         grant execute on function f to {OTHER} with grant option
         """  # type: ignore[arg-type]
     )
-    return owner_conn
 
 
 def test_nothing_to_repair(shop: Connection) -> None:
@@ -306,28 +327,28 @@ def test_one_that_cannot_be_repaired_does_not_stop_the_others(shop: Connection) 
     repair(shop)
 
 
-def test_only_what_the_caller_owns(shop: Connection, pg_database: Database) -> None:
+def test_only_what_the_caller_owns(shop: Connection, shop_database: Database) -> None:
     shop.execute(f"grant select on products to {OTHER}")  # type: ignore[arg-type]
     shop.execute("alter table products rename to goods")
     before = snapshot(shop)
-    with psycopg.connect(pg_database.other_url, autocommit=True) as other:
+    with psycopg.connect(shop_database.other_url, autocommit=True) as other:
         assert list(faults(other)) == ["function public.f"]  # a reader sees it, and can't change it
         assert other.execute("select * from funnelvec.repair()").fetchall() == []
     assert snapshot(shop) == before
     repair(shop)
 
 
-def test_an_administrator_repairs_for_the_owner(shop: Connection, pg_database: Database) -> None:
+def test_an_administrator_repairs_for_the_owner(shop: Connection, shop_database: Database) -> None:
     shop.execute("drop function f")
-    with psycopg.connect(pg_database.superuser_url, autocommit=True) as admin:
+    with psycopg.connect(shop_database.superuser_url, autocommit=True) as admin:
         admin.execute("select * from funnelvec.repair()")
     owner = "select proowner::regrole::text = current_user from pg_proc where proname = 'f'"
     assert shop.execute(owner).fetchone() == (True,)
     shop.execute("select * from funnelvec.calibrate('f', 'judgments')")
 
 
-def test_a_function_that_changed_hands_is_named(shop: Connection, pg_database: Database) -> None:
-    with psycopg.connect(pg_database.superuser_url, autocommit=True) as admin:
+def test_a_function_that_changed_hands_is_named(shop: Connection, shop_database: Database) -> None:
+    with psycopg.connect(shop_database.superuser_url, autocommit=True) as admin:
         admin.execute(f"alter function f owner to {OTHER}")  # type: ignore[arg-type]
     assert "belongs to app_other" in faults(shop)["function public.f"]
     done = dict(shop.execute("select * from funnelvec.repair()").fetchall())

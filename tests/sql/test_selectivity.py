@@ -71,7 +71,8 @@ def database(pg_server: Server) -> Iterator[Database]:
             owner.execute(f"create index on {table} (indexed)")  # type: ignore[arg-type]
             first = f"{DIMS}:bit" if table == "halves" else f"{DIMS}:f16"
             owner.execute(
-                "select funnelvec.add_resolution(%s, 'embedding', %s, index => true)",
+                "select funnelvec.add_resolution(%s, 'embedding', %s, index => true,"
+                " ef_construction => 32)",
                 (table, first),
             )
             owner.execute(

@@ -18,7 +18,8 @@ from psycopg.rows import dict_row
 
 import funnelvec as fv
 from funnelvec import errors
-from tests import awaited
+from tests import awaited, databases
+from tests.databases import Database, Server
 from tests.sql import gate
 from tests.sql.tables import vectors
 
@@ -44,18 +45,33 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def gated(pg_server: Server) -> Iterator[Database]:
+    """The database of `gate.make_docs`."""
+    with databases.copied(pg_server, pg_server.template("funnelvec")) as database:
+        gate.make_docs(database.owner_url, reads=False)
+        yield database
+
+
+@pytest.fixture
+def owner_url(pg_server: Server, gated: Database) -> Iterator[str]:
+    with databases.copied(pg_server, gated.name) as database:
+        yield database.owner_url
+
+
 @pytest.fixture
 def url(request: pytest.FixtureRequest, owner_url: str) -> str:
-    """The database of `gate.make_docs`; the gate stands where the test's `call` passes."""
+    """A copy of it; the gate stands where the test's `call` passes."""
     called = request.node.callspec.params.get("call") if hasattr(request.node, "callspec") else None
-    gate.make_docs(owner_url, reads=called in ("measure_recall", "calibrate"))
+    if called in ("measure_recall", "calibrate"):
+        gate.stop_reads(owner_url)
     return owner_url
 
 
 @pytest.fixture
 def reads_url(owner_url: str) -> str:
     """The same with the gate before reads."""
-    gate.make_docs(owner_url, reads=True)
+    gate.stop_reads(owner_url)
     return owner_url
 
 

@@ -52,7 +52,8 @@ def shop_template(pg_server: Server) -> Iterator[Database]:
         with databases.connected(database.owner_url) as owner:
             fill(owner, vectors(ROWS))
             owner.execute(
-                "select funnelvec.add_resolution('products', 'embedding', '16:f16', index => true)"
+                "select funnelvec.add_resolution('products', 'embedding', '16:f16', index => true,"
+                " ef_construction => 32)"
             )
         yield database
 

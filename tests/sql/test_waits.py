@@ -168,14 +168,14 @@ def test_a_row_that_goes_in_a_long_transaction_leaves_no_code(
     assert one(items, "select count(*) from items_emb_8_f16") == 178
 
 
-@pytest.mark.parametrize("rows", [1, 7, 60, 1000])
+@pytest.mark.parametrize("rows", [1, 7, 30, 1000])
 @pytest.mark.parametrize(
     "shape", ["bigint", "composite", "collated", "list partitions", "odd names"]
 )
 def test_batches_of_every_size_see_every_row(owner_conn: Connection, shape: str, rows: int) -> None:
     """Missing codes, codes without a row and wrong ones, at both ends and between, and an empty table."""
     table = SHAPES[shape].name
-    make(owner_conn, SHAPES[shape], 60)
+    make(owner_conn, SHAPES[shape], 30)
     side = adopt(owner_conn, table)
     key = SHAPES[shape].key[-1]
     trigger = one(
@@ -329,7 +329,7 @@ def test_a_reader_that_stays_makes_it_give_up(
     run(reader, f"select count(*) from {held}")
     if what == "add":  # which only writers are in the way of
         run(reader, "update items set note = 'open' where id = 100")
-    run(dropper, "set funnelvec.lock_patience = '2s'")
+    run(dropper, "set funnelvec.lock_patience = '1s'")
     prober.execute("set lock_timeout = '1s'")  # it tries for 0.1 s at a time
     with doing(dropper, statement) as done:
         wait_for_lock(items, dropper)
@@ -338,7 +338,7 @@ def test_a_reader_that_stays_makes_it_give_up(
             run(prober, "update items set note = 'probe' where id = 1")
             assert one(prober, "select count(*) from items where id = 1") == 1
             probes += 1
-    assert probes > 10
+    assert probes > 5
     assert isinstance(done[0], psycopg.errors.LockNotAvailable), done
     assert "could not be locked" in str(done[0])
     reader.execute("commit")

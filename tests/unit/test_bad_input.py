@@ -135,6 +135,8 @@ Action = Callable[[MemoryEngine, MemoryTable], object]
 REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.add_resolution("9:f16"), SpecError, "wider than the column, which has 8"),
     (lambda e, t: t.add_resolution("4:int4"), SpecError, "int4"),
+    (lambda e, t: t.add_resolution("2:f16", index=True, m=1), InvalidInput, "m must be from 2"),
+    (lambda e, t: t.add_resolution("2:f16", m=20, ef_construction=39), InvalidInput, "from 40"),
     (lambda e, t: t.add_resolution(INJECTION), SpecError, "drop table"),
     (lambda e, t: t.add_resolution("4:f16~pca"), fv.errors.NotFound, "rotation"),
     (lambda e, t: t.add_resolution("8:f16~random0"), fv.errors.CapabilityError, "rotation"),
@@ -163,6 +165,10 @@ REFUSED_DEFINITIONS: list[tuple[Action, type[FunnelvecError], str]] = [
     (lambda e, t: t.drop_resolution("4:f16"), NotFound, "no resolution 4:f16 .it has 8:f32, 4:bit"),
     (lambda e, t: t.drop_resolution("8:f32"), Conflict, "stays"),
     (lambda e, t: t.add_window("4:f16", "year"), NotFound, "no resolution 4:f16"),
+    (lambda e, t: t.add_hub(sample=19), InvalidInput, "sample must be 20 to 20000"),
+    (lambda e, t: t.add_hub(sample="50"), InvalidInput, "sample"),  # type: ignore[arg-type]
+    (lambda e, t: t.add_hub(allow_rewrite="no"), InvalidInput, "allow_rewrite"),  # type: ignore[arg-type]
+    (lambda e, t: t.drop_hub(), NotFound, "no hub column"),
     (lambda e, t: t.add_window("4:bit", "nothing"), NotFound, "no column 'nothing'"),
     (lambda e, t: t.add_window("4:bit", "lang"), fv.errors.CapabilityError, "numbers, dates"),
     (lambda e, t: t.add_window("4:bit", ""), InvalidInput, "column of the windows"),

@@ -16,6 +16,7 @@ from funnelvec.bench.overhead import summarize
 from funnelvec.bench.ranges import SHARES, generate_ranges, load_ranges
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.stats import Ratio, percentile, ratio
+from funnelvec.bench.tuning_report import Cell, TuneBasis, TuneBench
 from funnelvec.errors import CapabilityError, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 
@@ -93,6 +94,16 @@ def test_a_ratio_whose_spread_is_wider_than_itself_is_not_printed() -> None:
     steady = replace(shaky, high=0.71)
     assert steady.text() == "0.42 (0.30 to 0.71)"
     assert steady.as_json()["value"] == 0.42
+    for latency, said in ((shaky, "not told"), (steady, "10 % of the best: met")):
+        cell = Cell("8:f16@20 > 16:f32", 0.99, 1.0)
+        basis = TuneBasis(
+            "own", cell.funnel, 0.99, 0.98, 1.0, 90, True, cell, cell, latency, 1.0, 20.0, 9.0, 5,
+            None,
+        )  # fmt: skip
+        report = TuneBench("set", 9, 16, 90, 10, 0.99, 5, (basis,), 21.0)
+        assert said in report.lines()[0]
+        assert report.as_json()["bases"][0]["latency"] == latency.as_json()
+        assert latency.text() in report.sections()[0].rows[0]
 
 
 def test_a_single_measurement_has_no_spread_to_print() -> None:

@@ -141,7 +141,7 @@ def test_wrong_usage_is_status_two(
         (["bench", "--rows", "9", "--spectrum", "/nowhere.npy"], "no file '/nowhere.npy'"),
         (["bench", "--rows", "9", "--builds", "0"], "builds"),
         (["bench", "peers", "--rows", "90", "--clients", "0"], "clients must be 1 to 64"),
-        (["bench", "peers", "--quick", "--grown-from", "5000"], "fewer than 2,000"),
+        (["bench", "peers", "--quick", "--grown-from", "5000"], "fewer than 1,500"),
         (["bench", "papers", "--paper", "mrl"], "choose from matryoshka"),
         (["bench", "papers", "--data", "/nowhere"], "no folder '/nowhere'"),
     ],

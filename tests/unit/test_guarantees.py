@@ -22,7 +22,7 @@ from funnelvec.calibration.guarantees import (
 from funnelvec.calibration.precision import Shown, precise_threshold, precision_losses
 from funnelvec.errors import CalibrationError, InvalidInput
 
-SPLITS = 200
+SPLITS = 100
 DATA = Path(os.environ.get("FUNNELVEC_DATA", "/work/shared/data"))
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ import pytest
 
 import funnelvec as fv
 from funnelvec import cli
+from funnelvec.doctor import Diagnosis, examine
+from funnelvec.doctor.fit import Fit, Found, Tuned
 from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
+from funnelvec.reports import ResolutionStatus
 from funnelvec.resolution import Resolution
-from funnelvec.tuning import run
-from funnelvec.tuning.calls import Steps
+from funnelvec.tuning import drift, run
+from funnelvec.tuning.calls import Steps, drive
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
 from funnelvec.tuning.cost import Design, Prices, fitted, usual
-from funnelvec.tuning.drift import outgrown
-from funnelvec.tuning.ground import Names
+from funnelvec.tuning.forecast import Forecast, forecast
+from funnelvec.tuning.graphs import DENSE, LIGHT
+from funnelvec.tuning.ground import About, Ground, Names
 from funnelvec.tuning.simulate import Losses, best, simulate
 from funnelvec.tuning.sure import interval, queries_needed, ratio_interval
+from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import Axes, World
 
 DIMS, ROWS = 64, 900
@@ -373,11 +379,93 @@ def test_the_doctor_points_to_a_funnel_that_was_outgrown(table: Any) -> None:
     table.create_funnel("docs_search", "16:f16@400 > 64:f32")
     table.create_funnel("short", "16:f16@12 > 64:f32")
     found = table.doctor(queries=60)
-    (said,) = outgrown(found, table._funnels_now(), table.status())
-    assert said.startswith("short: keeps 12 rows of 16:f16") and "tune again" in said
-    half = [replace(each, coverage=0.5) for each in table.status()]
-    missing = [e for e in outgrown(found, table._funnels_now(), half) if "50.0% of the rows" in e]
-    assert len(missing) == 2
+    fine, short = found.funnels
+    assert (fine.name, fine.advice) == ("docs_search", ()) and fine.tuned is None
+    (said,) = short.advice
+    assert said.startswith("keeps 12 rows of 16:f16") and "tune again" in said
+    missing = drift.judged(found, replace(fine, coverage={"16:f16": 0.5}))
+    assert "50.0% of the rows" in missing.advice[0]
+    assert "LOOK funnel short" in str(found) and json.dumps(found.as_json())
+    assert table.doctor(queries=60, funnels=False).funnels == ()
+
+
+@cache
+def examined() -> Diagnosis:
+    return examine(drawn(300, 1), queries=20)
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "recent", "since", "said"),
+    [
+        (0.97, 0.96, 100, None),
+        (0.97, 0.92, 100, "of rows that came since it was tuned, 10 % of the rows,"),
+        (0.91, 0.875, 100, "tuned for 0.9"),  # no less than elsewhere by much, and too little
+        (0.85, None, 100, "of the rows it finds 0.8500"),
+        (None, None, 400, None),
+        (None, None, 600, "60 % of the rows came since"),
+    ],
+)
+def test_what_the_doctor_makes_of_recall_on_new_rows(
+    everywhere: float | None, recent: float | None, since: int, said: str | None
+) -> None:
+    def found(recall: float | None, **more: Any) -> Found:
+        if recall is None:
+            return Found(**more)
+        return Found(recall, recall - 0.02, recall + 0.02, 100, **more)
+
+    fit = Fit(
+        "docs_search", "16:f16@900 > 64:f32", Tuned(0.9, 10, 0.95, 0.92, 0.98, 900, "2026"),
+        found(everywhere), found(recent, rows=1000, since=since, decided="by id"),
+    )  # fmt: skip
+    advice = drift.judged(examined(), fit).advice
+    assert len(advice) == (said is not None)
+    assert said is None or (said in advice[0] and advice[0].endswith("tune again"))
+
+
+# -- index settings ------------------------------------------------------------------------------
+
+
+def forecasts(recall: float, budget: fv.Budget, *, stored: tuple[Any, ...] = ()) -> list[Forecast]:
+    """What a run would forecast on an engine with indexes."""
+    world = World(
+        drawn(ROWS, 1), QUERIES[:20], np.full(20, -1), base=BASE, metric="cosine", k=10,
+        axes=Axes(drawn(ROWS, 1), metric="cosine", kept={}),
+    )  # fmt: skip
+    wanted = Wanted(
+        recall, 10, None, None, budget, None, None, "f", None, False, 500, None, True, 0
+    )
+    about = About("docs", "embedding", BASE, "cosine", "id", "postgres")
+    ground = Ground.of(about, 100_000, {}, {}, list(stored))
+    steps = forecast(ground, wanted, world, usual("postgres", DIMS), indexed=True)
+    return [each for each in drive(steps, None, say=lambda step: None) if each.simulated]
+
+
+def test_the_usual_index_is_taken_where_nothing_binds() -> None:
+    found = forecasts(0.9, fv.Budget())
+    assert found and all(each.graph is None for each in found)
+    smallest = min(each.sizes.memory for each in found)
+    assert smallest == 8192 * -(-100_000 // (8160 // (8 + 300)))  # 64 bits, and 16 links a level
+
+
+def test_an_index_of_fewer_links_where_a_budget_binds() -> None:
+    usual_ones = forecasts(0.9, fv.Budget())
+    for name in ("memory", "build"):
+        least = min(getattr(each.sizes, name) for each in usual_ones)
+        found = forecasts(0.9, fv.Budget(**{name: 0.9 * least}))
+        assert found and {each.graph for each in found} == {LIGHT}
+        assert all(getattr(each.sizes, name) <= 0.9 * least for each in found)
+    # An index that stands is not built again for it.
+    first = min(usual_ones, key=lambda each: each.sizes.memory).template.first
+    there = ResolutionStatus("docs", "embedding", str(first), "c", 9, 9, 1.0, None, "i", 10**9)
+    found = forecasts(0.9, fv.Budget(memory=2e7), stored=(there,))
+    assert all(each.template.first != first for each in found)
+
+
+def test_an_index_of_more_links_where_no_list_reaches_the_recall() -> None:
+    found = forecasts(0.9992, fv.Budget())
+    assert all((each.graph is DENSE) == each.reaches for each in found)
+    assert any(each.graph is DENSE for each in found)
+    assert all(each.graph is None for each in forecasts(0.9992, fv.Budget(latency=5.0)))
 
 
 @pytest.mark.parametrize(

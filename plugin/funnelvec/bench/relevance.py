@@ -20,8 +20,10 @@ from funnelvec.bench.relevance_data import SETS, RelevanceSet, load_set
 from funnelvec.calibration import f1, metrics
 from funnelvec.calibration.abstain import fit_abstain
 from funnelvec.calibration.candidates import Candidates
-from funnelvec.calibration.choosing import JudgedScores, choose
+from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.correction import Correction, correct
 from funnelvec.calibration.guarantees import conformal_threshold
+from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.logistic import Floats, sigmoid
 from funnelvec.calibration.recipe import Choice, Fitted, cross_fit, fit_choice, fit_recipe
 
@@ -181,43 +183,53 @@ def _compare(fit: Candidates, test: Candidates) -> Halving:
         | _of_one_threshold(fit, test, cutting)
         | _of_cutoffs(fit, test, cutting)
     )
-    in_searches, chosen = _of_searches(fit, test)
-    values |= in_searches
+    in_searches, chosen = _of_searches(fit, test, prefix="searches", hubs=False)
+    with_hubs, chosen_with = _of_searches(fit, test, prefix="hub", hubs=True)
+    values |= in_searches | with_hubs
     for measure, raw in (
         ("pr_auc", "raw_pr_auc"),
         ("kept", "raw_kept"),
         ("brier", "platt_brier"),
         ("searches_pr_auc", "raw_pr_auc"),
         ("searches_brier", "platt_brier"),
+        ("hub_pr_auc", "raw_pr_auc"),
+        ("hub_brier", "platt_brier"),
     ):
         values[f"{measure}_ratio"] = values[measure] / values[raw]
-    return Halving(values, (_named(relevance), _named(cutting), f"in searches: {chosen}"))
+    chosen = f"in searches: {chosen}, with a hub column {chosen_with}"
+    return Halving(values, (_named(relevance), _named(cutting), chosen))
 
 
-def _of_searches(fit: Candidates, test: Candidates) -> tuple[dict[str, float], str]:
-    """What ``calibrate(family="auto")`` makes of the same judgments, and searches apply."""
+def _of_searches(
+    fit: Candidates, test: Candidates, *, prefix: str, hubs: bool
+) -> tuple[dict[str, float], str]:
+    """What ``calibrate(family="auto")`` makes of the same judgments, and searches apply.
 
-    def judged(some: Candidates) -> JudgedScores:
-        n, k = some.scores.shape
-        query_of = np.repeat(np.arange(n), k)
-        return JudgedScores(some.scores.ravel(), some.labels.ravel(), query_of, some.scores)
+    With `hubs` the table has a hub column, which is the bias of the candidates.
+    """
+    n, k = fit.scores.shape
+    judged = JudgedScores(
+        fit.scores.ravel(), fit.labels.ravel(), np.repeat(np.arange(n), k), fit.scores
+    )
+    bias = JudgedHubs("bias", fit.bias.ravel(), fit.bias) if hubs else None
+    calibration = fit_family(judged, "auto", hubs=bias, **_NOWHERE)
 
-    calibration = choose(judged(fit), "auto", **_NOWHERE).calibration
+    def answers(some: Candidates) -> tuple[Floats, metrics.Labels]:
+        there = correct(some, Correction(alpha=calibration.alpha))
+        lists = [calibration.at(None, row).apply(None, row) for row in there.scores]
+        return np.stack(lists), there.labels
 
-    def relevance(some: Candidates) -> Floats:
-        return np.stack([calibration.at(None, row).apply(None, row) for row in some.scores])
-
-    there = relevance(test)
-    threshold = f1.best_threshold(relevance(fit), fit.labels, fit.totals)
-    kept = there >= threshold
+    (before, fitted), (there, labels) = answers(fit), answers(test)
+    kept = there >= f1.best_threshold(before, fitted, fit.totals)
     values = {
-        "searches_f1": _mean(metrics.macro_f1(kept, test.labels, test.totals)),
-        "searches_pr_auc": metrics.pr_auc(there, test.labels),
-        "searches_brier": metrics.brier(there, test.labels),
-        "searches_ece": metrics.debiased_ece(there, test.labels),
-        "searches_ece_top20": metrics.debiased_ece(there[:, :20], test.labels[:, :20]),
+        "f1": _mean(metrics.macro_f1(kept, labels, test.totals)),
+        "pr_auc": metrics.pr_auc(there, labels),
+        "brier": metrics.brier(there, labels),
+        "ece": metrics.debiased_ece(there, labels),
+        "ece_top20": metrics.debiased_ece(there[:, :20], labels[:, :20]),
+        **({"alpha": calibration.alpha} if hubs else {}),
     }
-    return values, calibration.kind
+    return {f"{prefix}_{name}": value for name, value in values.items()}, calibration.kind
 
 
 def _named(fitted: Fitted) -> str:

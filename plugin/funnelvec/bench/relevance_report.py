@@ -93,8 +93,12 @@ def sections(report: RelevanceReport) -> list[Section]:
     return [
         Section(f"Relevance, means of {report.halvings} halvings of the queries", head, rows),
         Section(
-            'What calibrate(family="auto") makes of the same, applied by searches',
-            ("set", "F1 raw", "F1", "PR-AUC / raw", "Brier / Platt", "ECE", "top 20"),
+            'What calibrate(family="auto") makes of the same, applied by searches; on the right '
+            "with a hub column (add_hub), of which alpha is taken off",
+            (
+                *("set", "F1 raw", "F1", "PR-AUC / raw", "Brier / Platt", "ECE", "top 20"),
+                *("alpha", "F1", "PR-AUC / raw", "Brier / Platt", "ECE", "top 20"),
+            ),
             searched,
         ),
         Section("Targets", ("set", "figure", "reached", "target", ""), targets),
@@ -122,15 +126,17 @@ def _targets(each: SetFigures) -> list[tuple[str, float, float, bool, str]]:
 
 
 def _searched(name: str, m: Mapping[str, float]) -> tuple[str, ...]:
-    return (
-        name,
-        f"{m['raw_f1']:.3f}",
-        f"{m['searches_f1']:.3f}",
-        f"{m['searches_pr_auc_ratio']:.3f}",
-        f"{m['searches_brier_ratio']:.3f}",
-        f"{m['searches_ece']:.4f}",
-        f"{m['searches_ece_top20']:.4f}",
+    searched, hub = (
+        (
+            f"{m[f'{kind}_f1']:.3f}",
+            f"{m[f'{kind}_pr_auc_ratio']:.3f}",
+            f"{m[f'{kind}_brier_ratio']:.3f}",
+            f"{m[f'{kind}_ece']:.4f}",
+            f"{m[f'{kind}_ece_top20']:.4f}",
+        )
+        for kind in ("searches", "hub")
     )
+    return (name, f"{m['raw_f1']:.3f}", *searched, f"{m['hub_alpha']:.2f}", *hub)
 
 
 def _bound(goal: float, more: bool) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from funnelvec.calibration.adapter import FLOOR, Adapter, blend, design
 from funnelvec.calibration.beta import BetaCalibration, fit_beta, fit_beta_curve
 from funnelvec.calibration.candidates import folds
+from funnelvec.calibration.hub import JudgedHubs, choose_alpha, corrected
 from funnelvec.calibration.isotonic import IsotonicCalibration, fit_isotonic
 from funnelvec.calibration.listed import LIST_SETS, AdapterCalibration, list_features
 from funnelvec.calibration.logistic import Floats, fit_lines
@@ -50,7 +51,8 @@ class JudgedScores:
         (m,) the number of each pair's query, from 0.
     lists
         (n, depth) the best scores of each query's shortlist, falling; None where the funnel has no
-        shortlist, or nobody has asked for an adapter.
+        shortlist, or nobody has asked for an adapter. Before they are `corrected`, all of the
+        shortlist in the order of its `JudgedHubs`.
     """
 
     scores: Floats
@@ -59,28 +61,11 @@ class JudgedScores:
     lists: Floats | None = None
 
     @classmethod
-    def of(
-        cls,
-        judgments: Judgments,
-        scores: Floats,
-        lists: Callable[[npt.NDArray[np.float32]], Floats | None] | None = None,
-    ) -> JudgedScores:
-        """Number the queries of judged pairs.
-
-        Parameters
-        ----------
-        scores
-            (m,) of the pairs.
-        lists
-            Makes the shortlists of (n, d) different queries.
-        """
+    def of(cls, judgments: Judgments, scores: Floats) -> JudgedScores:
+        """Number the queries of judged pairs, whose (m,) scores are given."""
         numbers: dict[bytes, int] = {}
         of = [numbers.setdefault(query.tobytes(), len(numbers)) for query in judgments.queries]
-        query_of = np.array(of, dtype=np.intp)
-        if lists is None:
-            return cls(scores, judgments.labels, query_of)
-        firsts = np.unique(query_of, return_index=True)[1]
-        return cls(scores, judgments.labels, query_of, lists(judgments.queries[firsts]))
+        return cls(scores, judgments.labels, np.array(of, dtype=np.intp))
 
     @property
     def queries(self) -> int:
@@ -129,13 +114,18 @@ class Chosen:
     tried: tuple[Tried, ...]
 
 
-def fit_family(judged: JudgedScores, family: Family, **known: Any) -> StoredCalibration:
+def fit_family(
+    judged: JudgedScores, family: Family, *, hubs: JudgedHubs | None = None, **known: Any
+) -> StoredCalibration:
     """Fit a family, or the best one.
 
     Parameters
     ----------
     family
         "adapter" and "auto" are chosen by `choose`; "adapter" may turn out to be plain Platt.
+    hubs
+        Of the judged rows, where the column has a hub column and the funnel a shortlist. Then the
+        scores are corrected by as much of it as helps, before anything else.
     known
         What the fit belongs to and comes from; see `StoredCalibration`.
 
@@ -146,6 +136,10 @@ def fit_family(judged: JudgedScores, family: Family, **known: Any) -> StoredCali
     """
     positive = int(judged.labels.sum())
     check_counts(positive, len(judged.labels) - positive, judged.queries)
+    if hubs is not None:
+        alpha = choose_alpha(judged, hubs.pairs)
+        judged = corrected(judged, hubs, alpha)
+        known = {**known, "hub": hubs.id, "alpha": alpha} if alpha > 0 else known
     if family in ("adapter", "auto"):
         return choose(judged, family, **known).calibration
     return _fit_plain(judged, family, known)

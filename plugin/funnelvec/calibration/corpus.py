@@ -17,7 +17,7 @@ import numpy.typing as npt
 from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import InvalidInput
 
-__all__ = ["BANDS", "CorpusStats", "bands", "hub_bias", "pull"]
+__all__ = ["BANDS", "BANK", "NEIGHBOURS", "CorpusStats", "bands", "hub_bias", "pull"]
 
 BANK = 3_000
 NEIGHBOURS = 128

@@ -31,6 +31,9 @@ class StoredCalibration:
         Where it comes from. Provenance only, never compared with the live table.
     version
         Of this format.
+    hub, alpha
+        The hub column that the score is corrected by, and how strongly: scores are those of the
+        database less ``alpha`` times the hub of the row. None and 0 where there is no correction.
     """
 
     kind: ClassVar[str] = ""
@@ -44,6 +47,8 @@ class StoredCalibration:
     n_relevant: int
     n_queries: int
     version: int = 1
+    hub: str | None = None
+    alpha: float = 0.0
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -54,7 +59,8 @@ class StoredCalibration:
     def parameters(self) -> dict[str, Any]:
         """The fitted numbers alone, as the database keeps them."""
         common = self.provenance
-        return {name: value for name, value in asdict(self).items() if name not in common}
+        own = {name: value for name, value in asdict(self).items() if name not in common}
+        return own if self.hub is None else {**own, "hub": self.hub, "alpha": self.alpha}
 
     def apply(
         self, query: npt.NDArray[np.float32] | None, scores: npt.ArrayLike
@@ -76,8 +82,11 @@ class StoredCalibration:
         return self
 
     def serves(self, keep: int | None) -> bool:
-        """Whether a funnel whose last shortlist has `keep` rows (None: no shortlist) can use it."""
-        return True
+        """Whether a funnel whose last shortlist has `keep` rows (None: no shortlist) can use it.
+
+        A correction puts rows into another order, for which there has to be a shortlist.
+        """
+        return self.hub is None or keep is not None
 
     def to_json(self) -> str:
         """Write the fit as one JSON object; floats keep every digit."""
@@ -103,6 +112,8 @@ class StoredCalibration:
                 f"this version of funnelvec reads calibrations of version 1, not "
                 f"{content.get('version')!r}; upgrade funnelvec"
             )
+        # Most have no correction, and need not say so.
+        content = {"hub": None, "alpha": 0.0, **content}
         wanted = {field.name for field in fields(cls)}
         if content.keys() != wanted:
             odd = ", ".join(sorted(content.keys() ^ wanted))

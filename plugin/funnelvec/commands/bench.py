@@ -58,7 +58,7 @@ filtering what full HNSW has found, and pgvector's iterative scan. Give --data, 
 reranking, Supabase's adaptive retrieval, LangChain's stores (where installed), pgvectorscale
 (where the server has it) and exact search, each at the setting that reaches --recall in the least
 time; in the vectors' own basis and under a random orthogonal matrix. --funnel names a template
-without keeps. --quick takes 2,000 rows, also of a file, unless --rows says otherwise, and draws
+without keeps. --quick takes 1,500 rows, also of a file, unless --rows says otherwise, and draws
 768 dimensions.
 
 `bench papers` does what papers say they do and prints their figures beside: matryoshka, pca-rag,

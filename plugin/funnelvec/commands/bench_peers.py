@@ -11,7 +11,7 @@ from funnelvec.commands.output import progress
 __all__ = ["add_peers", "run_peers"]
 
 # (rows that are drawn, or at most taken of a file; queries, rounds, builds)
-_QUICK, _FULL = (2_000, 30, 3, 1), (20_000, 300, 5, 3)
+_QUICK, _FULL = (1_500, 30, 3, 1), (20_000, 300, 5, 3)
 #: Of what is drawn for the quick way: fitting rotations takes most of it, and goes by the width.
 _QUICK_DIMS = 768
 _CLIENTS = 4

@@ -26,7 +26,7 @@ _PARTS = {
         "           and r.resolution = s.resolution) as metric"
         "  from funnelvec.status(%s::regclass) as s"
         " where s.resolution is not null"
-        "   and s.storage not in ('calibration', 'certificate')"
+        "   and s.storage not in ('calibration', 'certificate', 'hub')"
     ),
     "problems": (
         "select s.object, s.advice"

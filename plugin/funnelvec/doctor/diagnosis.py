@@ -11,6 +11,7 @@ from typing import Any
 
 from funnelvec.doctor.bits import Bits
 from funnelvec.doctor.duplicates import Duplicates
+from funnelvec.doctor.fit import Fit
 from funnelvec.doctor.hubness import Hubness
 from funnelvec.doctor.lid import Lid
 from funnelvec.doctor.norms import Norms
@@ -61,6 +62,8 @@ class Diagnosis:
         One per topic, in the order they are best read.
     measures
         The figures behind them.
+    funnels
+        Whether each funnel of the table still fits it; empty for plain arrays.
     """
 
     table: str
@@ -75,6 +78,7 @@ class Diagnosis:
     seed: int
     findings: tuple[Finding, ...]
     measures: Measures
+    funnels: tuple[Fit, ...] = ()
 
     def finding(self, topic: str) -> Finding:
         """The finding of a topic, such as ``norms``.
@@ -135,6 +139,8 @@ class Diagnosis:
                 lines += textwrap.wrap(
                     label + text, _WIDTH, initial_indent="  ", subsequent_indent="  "
                 )
+        for fit in self.funnels:
+            lines += ["", *fit.lines()]
         return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from funnelvec.engines.calibrating import Calibrating
 from funnelvec.engines.certifying import Certifying
 from funnelvec.engines.evaluated import Evaluated
 from funnelvec.engines.following import Following
+from funnelvec.engines.hubbed import Hubbed
 from funnelvec.engines.protocols import (
     Examined,
     Loading,
@@ -79,6 +80,7 @@ class Table(
     Observed,
     Examined,
     Rotating,
+    Hubbed,
     Tunable,
     Protocol,
 ):
@@ -123,6 +125,8 @@ class Table(
         metric: Metric | None = None,
         storage: Storage | None = None,
         concurrently: bool = False,
+        m: int | None = None,
+        ef_construction: int | None = None,
     ) -> None:
         """Store the column at one more resolution, kept in step with every later write.
 
@@ -144,12 +148,16 @@ class Table(
             Leave the index to `backfill`, which builds it without stopping anybody from writing;
             building it here stops writers meanwhile, and beyond 100,000 rows wants
             `allow_rewrite`. For side storage it is always left to `backfill`.
+        m, ef_construction
+            Of the index: links of a row, 2 to 100, and the list that it is built with, from 4 and
+            twice `m` to 1,000. None is 16, and 64 (Postgres) or 100 to 200 (Qdrant). An index that
+            stands keeps its own.
 
         Raises
         ------
         SpecError, InvalidInput
             If the text is malformed, or the resolution is wider than the column or holds more
-            digits.
+            digits, or there is no index of such settings.
         Conflict
             If the name of its column is taken, or the vector column has another metric.
         CapabilityError

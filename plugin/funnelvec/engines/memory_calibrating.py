@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
 from funnelvec.calibration.logistic import Floats
 from funnelvec.calibration.stored import StoredCalibration, provenance_of
 from funnelvec.engines import options
+from funnelvec.engines.keys import check_key
 from funnelvec.engines.store import NamedFunnel, Store, judge
 from funnelvec.types import Family, Judgments
 
@@ -45,10 +47,18 @@ class MemoryCalibrating:
         named, family = self._funnel(funnel), options.check_family(family)
         last = named.funnel.last.resolution
         present, scores = judge(self._store, judgments, last)
-        lists = partial(self._lists, named) if family in ("adapter", "auto") else None
+        listed = family in ("adapter", "auto")
+        judged = JudgedScores.of(present, scores)
+        hubs = self._judged_hubs(named, present)
+        if listed:
+            firsts = np.unique(judged.query_of, return_index=True)[1]
+            lists, list_hubs = self._lists(named, present.queries[firsts])
+            judged = replace(judged, lists=lists)
+            hubs = hubs and replace(hubs, lists=list_hubs)
         calibration = fit_family(
-            JudgedScores.of(present, scores, lists),
+            judged,
             family,
+            hubs=hubs,
             **provenance_of(
                 present,
                 model=named.model,
@@ -62,17 +72,46 @@ class MemoryCalibrating:
         self._keep_reference(named, calibration, judgments)
         return calibration
 
-    def _lists(self, named: NamedFunnel, queries: npt.NDArray[np.float32]) -> Floats | None:
-        """Return the scores of each query's shortlist; None where the funnel keeps too few."""
-        depth = min(DEPTH, named.funnel.narrowest_keep or 0)
-        if depth < LEAST_DEPTH:
+    def _judged_hubs(self, named: NamedFunnel, present: Judgments) -> JudgedHubs | None:
+        """Return the hubs of judged rows, None where there is nothing to correct."""
+        store = self._store
+        if store.hub is None or named.funnel.narrowest_keep is None:
             return None
-        everything = np.arange(len(self._store))
-        answers = (self._store.descend(query, named.funnel, everything) for query in queries)
-        return np.stack([padded(steps[-1].scores, depth) for steps in answers])
+        keys = (check_key(key, kind=store.key_kind) for key in present.ids)
+        rows = np.array([store.row_of(key) for key in keys], dtype=np.intp)
+        return JudgedHubs(store.hub.id, store.hubs[rows].astype(np.float64))
+
+    def _lists(
+        self, named: NamedFunnel, queries: npt.NDArray[np.float32]
+    ) -> tuple[Floats | None, Floats | None]:
+        """Return the scores of each query's shortlist; None where the funnel keeps too few.
+
+        Where rows have hubs, all of the shortlist with the hubs of its rows: a correction may
+        bring any of it to the front.
+        """
+        store, keep = self._store, named.funnel.narrowest_keep or 0
+        depth = min(DEPTH, keep)
+        if depth < LEAST_DEPTH:
+            return None, None
+        everything = np.arange(len(store))
+        lasts = [store.descend(query, named.funnel, everything)[-1] for query in queries]
+        if store.hub is None:
+            return np.stack([padded(last.scores, depth) for last in lasts]), None
+        lists, hubs = np.full((2, len(lasts), keep), np.nan)
+        for place, last in enumerate(lasts):
+            lists[place, : len(last.rows)] = last.scores
+            hubs[place, : len(last.rows)] = store.hubs[last.rows]
+        return lists, hubs
 
     def _calibration(self, named: NamedFunnel) -> StoredCalibration | None:
         """Return the calibration in force: the newest that the funnel can use."""
         key = (named.model, self.metric, named.funnel.last.resolution)
         keep = named.funnel.narrowest_keep
-        return next((c for c in self._calibrations.get(key, ())[::-1] if c.serves(keep)), None)
+        there = (None, None if self._store.hub is None else self._store.hub.id)
+        known = self._calibrations.get(key, ())[::-1]
+        return next((c for c in known if c.serves(keep) and c.hub in there), None)
+
+    def _alpha(self, named: NamedFunnel) -> float:
+        """Return how much of the hub of a row is taken off its score."""
+        calibration = self._calibration(named)
+        return 0.0 if calibration is None else calibration.alpha

@@ -40,6 +40,7 @@ class MemoryCertifying:
         def code(self) -> BaseCode: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
+        def _alpha(self, named: NamedFunnel) -> float: ...
 
     def certify(
         self,
@@ -100,7 +101,7 @@ class MemoryCertifying:
         unknown = -1 if unjudged == "ignored" else 0
         found = []
         for query, rows in self._by_query(judgments).values():
-            last = store.descend(query, named.funnel, everything)[-1]
+            last = store.descend(query, named.funnel, everything, alpha=calibration.alpha)[-1]
             labels = [rows.get(row, unknown) for row in last.rows[:k].tolist()]
             shown = relevances(calibration, query, last.scores, k)
             found.append(Shown(shown, np.array(labels, dtype=np.int8)))
@@ -138,10 +139,11 @@ class MemoryCertifying:
         store, everything = self._store, np.arange(len(self._store))
         if not rows:
             return []
-        exact = store.scores(self._base, query, everything)
+        alpha = self._alpha(named)
+        exact = store.correct(store.scores(self._base, query, everything), everything, alpha)
         defined = np.sort(exact[~np.isnan(exact)])[::-1]
         # Rows that are as near as the k-th count as well, as in SQL.
         least = defined[min(k, len(defined)) - 1] if len(defined) else np.inf
-        last = store.descend(query, named.funnel, everything)[-1]
+        last = store.descend(query, named.funnel, everything, alpha=alpha)[-1]
         reached = dict(zip(last.rows[:k].tolist(), last.scores[:k].tolist(), strict=True))
         return [reached.get(row, -np.inf) for row in rows if exact[row] >= least]

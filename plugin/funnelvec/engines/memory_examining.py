@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from funnelvec.doctor.diagnosis import Diagnosis
@@ -23,6 +25,10 @@ class MemoryExamining:
     vector: str
     _store: Store
 
+    if TYPE_CHECKING:  # what the table has and `doctor` uses
+
+        def _with_funnels(self, found: Diagnosis, *, seed: int) -> Diagnosis: ...
+
     def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
         """Draw rows at random."""
         store, rows = self._store, len(self._store)
@@ -41,15 +47,17 @@ class MemoryExamining:
         sample: int = 10_000,
         queries: int = 500,
         seed: int = 0,
+        funnels: bool = True,
         progress: Progress = False,
     ) -> Diagnosis:
         """Examine a sample of the vectors."""
         check(sample=sample, queries=queries, seed=seed)
         options.check_progress(progress)
+        options.check_flag(funnels, "funnels")
         with reporting(progress, STEPS + 1, "examining", unit="steps") as tell:
             drawn = self.sample(sample, seed=seed)
             tell(1)
-            return examine(
+            found = examine(
                 drawn.vectors,
                 metric=self._store.metric,
                 sample=sample,
@@ -63,3 +71,4 @@ class MemoryExamining:
                 rows_exact=drawn.exact,
                 progress=lambda done, total: tell(done + 1),
             )
+            return self._with_funnels(found, seed=seed) if funnels else found

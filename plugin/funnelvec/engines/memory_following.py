@@ -44,6 +44,7 @@ class MemoryFollowing:
         def metric(self) -> Metric: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
+        def _alpha(self, named: NamedFunnel) -> float: ...
 
     def feedback(
         self,
@@ -71,7 +72,7 @@ class MemoryFollowing:
             if vector is None:
                 raise InvalidInput("the calibration differs by query: give query= too")
             everything = np.arange(len(self._store))
-            steps = self._store.descend(vector, named.funnel, everything)
+            steps = self._store.descend(vector, named.funnel, everything, alpha=calibration.alpha)
             calibration = calibration.at(vector, steps[-1].scores)
         state = state.update(float(calibration.apply(vector, [given])[0]), said)
         self._online[named.name] = self._followed(named)[0], state
@@ -82,7 +83,9 @@ class MemoryFollowing:
         if row is None:
             raise InvalidInput(f"the table has no row with the key {id!r:.100}")
         last = named.funnel.last.resolution
-        score = float(self._store.scores(last, vector, np.array([row], dtype=np.intp))[0])
+        rows = np.array([row], dtype=np.intp)
+        raw = self._store.scores(last, vector, rows)
+        score = float(self._store.correct(raw, rows, self._alpha(named))[0])
         if np.isnan(score):
             raise InvalidInput(f"the row {id!r:.100} is zero at {last}: no score")
         return score
@@ -154,6 +157,9 @@ class MemoryFollowing:
     def _best_scores(
         self, named: NamedFunnel, queries: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float64]:
-        everything = np.arange(len(self._store))
-        answers = (self._store.descend(query, named.funnel, everything)[-1] for query in queries)
+        store, alpha = self._store, self._alpha(named)
+        everything = np.arange(len(store))
+        answers = (
+            store.descend(query, named.funnel, everything, alpha=alpha)[-1] for query in queries
+        )
         return np.array([float(last.scores[0]) for last in answers if len(last.scores)])

@@ -43,6 +43,7 @@ class MemoryObserving:
 
         def __len__(self) -> int: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _alpha(self, named: NamedFunnel) -> float: ...
         def _search(
             self, named: NamedFunnel, query: npt.ArrayLike, asked: Asked
         ) -> tuple[Answer, tuple[Step, ...], list[str]]: ...
@@ -93,7 +94,8 @@ class MemoryObserving:
         filter: Mapping[str, Any] | None = None,
     ) -> RecallReport:
         """Measure the funnel against exact search."""
-        store, chosen = self._store, self._funnel(funnel).funnel
+        named = self._funnel(funnel)
+        store, chosen = self._store, named.funnel
         matrix = None if queries is None else check_queries(queries, store.base)
         size = check_recall_arguments(
             sample=sample, k=k, seed=seed, funnel=chosen, rows=len(self),
@@ -109,7 +111,10 @@ class MemoryObserving:
         drawn = [(store.codes[store.base][row], int(row)) for row in picked]
         if matrix is not None:
             drawn = [(matrix[row], -1) for row in picked]
-        return compare(store, chosen, drawn, rows=store.matching(bound), k=k, seed=seed)
+        return compare(
+            store, chosen, drawn, rows=store.matching(bound), k=k, seed=seed,
+            alpha=self._alpha(named),
+        )  # fmt: skip
 
     def log_queries(
         self,
@@ -164,6 +169,7 @@ def compare(
     rows: Rows,
     k: int,
     seed: int,
+    alpha: float = 0.0,
 ) -> RecallReport:
     """Send queries through the funnel and through exact search among `rows`, and compare.
 
@@ -171,6 +177,8 @@ def compare(
     ----------
     drawn
         Queries, each with the row that it is and that is left out; -1 where it is none.
+    alpha
+        How much of the hub of a row its score is less, in both.
 
     Raises
     ------
@@ -181,8 +189,8 @@ def compare(
     alive: list[list[float]] = []
     times: list[tuple[float, float]] = []
     for query, itself in drawn:
-        steps = store.descend(query, funnel, rows)
-        (truth,) = store.descend(query, exact, rows)
+        steps = store.descend(query, funnel, rows, alpha=alpha)
+        (truth,) = store.descend(query, exact, rows, alpha=alpha)
         others = truth.rows != itself
         best, scores = truth.rows[others], truth.scores[others]
         if not len(best):

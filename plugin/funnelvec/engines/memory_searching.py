@@ -183,8 +183,11 @@ class MemorySearching:
         parsed = filters.parse(asked.filter)
         bound = None if parsed is None else filters.check(parsed, self._store.kinds)
         place = check_after(asked.after)
-        steps = self._store.descend(vector, named.funnel, self._store.matching(bound))
+        alpha = 0.0 if calibration is None else calibration.alpha
+        steps = self._store.descend(vector, named.funnel, self._store.matching(bound), alpha=alpha)
         notes: list[str] = []
+        if alpha:
+            notes.append(f"scores are less {alpha:.6g} times the hub of the row")
         top, scores = steps[-1].rows, steps[-1].scores
         least = None
         if calibration is not None and len(scores):

@@ -12,6 +12,7 @@ from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.calibration.online import OnlinePlatt
 from funnelvec.codes.maps import check_fits
+from funnelvec.doctor.fit import Tuned
 from funnelvec.engines import checks, options
 from funnelvec.engines.base import Progress, default_funnel
 from funnelvec.engines.evaluating import Evaluating
@@ -21,6 +22,7 @@ from funnelvec.engines.memory_calibrating import MemoryCalibrating
 from funnelvec.engines.memory_certifying import MemoryCertifying
 from funnelvec.engines.memory_examining import MemoryExamining
 from funnelvec.engines.memory_following import MemoryFollowing
+from funnelvec.engines.memory_hub import MemoryHub
 from funnelvec.engines.memory_loading import MemoryLoading
 from funnelvec.engines.memory_observing import MemoryObserving
 from funnelvec.engines.memory_rotating import MemoryRotating
@@ -59,6 +61,7 @@ class MemoryTable(
     MemoryObserving,
     MemoryExamining,
     MemoryRotating,
+    MemoryHub,
     Evaluating,
     MemoryTuning,
     OneByOne,
@@ -88,6 +91,7 @@ class MemoryTable(
         # What holds the column to its metric; a column made for another than the default is held.
         self._claims: set[Resolution | str] = {base} if self.metric != _DEFAULT else set()
         self._funnels: dict[str, NamedFunnel] = {}
+        self._tuned: dict[str, tuple[NamedFunnel, Tuned]] = {}
         self._windows: set[tuple[Resolution, str]] = set()
         self._funnel_owners = funnel_owners
         self._loads: dict[str, Record] = {}
@@ -148,6 +152,8 @@ class MemoryTable(
         metric: Metric | None = None,
         storage: Storage | None = None,
         concurrently: bool = False,
+        m: int | None = None,
+        ef_construction: int | None = None,
     ) -> None:
         """Store the column at one more resolution; where to keep it makes no difference here."""
         options.check_storage(storage)
@@ -157,6 +163,7 @@ class MemoryTable(
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
+        options.check_graph(m, ef_construction)
         chosen = self._metric_for(metric)
         rotation = self._store.rotation(resolution)
         if rotation is not None:

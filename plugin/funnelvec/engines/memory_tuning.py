@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from funnelvec.codes import Rotation
+from funnelvec.doctor.fit import Found, Tuned
+from funnelvec.engines.memory_observing import compare
 from funnelvec.engines.store import NamedFunnel, Store
 from funnelvec.engines.tuned import Tuning
 from funnelvec.resolution import Resolution
@@ -25,6 +31,7 @@ class MemoryTuning(Tuning):
     _store: Store
     _funnels: dict[str, NamedFunnel]
     _funnel_owners: dict[str, str]
+    _tuned: dict[str, tuple[NamedFunnel, Tuned]]
 
     if TYPE_CHECKING:
 
@@ -42,6 +49,40 @@ class MemoryTuning(Tuning):
 
     def _rotations_now(self) -> dict[str, Rotation]:
         return dict(self._store.rotations)
+
+    def _tuned_now(self) -> dict[str, Tuned]:
+        """What tuning runs have found of funnels that are what they were."""
+        return {
+            name: tuned
+            for name, (named, tuned) in self._tuned.items()
+            if self._funnels.get(name) == named
+        }
+
+    def _keep_tuned(self, name: str, **found: Any) -> None:
+        """Keep what a run has found beside its funnel."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        tuned = Tuned(**found, rows=len(self._store), at=f"{now:%Y-%m-%dT%H:%M:%SZ}")
+        self._tuned[name] = self._funnels[name], tuned
+
+    def _recall_since(self, name: str, *, recent: bool, sample: int, k: int, seed: int) -> Found:
+        """Recall on rows of all, or on those that came since; rows stay in the order they came."""
+        store, funnel, rows = self._store, self._funnels[name].funnel, len(self._store)
+        tuned = self._tuned_now().get(name)
+        start = rows * 9 // 10 if tuned is None else tuned.rows
+        usable = store.comparable(funnel)
+        found = Found()
+        if recent:
+            usable = usable[usable >= start]
+            found = Found(rows=rows, since=rows - start, decided="in the order they were added")
+        if not len(usable):
+            return found
+        picked = np.random.default_rng(seed).choice(usable, min(sample, len(usable)), replace=False)
+        drawn = [(store.codes[store.base][row], int(row)) for row in picked]
+        report = compare(store, funnel, drawn, rows=store.matching(None), k=k, seed=seed)
+        return replace(
+            found, recall=report.recall, low=report.low, high=report.high, queries=report.queries,
+            ms=report.funnel_ms + report.exact_ms,
+        )  # fmt: skip
 
     def _scratch(self, name: str) -> MemoryTable:
         """An empty table of the same vectors, which no engine lists."""

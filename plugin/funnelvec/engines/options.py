@@ -13,15 +13,23 @@ from funnelvec.errors import InvalidInput, NotFound
 from funnelvec.types import Family, Storage
 
 __all__ = [
+    "HUB_SAMPLE",
+    "LEAST_HUB_SAMPLE",
     "check_batch",
     "check_columns",
     "check_family",
     "check_flag",
+    "check_graph",
+    "check_hub_sample",
     "check_levels",
     "check_mapping",
     "check_progress",
     "check_storage",
 ]
+
+
+#: Rows that a hub column is measured with: by default, and at the least and the most.
+HUB_SAMPLE, LEAST_HUB_SAMPLE, _MOST_HUB_SAMPLE = 3_000, 20, 20_000
 
 
 def check_flag(value: bool, name: str) -> bool:
@@ -37,6 +45,25 @@ def check_flag(value: bool, name: str) -> bool:
     return bool(value)
 
 
+def check_graph(m: Any, ef_construction: Any) -> tuple[int | None, int | None]:
+    """Return the settings of an index; None leaves one to the database.
+
+    Raises
+    ------
+    InvalidInput
+        If one is not a whole number that an index takes.
+    """
+    for value, name, least, most in (
+        (m, "m", 2, 100),
+        (ef_construction, "ef_construction", max(4, 2 * (m if type(m) is int else 16)), 1000),
+    ):
+        number = plain(value)
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if value is not None and not (whole and least <= number <= most):
+            raise InvalidInput(f"{name} must be from {least} to {most}, not {value!r:.100}")
+    return plain(m), plain(ef_construction)
+
+
 def check_levels(levels: Any) -> int | None:
     """Return how many levels of windows are wanted; None leaves it to the table.
 
@@ -50,6 +77,27 @@ def check_levels(levels: Any) -> int | None:
     number = plain(levels)
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 6:
         raise InvalidInput(f"levels must be 1 to 6, not {levels!r:.100}")
+    return number
+
+
+def check_hub_sample(sample: Any) -> int:
+    """Return how many rows a hub column is to be measured with.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a whole number from 20 to 20,000.
+    """
+    number = plain(sample)
+    if (
+        not isinstance(number, int)
+        or isinstance(number, bool)
+        or not LEAST_HUB_SAMPLE <= number <= _MOST_HUB_SAMPLE
+    ):
+        raise InvalidInput(
+            f"sample must be {LEAST_HUB_SAMPLE} to {_MOST_HUB_SAMPLE} rows to compare each row "
+            f"with, not {sample!r:.100}"
+        )
     return number
 
 

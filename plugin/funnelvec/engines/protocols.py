@@ -293,6 +293,7 @@ class Examined(Protocol):
         sample: int = 10_000,
         queries: int = 500,
         seed: int = 0,
+        funnels: bool = True,
         progress: Progress = False,
     ) -> Diagnosis:
         """Examine a sample of the vectors: what was found, what is normal, what to do.
@@ -303,6 +304,9 @@ class Examined(Protocol):
             How many rows to draw, and how many of them to ask for, each against all others.
         seed
             Of both.
+        funnels
+            Also measure whether each funnel of the table still fits it: up to 200 exact searches
+            a funnel, as many as some ten seconds allow, none where one takes long.
         progress
             True shows a bar; a callable is told (steps done, steps in all).
 

@@ -17,6 +17,7 @@ from funnelvec import codes
 from funnelvec.codes import Codes, Rotation
 from funnelvec.codes.rotations import is_random
 from funnelvec.engines import checks
+from funnelvec.engines.hubs import HubBank
 from funnelvec.engines.keys import KeyKind, KeyName, check_key, key_kind, key_names
 from funnelvec.engines.masks import mask
 from funnelvec.errors import CalibrationError, InvalidInput, NotFound
@@ -90,6 +91,8 @@ class Store:
         self._columns: dict[str, list[Any]] = {name: [] for name in kinds}
         self._row_of: dict[Any, int] = {}
         self._rank: Rows = np.empty(0, np.intp)  # of each row in the order of keys
+        self.hub: HubBank | None = None
+        self.hubs = np.empty(0, np.float32)  # of each row, where there is a bank
 
     def __len__(self) -> int:
         return len(self._rank)
@@ -139,12 +142,15 @@ class Store:
         parts = zip(*keys, strict=True) if len(names) > 1 else [keys]
         rank = np.empty(len(all_keys), np.intp)
         rank[sorted(range(len(all_keys)), key=all_keys.__getitem__)] = range(len(all_keys))
+        hubs = self.hubs
+        if self.hub is not None:
+            hubs = np.concatenate([hubs, self.hub.measure(keys, grown[self.base][len(self) :])])
         # Everything that can fail is done.
         self._row_of.update({key: len(self) + row for row, key in enumerate(keys)})
         self.keys = all_keys
         for name, added in (*zip(names, parts, strict=False), *columns.items()):
             self._columns[name].extend(added)
-        self.codes, self._rank = grown, rank
+        self.codes, self._rank, self.hubs = grown, rank, hubs
 
     def replace(
         self,
@@ -158,6 +164,10 @@ class Store:
             changed = stored.copy()  # what a search holds meanwhile is not touched
             changed[rows] = encoded[resolution]
             self.codes[resolution] = changed
+        if self.hub is not None:
+            hubs = self.hubs.copy()
+            hubs[rows] = self.hub.measure([self.keys[row] for row in rows], encoded[self.base])
+            self.hubs = hubs
         for name, values in columns.items():
             for row, value in zip(rows, values, strict=True):
                 self._columns[name][row] = value
@@ -165,6 +175,19 @@ class Store:
     def add_codes(self, resolution: Resolution) -> None:
         """Encode every row at one more resolution."""
         self.codes[resolution] = self._encode(resolution, self.codes[self.base])
+
+    def set_hub(self, bank: HubBank | None) -> None:
+        """Measure every row with a bank, or forget the hubs."""
+        if bank is None:
+            self.hub, self.hubs = None, np.empty(0, np.float32)
+        else:
+            self.hub, self.hubs = bank, bank.measure(self.keys, self.codes[self.base])
+
+    def correct(
+        self, scores: npt.NDArray[np.float64], rows: Rows, alpha: float
+    ) -> npt.NDArray[np.float64]:
+        """Take `alpha` times the hub of its row off each score."""
+        return scores - alpha * self.hubs[rows].astype(np.float64) if alpha else scores
 
     def rotation(self, resolution: Resolution) -> Rotation | None:
         """Return the fitted rotation of a resolution, None where it has none.
@@ -247,12 +270,17 @@ class Store:
         return codes.score(resolution, wanted, self.codes[resolution][rows], metric=metric)
 
     def descend(
-        self, query: npt.NDArray[np.float32], funnel: Funnel, rows: Rows
+        self,
+        query: npt.NDArray[np.float32],
+        funnel: Funnel,
+        rows: Rows,
+        *,
+        alpha: float = 0.0,
     ) -> tuple[Step, ...]:
         """Send the rows through all stages, ties by key in each.
 
         A row without a cosine (its code is zero) ranks behind all others, and is no answer of the
-        last stage.
+        last stage. With `alpha` the scores of the last stage are corrected by the hubs of its rows.
         """
         steps: list[Step] = []
         for number, stage in enumerate(funnel.stages):
@@ -262,6 +290,7 @@ class Store:
             rows_in = len(rows)
             if number == len(funnel.stages) - 1:
                 rows, scores = rows[~undefined], scores[~undefined]
+                scores = self.correct(scores, rows, alpha)
                 undefined = undefined[~undefined]
             falling = np.where(undefined, np.inf, -scores)
             order = np.lexsort((self._rank[rows], falling))[: stage.keep]

@@ -50,7 +50,8 @@ class Tunable(Protocol):
         recall
             Share of the exact top `k` to be found, 0.5 to below 1; None is 0.99.
         queries
-            (n, dims) float32 or what converts to it; half choose, half check. ``"log"`` takes
+            (n, dims) float32 or what converts to it; half choose (at most 200, more for recalls
+            above 0.995), the others check. ``"log"`` takes
             those that were logged, ``"rows"`` rows of the table. None takes the log where it has
             enough, else rows, and says so: rows are not queries.
         budget

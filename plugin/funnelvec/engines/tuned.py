@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
+from funnelvec.doctor.diagnosis import Diagnosis
 from funnelvec.doctor.limits import check_whole
 from funnelvec.engines import checks, options
 from funnelvec.engines.asking import check_many, check_max_miss
@@ -16,6 +18,7 @@ from funnelvec.engines.progress import reporting
 from funnelvec.errors import InvalidInput
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Say, drive
+from funnelvec.tuning.drift import fits
 from funnelvec.tuning.ground import About
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import STEPS, tune
@@ -125,3 +128,8 @@ class Tuning:
         about, wanted = prepare(self, self._engine_name(), recall, given)
         with telling(progress, on_step) as say:
             return drive(tune(about, wanted), self, say=say)
+
+    def _with_funnels(self, found: Diagnosis, *, seed: int) -> Diagnosis:
+        """Add to a diagnosis whether the table's funnels still fit it."""
+        steps = fits(found, seed=seed)
+        return replace(found, funnels=drive(steps, self, say=lambda step: None))

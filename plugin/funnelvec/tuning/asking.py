@@ -28,18 +28,24 @@ _ROWS_ARE_NOT = (
 class Drawn:
     """Queries, the rows of the sample that they are (-1: none), and where they came from.
 
-    `half` of them, the first, are to choose with, and the others to check with.
+    The first `half` are to choose with, the others to check with: half of them, but no more than
+    `most`, since every setting is asked all of them and more tell hardly anything more.
     """
 
     queries: npt.NDArray[np.float32]
     itself: npt.NDArray[np.int64]
     source: str
+    most: int
     warning: str | None = None
 
     @property
     def half(self) -> int:
         """How many are to choose with."""
-        return len(self.queries) // 2
+        return min(len(self.queries) // 2, self.most)
+
+    def strangers(self, count: int) -> npt.NDArray[np.float32] | None:
+        """Some of them, where they are no rows of the table."""
+        return None if (self.itself >= 0).any() else self.queries[: min(count, self.half)]
 
 
 def draw(ground: Ground, wanted: Wanted, sample: Sample) -> Steps[Drawn]:
@@ -49,16 +55,17 @@ def draw(ground: Ground, wanted: Wanted, sample: Sample) -> Steps[Drawn]:
         given = yield from _logged(wanted)
         source = "the query log"
     count = min(max(_USUAL, wanted.queries_needed), _MOST)
+    most = max(_USUAL, wanted.queries_needed) // 2
     if given is not None:
         usable = given[given.any(axis=1)] if ground.about.metric == "cosine" else given
         check_enough(wanted, len(usable), "given" if source == "given" else "in the log")
         order = np.random.default_rng(wanted.seed).permutation(len(usable))[:_MOST]
         taken = usable[order[:count]] if source != "given" else usable[order]
-        return Drawn(taken, np.full(len(taken), -1), source)
+        return Drawn(taken, np.full(len(taken), -1), source, most)
     there = np.flatnonzero(sample.vectors.any(axis=1))  # in random order
     check_enough(wanted, min(len(there), max(0, len(sample.vectors) - 2 * wanted.k)), "rows")
     rows = there[:count].astype(np.int64)
-    return Drawn(sample.vectors[rows], rows, "rows of the table", _ROWS_ARE_NOT)
+    return Drawn(sample.vectors[rows], rows, "rows of the table", most, _ROWS_ARE_NOT)
 
 
 def _logged(wanted: Wanted) -> Steps[npt.NDArray[np.float32] | None]:

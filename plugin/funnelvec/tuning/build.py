@@ -12,8 +12,10 @@ from typing import Any
 from funnelvec.errors import Conflict, FunnelvecError
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
+from funnelvec.tuning.asking import Drawn
 from funnelvec.tuning.calls import Call, Say, Steps
 from funnelvec.tuning.candidates import CHAIN, PCA, Template
+from funnelvec.tuning.forecast import Forecast
 from funnelvec.tuning.ground import Ground
 from funnelvec.tuning.measure import create
 from funnelvec.tuning.wanted import Wanted
@@ -23,18 +25,25 @@ __all__ = ["clean", "drop_losers", "provide"]
 #: Rows that a rotation is fitted to: what the simulation took, and those that it holds out.
 _FIT = 5_500
 _WIDEST = 512
+#: Queries that a rotation is measured with; the run measures what it is worth in a funnel.
+_MEASURED = 50
 
 
 def provide(
-    ground: Ground, wanted: Wanted, templates: Iterable[Template], *, indexed: bool
+    ground: Ground, wanted: Wanted, forecasts: Iterable[Forecast], asked: Drawn, *, indexed: bool
 ) -> Steps[float]:
-    """Store and index what some funnels need and the table does not have; seconds that it took."""
-    chosen = list(templates)
+    """Store and index what some funnels need and the table does not have; seconds that it took.
+
+    Rotations are fitted to rows; queries that are none tell what they are worth.
+    """
+    forecasts = list(forecasts)
+    chosen = [each.template for each in forecasts]
+    graphs = {each.template.first: each.graph for each in forecasts}
     firsts = list(dict.fromkeys(each.first for each in chosen))
     needed = list(dict.fromkeys(r for each in chosen for r in each.stages[:-1]))
     spent = 0.0
     for rotation in dict.fromkeys(filter(None, map(ground.rotation_of, needed))):
-        spent += yield from _fit(ground, rotation, needed)
+        spent += yield from _fit(ground, rotation, needed, asked.strangers(_MEASURED))
     missing = [each for each in needed if not ground.ready(each, first=False, indexed=indexed)]
     if missing:
         spent += yield from _store(ground, wanted, missing)
@@ -42,6 +51,9 @@ def provide(
         if indexed and not ground.ready(resolution, first=True, indexed=True):
             yield Say(f"indexing {resolution}", 50)
             options = _options(wanted) | {"index": True}
+            graph = graphs[resolution]
+            if graph is not None:
+                options |= {"m": graph.m, "ef_construction": graph.ef_construction}
             spent += yield from _spent(ground, wanted, "add_resolution", resolution, options)
     status = yield Call("status", on=ground.on)
     ground.stored = {
@@ -52,7 +64,7 @@ def provide(
     return spent / 1e3
 
 
-def _fit(ground: Ground, rotation: str, needed: list[Resolution]) -> Steps[float]:
+def _fit(ground: Ground, rotation: str, needed: list[Resolution], asked: Any) -> Steps[float]:
     widths = [each.dims for each in needed if each.rotation == rotation]
     chain = "random" if rotation == CHAIN else None
     dims = max(widths) if chain else min(_WIDEST, ground.about.base.dims, max(widths))
@@ -60,7 +72,7 @@ def _fit(ground: Ground, rotation: str, needed: list[Resolution]) -> Steps[float
     yield from create(ground, ground.names.mark_rotation(rotation), _marker(ground))
     options = {
         "dims": dims, "then": chain, "sample": max(_FIT, 3 * dims),
-        "metric": ground.about.metric,
+        "metric": ground.about.metric, "queries": asked,
     }  # fmt: skip
     _, spent = yield Call("fit_rotation", (rotation,), options, on=ground.on, timed=True)
     ground.fitted_here.append(rotation)

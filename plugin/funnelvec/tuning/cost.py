@@ -53,6 +53,8 @@ class Prices:
         Whether the engine has indexes.
     paged
         Whether its indexes consist of pages of 8 kB, as Postgres' do.
+    m
+        Links of a row in an index, of each level.
     measured
         Whether they were measured here, or are those of the machine this was written on.
     """
@@ -71,6 +73,7 @@ class Prices:
     rows: int
     indexed: bool = True
     paged: bool = True
+    m: int = 16
     measured: bool = False
 
     def first(self, resolution: Resolution, keep: int, rows: int) -> float:
@@ -97,9 +100,10 @@ class Prices:
         if not self.indexed:
             return 0
         if self.paged:
-            # A row with its 32 and more links takes some 300 bytes beside the code.
-            return int(8192 * math.ceil(rows / max(1, 8160 // (bytes_of(resolution) + 300))))
-        return int(rows * (bytes_of(resolution) + 160))
+            # A row with its 32 and more links takes some 300 bytes beside the code; fewer with 8.
+            size = bytes_of(resolution) + 92 + 13 * self.m
+            return int(8192 * math.ceil(rows / max(1, 8160 // size)))
+        return int(rows * (bytes_of(resolution) + 10 * self.m))
 
     def code_bytes(self, resolution: Resolution, rows: int) -> int:
         """Bytes of the codes themselves."""

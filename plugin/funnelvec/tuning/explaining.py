@@ -44,12 +44,19 @@ def report(found: Outcome) -> TuningReport:
         met=_met(found, recall), milliseconds=milliseconds,
         runner_up=second, ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
         losses=_losses(found), options=options, advice=tuple(_advice(found, options, str(funnel))),
-        source=found.drawn.source, queries=found.drawn.half,
+        source=found.drawn.source, queries=found.drawn.half, index=_index_of(_chosen(found)),
         built=tuple(built) if winner is not None else (), dropped=tuple(found.dropped),
         applied=found.applied, dry_run=wanted.dry_run,
         certificate=None if winner is None else winner.certificate, prices=found.prices,
         notes=tuple(found.notes), seconds=found.seconds,
     )  # fmt: skip
+
+
+def _chosen(found: Outcome) -> Forecast:
+    """The forecast of what was chosen."""
+    if found.winner is None:
+        return found.forecasts[0]
+    return next(e for e in found.forecasts if e.template == found.winner.template)
 
 
 def _met(found: Outcome, recall: float) -> bool:
@@ -81,18 +88,24 @@ def _options(found: Outcome) -> list[Option]:
             storage=each.sizes.storage,
             build=each.sizes.build,
             measured=False,
+            index=_index_of(each),
         )
         options.append(shown)
     return options
 
 
+def _index_of(each: Forecast) -> str:
+    return "" if each.graph is None else str(each.graph)
+
+
 def _measured_option(found: Outcome, each: Measured) -> Option:
-    taken = sizes(found.ground, found.prices, each.template)
+    chosen = next(e for e in found.forecasts if e.template == each.template)
+    taken = sizes(found.ground, chosen.prices(found.prices), each.template)
     low, high = each.interval
     return Option(
         funnel=str(each.funnel), recall=each.recall, low=low, high=high,
         milliseconds=each.milliseconds, memory=taken.memory, storage=taken.storage,
-        build=taken.build, measured=True,
+        build=taken.build, measured=True, index=_index_of(chosen),
     )  # fmt: skip
 
 
@@ -128,10 +141,8 @@ def _runner_up(
 
 def _losses(found: Outcome) -> tuple[tuple[str, float], ...]:
     """What each stage of the choice loses: codes by the simulation, the index by the rest."""
-    best, keeps = found.forecasts[0], found.forecasts[0].keeps
-    if found.winner is not None:
-        keeps = found.winner.keeps
-        best = next(e for e in found.forecasts if e.template == found.winner.template)
+    best = _chosen(found)
+    keeps = best.keeps if found.winner is None else found.winner.keeps
     simulated = best.simulated
     if simulated is None or not keeps:
         return ()
@@ -149,6 +160,7 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
     if chosen is None:
         return
     yield _why(found, chosen)
+    yield from _settings(found)
     lost = [f"{name} {share:.4f}" for name, share in _losses(found)]
     if lost:
         yield f"Share of the true answers lost by each stage: {', '.join(lost)}."
@@ -158,10 +170,10 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
     if second is not None and ratio is not None and low is not None and high is not None:
         sure = "a clear choice" if high < 0.95 else "about as fast, so take either"
         sure = sure if ratio <= 1 else "which is faster and finds less, or costs more"
-        yield (
-            f"Beside the runner-up '{second}' it takes {ratio:.2f} of the time "
-            f"({low:.2f} to {high:.2f}): {sure}."
-        )
+        times = f"{ratio:.2f} of the time ({low:.2f} to {high:.2f})"
+        if high - low > ratio:
+            times, sure = f"{low:.2f} to {high:.2f} of the time", "which tells nothing"
+        yield f"Beside the runner-up '{second}' it takes {times}: {sure}."
     if found.winner is not None and found.winner.certificate is not None:
         promise = found.winner.certificate
         yield (
@@ -185,6 +197,26 @@ def _why(found: Outcome, chosen: Option) -> str:
     else:
         best = f"what comes nearest to recall {wanted.recall:g}"
     return f"{looked}; '{chosen.funnel}' is {best} ({chosen.milliseconds:.2f} ms)."
+
+
+def _settings(found: Outcome) -> Iterable[str]:
+    """Why the index is not the usual one."""
+    chosen = _chosen(found)
+    if chosen.graph is None:
+        return
+    if chosen.graph.m < found.prices.m:
+        first, rows = chosen.template.first, found.ground.rows
+        size = found.prices.index_bytes(first, rows) / 1e6
+        seconds = found.prices.build(first, rows, index=True, stored=True)
+        yield (
+            f"Its index has {chosen.graph}: the usual one was expected to take {size:.1f} MB and "
+            f"{seconds:.0f} s to build, which the budget has no room for."
+        )
+    else:
+        yield (
+            f"Its index has {chosen.graph}: no list through the usual one was expected to reach "
+            f"{found.wanted.recall:g}."
+        )
 
 
 def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:

@@ -10,12 +10,13 @@ from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Compute, Say, Steps
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
 from funnelvec.tuning.cost import Prices
+from funnelvec.tuning.graphs import DENSE, LIGHT, Graph
 from funnelvec.tuning.ground import Ground
 from funnelvec.tuning.simulate import Losses, Simulated, best, simulate
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import World
 
-__all__ = ["Forecast", "Sizes", "forecast", "order", "sizes"]
+__all__ = ["Forecast", "Sizes", "affordable", "forecast", "order", "sizes"]
 
 #: First stages that are looked at with stages between: those that are cheapest without.
 _DEEPENED = 6
@@ -42,6 +43,8 @@ class Forecast:
         Whether it is expected to reach the recall, and in the time of the budget.
     ready
         Whether the table has all it needs.
+    graph
+        Settings of the index that it would be built with; None is the usual one.
     """
 
     template: Template
@@ -52,6 +55,16 @@ class Forecast:
     sizes: Sizes
     reaches: bool
     ready: bool
+    graph: Graph | None = None
+
+    def prices(self, known: Prices) -> Prices:
+        """The prices with its index."""
+        return known if self.graph is None else self.graph.of(known)
+
+    def losses(self, known: Prices) -> Losses:
+        """What its index is taken to lose before it was asked."""
+        loss = None if self.graph is None else self.graph.loss
+        return Losses(indexed=known.indexed, loss=loss)
 
 
 def forecast(
@@ -68,16 +81,33 @@ def forecast(
         yield Say(f"simulating {first}", 20 + 12 * number // len(firsts))
         template = Template((first, base))
         each = yield Compute(partial(_two, ground, wanted, world, prices, template, stretches))
-        found.append(each)
+        found.append(_suited(ground, wanted, prices, each))
+    # A stage more takes more room and time to build, so what breaks a budget breaks it with one.
+    found = [each for each in found if affordable(each.sizes, wanted)]
     found.sort(key=lambda each: order(each, wanted))
     deepened = [each.template.first for each in found if each.simulated is not None][:_DEEPENED]
     for template in _deeper(ground, deepened, fitted):
         yield Say(f"simulating {template}", 36)
         stretch = stretches[template.first]
         each = yield Compute(partial(_three, ground, wanted, world, prices, template, stretch))
-        found.append(each)
-    affordable = [each for each in found if _affordable(each, wanted)]
-    return sorted(affordable, key=lambda each: order(each, wanted))
+        found.append(_suited(ground, wanted, prices, each))
+    kept = [each for each in found if affordable(each.sizes, wanted)]
+    return sorted(kept, key=lambda each: order(each, wanted))
+
+
+def _suited(ground: Ground, wanted: Wanted, prices: Prices, found: Forecast) -> Forecast:
+    """The same with an index of fewer links where a budget wants it, or of more for the recall."""
+    if not prices.indexed or found.simulated is None:
+        return found
+    if ground.ready(found.template.first, first=True, indexed=True):
+        return found  # its index stands, and stays
+    if not affordable(found.sizes, wanted):
+        light = _at_best(ground, wanted, prices, found.simulated, LIGHT)
+        return light if affordable(light.sizes, wanted) else found
+    if not found.reaches and wanted.budget.latency is None:
+        dense = _at_best(ground, wanted, prices, found.simulated, DENSE)
+        return dense if dense.reaches and affordable(dense.sizes, wanted) else found
+    return found
 
 
 def _deeper(ground: Ground, firsts: list[Resolution], fitted: int) -> Iterator[Template]:
@@ -128,8 +158,11 @@ def middle_candidates(ground: Ground, world: World) -> set[Resolution]:
     return set(middle_stages(none, ground.about.base, there=ground.stored, fitted=fitted))
 
 
-def _at_best(ground: Ground, wanted: Wanted, prices: Prices, simulated: Simulated) -> Forecast:
-    losses = Losses(indexed=prices.indexed)
+def _at_best(
+    ground: Ground, wanted: Wanted, prices: Prices, simulated: Simulated, graph: Graph | None = None
+) -> Forecast:
+    losses = Losses(indexed=prices.indexed, loss=None if graph is None else graph.loss)
+    prices = prices if graph is None else graph.of(prices)
     within = wanted.budget.latency
     chosen = best(
         simulated, prices, rows=ground.rows, target=wanted.recall, losses=losses, within=within
@@ -149,7 +182,7 @@ def _at_best(ground: Ground, wanted: Wanted, prices: Prices, simulated: Simulate
         for place, each in enumerate(template.stages[:-1])
     )
     found = sizes(ground, prices, template)
-    return Forecast(template, simulated, keeps, recall, cost, found, reaches, ready)
+    return Forecast(template, simulated, keeps, recall, cost, found, reaches, ready, graph)
 
 
 def _exact(ground: Ground, wanted: Wanted, prices: Prices) -> Forecast:
@@ -182,12 +215,13 @@ def sizes(ground: Ground, prices: Prices, template: Template) -> Sizes:
     return Sizes(memory, storage, build + _FIT_SECONDS * len(rotations))
 
 
-def _affordable(found: Forecast, wanted: Wanted) -> bool:
+def affordable(taken: Sizes, wanted: Wanted) -> bool:
+    """Whether this keeps to the budget."""
     budget = wanted.budget
     pairs = (
-        (found.sizes.memory, budget.memory),
-        (found.sizes.storage, budget.storage),
-        (found.sizes.build, budget.build),
+        (taken.memory, budget.memory),
+        (taken.storage, budget.storage),
+        (taken.build, budget.build),
     )
     return all(limit is None or spent <= limit for spent, limit in pairs)
 

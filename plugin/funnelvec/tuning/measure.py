@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from funnelvec.tuning.sure import interval
 __all__ = ["Asked", "Measured", "ask", "measure", "take_turns"]
 
 Floats = npt.NDArray[np.float64]
+
+#: Queries that tell at least whether lists are much too short.
+_GLANCE = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +43,10 @@ class Asked:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def first(self, count: int) -> Asked:
+        """The first of them."""
+        return replace(self, queries=self.queries[:count], worst=self.worst[:count])
 
     @property
     def limit(self) -> int:
@@ -89,14 +96,18 @@ class Measured:
 
 
 def measure(
-    ground: Ground, asked: Asked, template: Template, keeps: tuple[int, ...], *, forecast: float
-) -> Steps[Measured]:
-    """Ask every query once through one funnel, which is dropped by whoever ends the run."""
+    ground: Ground, asked: Asked, template: Template, keeps: tuple[int, ...], *, forecast: float,
+    least: float = 0.0,
+) -> Steps[Measured]:  # fmt: skip
+    """Ask every query once through one funnel, which is dropped by whoever ends the run.
+
+    Where a third of them say that it finds less than `least`, the others are not asked.
+    """
     name = ground.names.trial(0)
     yield from create(ground, name, template.funnel(keeps))
     options = {"k": asked.limit, "funnel": name}
     yield Call("search", (asked.queries[0],), options, on=ground.on)  # what a session does once
-    shares, times = yield from ask(ground, asked, name)
+    shares, times = yield from ask(ground, asked, name, least=least)
     return Measured(template, keeps, shares, times, forecast)
 
 
@@ -109,13 +120,23 @@ def create(ground: Ground, name: str, funnel: Funnel, model: str | None = None) 
     ground.gone.discard(name)
 
 
-def ask(ground: Ground, asked: Asked, name: str) -> Steps[tuple[Floats, Floats]]:
-    """Ask every query once; (m,) shares of the true answers, and milliseconds."""
+def ask(
+    ground: Ground, asked: Asked, name: str, *, least: float = 0.0
+) -> Steps[tuple[Floats, Floats]]:
+    """Ask every query once; (m,) shares of the true answers, and milliseconds.
+
+    Fewer than m where the first third is below `least` by three standard errors.
+    """
     shares, times = np.empty(len(asked)), np.empty(len(asked))
     options = {"k": asked.limit, "funnel": name}
+    glance = max(_GLANCE, len(asked) // 3)
     for i, query in enumerate(asked.queries):
         hits, times[i] = yield Call("search", (query,), options, on=ground.on, timed=True)
         shares[i] = asked.right(i, hits)
+        if i + 1 == glance:
+            seen = shares[:glance]
+            if seen.mean() + 3 * seen.std() / glance**0.5 < least:
+                return seen.copy(), times[:glance].copy()
     return shares, times
 
 

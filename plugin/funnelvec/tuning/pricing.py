@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Call, Steps
 from funnelvec.tuning.candidates import Template
 from funnelvec.tuning.cost import Design, Prices, fitted, usual
 from funnelvec.tuning.ground import Ground
+from funnelvec.types import Storage
 
 __all__ = ["measure_prices"]
 
@@ -26,7 +28,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 def measure_prices(
-    ground: Ground, rows: Matrix, queries: Matrix, *, indexed: bool
+    ground: Ground, rows: Matrix, queries: Matrix, *, indexed: bool, storage: Storage | None
 ) -> Steps[Prices]:
     """Time some funnels over a small table beside the user's, and drop it again."""
     about = ground.about
@@ -40,7 +42,7 @@ def measure_prices(
     few = rows[:_ROWS]
     try:
         yield Call("add", (range(len(few)), few), on=table)
-        encode_row, index_row = yield from _build(about.base, table, len(few))
+        encode_row, index_row = yield from _build(about.base, table, len(few), storage)
         designs, scan_ms = yield from _time(about.base, table, queries[:_QUERIES])
     finally:
         yield Call("_drop_scratch", (name,))
@@ -58,16 +60,31 @@ def _resolutions(base: Resolution) -> tuple[Resolution, Resolution, Resolution |
     return Resolution(narrow, "f16"), Resolution(base.dims, "bit", "random"), between
 
 
-def _build(base: Resolution, table: Any, rows: int) -> Steps[tuple[float, float]]:
+def _build(
+    base: Resolution, table: Any, rows: int, storage: Storage | None
+) -> Steps[tuple[float, float]]:
     """Store the codes; seconds a row to store one, and to index one of 1 kB."""
     floats, in_bits, between = _resolutions(base)
-    _, stored = yield Call("add_resolution", (floats,), on=table, timed=True)
-    if between is not None:
-        yield Call("add_resolution", (between,), on=table)
-    _, indexed = yield Call("add_resolution", (floats,), {"index": True}, on=table, timed=True)
-    yield Call("add_resolution", (in_bits,), {"index": True}, on=table)
+    needed = list(filter(None, (floats, in_bits, between)))
+    # All at once, as a run stores them: one by one would write the table anew for each.
+    stages = Funnel((*(Stage(each, 1) for each in needed), Stage(base)))
+    stored = yield from _spent(table, "add_resolutions", stages, index=False, storage=storage)
+    indexed = yield from _spent(table, "add_resolution", floats, index=True, storage=storage)
+    yield from _spent(table, "add_resolution", in_bits, index=True, storage=storage)
     scale = 0.5 + 0.5 * floats.dims * 2 / 1024
-    return stored / 1e3 / rows, indexed / 1e3 / rows / scale
+    return stored / 1e3 / rows / len(needed), indexed / 1e3 / rows / scale
+
+
+def _spent(
+    table: Any, method: str, what: Any, *, index: bool, storage: Storage | None
+) -> Steps[float]:
+    """Store or index, where the run would: rows of a side table are joined; milliseconds."""
+    options = {"index": index, "storage": storage}
+    _, spent = yield Call(method, (what,), options, on=table, timed=True)
+    if storage == "side":
+        _, filled = yield Call("backfill", on=table, timed=True)
+        spent += filled
+    return float(spent)
 
 
 def _designs(base: Resolution) -> Iterator[tuple[Template, tuple[int, ...]]]:

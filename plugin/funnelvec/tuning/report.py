@@ -28,6 +28,8 @@ class Option:
         Seconds to build what the table does not have; 0 where it has all.
     measured
         Whether the table was asked; else recall and time are the simulation's.
+    index
+        Settings of the first stage's index where they are not the usual ones.
     best
         Whether no other is at least as fast, as small and as good.
     """
@@ -42,6 +44,7 @@ class Option:
     build: float
     measured: bool
     best: bool = False
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class TuningReport:
         Why this funnel, and what more memory or more recall would cost, in sentences.
     source, queries
         Where the queries came from, and how many there were to choose by.
+    index
+        Settings of its index where they are not the usual ones, such as
+        ``m 8, ef_construction 64``.
     built, dropped
         What was built and stays, and what was built and went again.
     certificate
@@ -105,6 +111,7 @@ class TuningReport:
     advice: tuple[str, ...]
     source: str
     queries: int
+    index: str = ""
     built: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     applied: bool = False

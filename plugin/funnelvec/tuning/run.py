@@ -24,6 +24,7 @@ from funnelvec.tuning.ground import About, Ground
 from funnelvec.tuning.measure import Asked, Measured, create
 from funnelvec.tuning.pricing import measure_prices
 from funnelvec.tuning.report import TuningReport
+from funnelvec.tuning.sure import interval
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import Axes, World
 
@@ -123,7 +124,7 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
         if not wanted.dry_run:
             yield Say("measuring what the engine charges", 12)
             prices = yield from measure_prices(
-                ground, sample.vectors, drawn.queries, indexed=indexed
+                ground, sample.vectors, drawn.queries, indexed=indexed, storage=wanted.storage
             )
         yield Say("simulating funnels", 20)
         forecasts = yield from forecast(ground, wanted, world, prices, indexed=indexed)
@@ -175,9 +176,9 @@ def _measured(found: Outcome, sample: Sample, *, whole: bool, indexed: bool) -> 
         yield from check_promise(found)
     survivors = search.survivors(found.forecasts, found.wanted)
     found.built_seconds = yield from provide(
-        ground, wanted, [each.template for each in survivors], indexed=indexed
+        ground, wanted, survivors, found.drawn, indexed=indexed
     )
-    yield from search.tune_keeps(found, survivors, choosing, indexed=indexed)
+    yield from search.tune_keeps(found, survivors, choosing)
     if wanted.max_miss is not None:
         yield from certify(found, choosing)
     yield Say("letting the best answer in turns", 80)
@@ -203,7 +204,7 @@ def _asked(found: Outcome, sample: Sample, *, whole: bool) -> Steps[tuple[Asked,
     if not whole:
         yield Say("searching the table exactly", 40)
         worst, count = yield from _exact(found, own)
-        half = count // 2
+        half = min(half, count // 2)
         if count < len(drawn.queries):
             found.notes.append(
                 f"an exact search takes so long here that {count} of {len(drawn.queries)} queries "
@@ -247,6 +248,12 @@ def _apply(found: Outcome, winner: Measured) -> Steps[None]:
     if kept is not None:
         options |= {"model": kept.model, "returns": kept.returns}
     yield Call("create_funnel", (wanted.funnel, winner.funnel), options)
+    low, high = interval(found.checked.shares, looks=found.looks, others=winner.shares)
+    yield Call(
+        "_keep_tuned", (wanted.funnel,),
+        {"target": wanted.recall, "k": wanted.k, "recall": found.checked.recall, "low": low,
+         "high": high},
+    )  # fmt: skip
     if winner.certificate is not None:
         yield Call(
             "certify", (wanted.judgments,),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Say, Steps
-from funnelvec.tuning.forecast import Forecast, order
+from funnelvec.tuning.forecast import Forecast, affordable, order, sizes
 from funnelvec.tuning.measure import Asked, Measured, ask, create, measure, take_turns
 from funnelvec.tuning.simulate import Losses, best, ladder
 from funnelvec.tuning.wanted import Wanted
@@ -29,6 +28,8 @@ _CLOSE = 1.3
 #: Recalls that the winner is also measured at, to show what more or less would cost.
 _SHOWN = (0.9, 0.95, 0.98, 0.99, 0.995)
 _STEPS_UP = 3
+#: Queries that finalists answer in turns, and that the winner is asked at other recalls.
+_TIMED, _SHOWING = 150, 100
 #: Others that are timed beside the winner, with so many queries.
 _ALIGNED, _FEW = 10, 40
 
@@ -41,7 +42,10 @@ def survivors(forecasts: list[Forecast], wanted: Wanted) -> list[Forecast]:
     found: list[Forecast] = []
     built, firsts = 0, dict[Resolution, int]()
     alike: set[object] = set()
+    graphs: dict[Resolution, object] = {}
     for each in reaching:
+        if graphs.get(each.template.first, each.graph) != each.graph:
+            continue  # a resolution has one index
         # Of funnels that differ in their rotations alone, and keep the same, one is enough.
         shape = each.keeps, tuple((stage.dims, stage.code) for stage in each.template.stages)
         if shape in alike and not each.ready:
@@ -57,15 +61,14 @@ def survivors(forecasts: list[Forecast], wanted: Wanted) -> list[Forecast]:
         ):
             continue
         alike.add(shape)
+        graphs[each.template.first] = each.graph
         built += not each.ready
         firsts[first] = firsts.get(first, 0) + 1
         found.append(each)
     return found
 
 
-def tune_keeps(
-    found: Outcome, chosen: Iterable[Forecast], asked: Asked, *, indexed: bool
-) -> Steps[None]:
+def tune_keeps(found: Outcome, chosen: Iterable[Forecast], asked: Asked) -> Steps[None]:
     """Find the keeps of each funnel on the table itself, led by the simulation."""
     losses: dict[Resolution, Losses] = {}
     chosen = list(chosen)
@@ -74,7 +77,7 @@ def tune_keeps(
         if each.simulated is None:
             found.measured.append((yield from _measure(found, each, (), asked)))
             continue
-        known = losses.setdefault(each.template.first, Losses(indexed=indexed))
+        known = losses.setdefault(each.template.first, each.losses(found.prices))
         goals = [found.wanted.recall]
         if found.wanted.max_miss is not None:
             goals = sorted({*_SHOWN, found.wanted.recall})
@@ -92,13 +95,15 @@ def _settle(
     for _ in range(_TRIES):
         scale = _scale(found, chosen)
         pick = best(
-            chosen.simulated, found.prices, rows=found.ground.rows, losses=losses, scale=scale,
+            chosen.simulated, chosen.prices(found.prices), rows=found.ground.rows, losses=losses,
+            scale=scale,
             target=min(goal + margin, 0.9999), within=within,
         )  # fmt: skip
         keeps = pick[0] if pick is not None else _most(chosen, within is not None)
         if keeps in tried:
             break
-        measured = yield from _measure(found, chosen, keeps, asked)
+        least = goal if within is None else 0.0
+        measured = yield from _measure(found, chosen, keeps, asked, least=least)
         tried[keeps] = measured
         found.measured.append(measured)
         held = chosen.simulated.at(keeps)
@@ -107,10 +112,13 @@ def _settle(
 
 
 def _measure(
-    found: Outcome, chosen: Forecast, keeps: tuple[int, ...], asked: Asked
+    found: Outcome, chosen: Forecast, keeps: tuple[int, ...], asked: Asked, *, least: float = 0.0
 ) -> Steps[Measured]:
-    expected = found.prices.milliseconds(chosen.template, keeps, found.ground.rows)
-    measured = yield from measure(found.ground, asked, chosen.template, keeps, forecast=expected)
+    prices = chosen.prices(found.prices)
+    expected = prices.milliseconds(chosen.template, keeps, found.ground.rows)
+    measured = yield from measure(
+        found.ground, asked, chosen.template, keeps, forecast=expected, least=least
+    )
     return measured
 
 
@@ -138,17 +146,31 @@ def _good(found: Outcome) -> list[Measured]:
     wanted = found.wanted
     if wanted.max_miss is not None:
         return [each for each in found.measured if each.certificate is not None]
+    measured = _affordable(found)
     if wanted.budget.latency is not None:
-        fast = [each for each in found.measured if each.milliseconds <= wanted.budget.latency]
+        fast = [each for each in measured if each.milliseconds <= wanted.budget.latency]
         if not fast:
-            return [min(found.measured, key=lambda each: each.milliseconds)]
+            return [min(measured, key=lambda each: each.milliseconds)]
         most = max(each.recall for each in fast)
         return [each for each in fast if each.recall >= most - _error(each)]
     for slack in (1.0, 0.0):
-        good = [e for e in found.measured if e.recall - slack * _error(e) >= wanted.recall]
+        good = [e for e in measured if e.recall - slack * _error(e) >= wanted.recall]
         if good:
             return good
-    return [max(found.measured, key=lambda each: each.recall)]
+    return [max(measured, key=lambda each: each.recall)]
+
+
+def _affordable(found: Outcome) -> list[Measured]:
+    """What keeps to the budget as it was built; sizes were forecasts before."""
+    kept = []
+    for each in found.measured:
+        chosen = next(e for e in found.forecasts if e.template == each.template)
+        taken = sizes(found.ground, chosen.prices(found.prices), each.template)
+        if affordable(taken, found.wanted):
+            kept.append(each)
+    if not kept:
+        found.notes.append("what was built takes more than was forecast, and than the budget")
+    return kept or found.measured
 
 
 def finals(found: Outcome, asked: Asked) -> Steps[None]:
@@ -162,7 +184,7 @@ def finals(found: Outcome, asked: Asked) -> Steps[None]:
     found.finalists = (close[:_FINALISTS] or ranked[:1]) + ranked[len(close) : len(close) + 1]
     if len(found.finalists) == 1:
         found.finalists += others[:1]
-    yield from take_turns(found.ground, asked, found.finalists, rounds=_ROUNDS)
+    yield from take_turns(found.ground, asked.first(_TIMED), found.finalists, rounds=_ROUNDS)
     good = [each for each in found.finalists if each in by_template.values()]
     found.winner = min(good, key=lambda each: each.milliseconds)
     if found.wanted.budget.latency is not None:
@@ -177,8 +199,7 @@ def _align(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
     if not others:
         return
     kept = winner.turns
-    few = replace(asked, queries=asked.queries[:_FEW])
-    yield from take_turns(found.ground, few, [winner, *others], rounds=1)
+    yield from take_turns(found.ground, asked.first(_FEW), [winner, *others], rounds=1)
     pace = float(np.median(kept) / np.median(winner.turns))
     for each in others:
         each.turns = each.turns * pace
@@ -194,16 +215,16 @@ def _neighbours(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
     chosen = next(each for each in found.forecasts if each.template == winner.template)
     if chosen.simulated is None or found.wanted.max_miss is not None:
         return
-    losses = Losses(indexed=found.prices.indexed)
+    losses, prices = chosen.losses(found.prices), chosen.prices(found.prices)
     held = chosen.simulated.at(winner.keeps)
     losses.learn(winner.keeps[0], 1.0 - winner.recall / held if held else 0.0)
     for goal in _SHOWN:
-        pick = best(
-            chosen.simulated, found.prices, rows=found.ground.rows, target=goal, losses=losses
-        )
+        pick = best(chosen.simulated, prices, rows=found.ground.rows, target=goal, losses=losses)
         tried = {each.keeps for each in found.measured if each.template == winner.template}
         if pick is not None and pick[0] not in tried:
-            found.measured.append((yield from _measure(found, chosen, pick[0], asked)))
+            found.measured.append(
+                (yield from _measure(found, chosen, pick[0], asked.first(_SHOWING)))
+            )
 
 
 def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
@@ -233,7 +254,8 @@ def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
         found.measured.append(winner)
     if winner is not found.winner:
         others = [each for each in found.finalists if each.template != winner.template][:1]
-        yield from take_turns(found.ground, choosing, [winner, *others], rounds=_ROUNDS)
+        few = choosing.first(_TIMED)
+        yield from take_turns(found.ground, few, [winner, *others], rounds=_ROUNDS)
         found.finalists, found.winner = [winner, *others], winner
 
 

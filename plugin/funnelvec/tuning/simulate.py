@@ -100,8 +100,8 @@ class Losses:
     measurement says so for its list, and for others in inverse proportion to their length.
     """
 
-    def __init__(self, *, indexed: bool) -> None:
-        self._usual = _LOSS if indexed else 0.0
+    def __init__(self, *, indexed: bool, loss: float | None = None) -> None:
+        self._usual = 0.0 if not indexed else _LOSS if loss is None else loss
         self._seen: dict[int, float] = {}
 
     def learn(self, keep: int, loss: float) -> None:

@@ -97,12 +97,28 @@ join pg_catalog.pg_type as t on t.oid = a.atttypid
 where f.table_name = %(table)s::regclass and f.column_name = %(vector)s
 order by f.name
 
+-- name: tuned
+select f.name, (t.said ->> 'target')::double precision, (t.said ->> 'k')::integer, (t.said ->> 'recall')::double precision,
+    (t.said ->> 'low')::double precision, (t.said ->> 'high')::double precision, (t.said -> 'mark' ->> 'rows')::bigint, t.said ->> 'at'
+from funnelvec.funnels as f
+cross join lateral (select funnelvec._tuned(f) as said) as t
+where f.table_name = %(table)s::regclass and f.column_name = %(vector)s and t.said is not null
+order by f.name
+
+-- name: keep_tuned
+select funnelvec._keep_tuned(%(funnel)s, %(found)s)
+
+-- name: recall_since
+select r.recall, r.low, r.high, r.queries, r.rows, r.since, r.decided, r.ms
+from funnelvec._recall_since(%(funnel)s, %(recent)s, %(sample)s, %(k)s, %(seed)s) as r
+
 -- name: vector_type
 select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec' else '.vector' end
 
 -- name: add_resolution
 select funnelvec.add_resolution(
     %(table)s::regclass, %(vector)s, %(resolution)s, index => %(index)s, allow_rewrite => %(allow_rewrite)s,
+    m => coalesce(%(m)s, 16), ef_construction => coalesce(%(ef_construction)s, greatest(64, 2 * %(m)s)),
     metric => %(metric)s, storage => %(storage)s, concurrently => %(concurrently)s)
 
 -- name: add_resolutions
@@ -181,12 +197,20 @@ select c.family, c.parameters, c.judgments_sha256, c.pairs, c.relevant, c.querie
 from funnelvec.calibrate(%(funnel)s, 'pg_temp.funnelvec_judgments', %(family)s) as c
 
 -- name: judged
-select pg_catalog.cardinality(j.scores), j.sha256
-from funnelvec._judged_scores(funnelvec._funnel(%(funnel)s), 'pg_temp.funnelvec_judgments') as j
+select pg_catalog.cardinality(j.scores), j.sha256,
+    (select h.id from funnelvec._hub(f.table_name, f.column_name) as h where not h.filling)
+from funnelvec._funnel(%(funnel)s) as f
+cross join lateral funnelvec._judged_scores(f, 'pg_temp.funnelvec_judgments') as j
 
 -- name: judged_lists
-select j.scores, j.labels, j.list
+select j.scores, j.labels, j.list, j.hubs, j.list_hubs
 from funnelvec._judged_lists(%(funnel)s, 'pg_temp.funnelvec_judgments', %(depth)s) as j
+
+-- name: add_hub
+select funnelvec.add_hub(%(table)s::regclass, %(vector)s, %(sample)s, %(allow_rewrite)s, concurrently => %(concurrently)s)
+
+-- name: drop_hub
+select funnelvec.drop_hub(%(table)s::regclass, %(vector)s)
 
 -- name: keep_calibration
 select funnelvec._keep_calibration(

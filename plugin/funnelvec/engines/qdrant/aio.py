@@ -143,6 +143,8 @@ class AsyncQdrantTable:
     drop_resolution = awaited(QdrantTable.drop_resolution)
     add_window = awaited(QdrantTable.add_window)
     drop_window = awaited(QdrantTable.drop_window)
+    add_hub = awaited(QdrantTable.add_hub)
+    drop_hub = awaited(QdrantTable.drop_hub)
     create_funnel = awaited(QdrantTable.create_funnel)
     drop_funnel = awaited(QdrantTable.drop_funnel)
     search = awaited(QdrantTable.search)

@@ -58,7 +58,7 @@ class Copy:
     source, target
         Names of the collections; the source may be an alias.
     added
-        What the target has beside the vectors of the source, and which of them have an index.
+        What the target has beside the vectors of the source, and the index of each (`Kept.graph`).
     reserved
         Points that are no rows.
     """
@@ -66,7 +66,7 @@ class Copy:
     client: QdrantClient
     source: str
     target: str
-    added: Mapping[Stored, bool]
+    added: Mapping[Stored, Mapping[str, Any]]
     reserved: Sequence[PointId]
 
     def begin(self) -> None:
@@ -260,12 +260,14 @@ def _alike(one: Any, other: Any) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-6, atol=1e-7))
 
 
-def _config(found: models.CollectionInfo, added: Mapping[Stored, bool]) -> dict[str, Any]:
+def _config(
+    found: models.CollectionInfo, added: Mapping[Stored, Mapping[str, Any]]
+) -> dict[str, Any]:
     """What `create_collection` takes for a collection like that one, with more vectors."""
     config, params = found.config, found.config.params
     given = params.vectors or {}
     vectors = {"": given} if isinstance(given, models.VectorParams) else dict(given)
-    vectors |= {stored.name: stored.params(index=index) for stored, index in added.items()}
+    vectors |= {stored.name: stored.params(**graph) for stored, graph in added.items()}
     known: dict[str, Any] = {
         "vectors_config": vectors,
         "sparse_vectors_config": params.sparse_vectors,

@@ -32,10 +32,29 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A resolution that is stored: whether it has an index, and whether all points have it."""
+    """A resolution that is stored: whether it has an index, and whether all points have it.
+
+    `m` and `ef_construction` are those of the index where they are not the usual ones.
+    """
 
     index: bool
     ready: bool = True
+    m: int | None = None
+    ef_construction: int | None = None
+
+    @classmethod
+    def wanted(
+        cls, kept: Kept | None, *, index: bool, ready: bool, graph: tuple[int | None, int | None]
+    ) -> Kept:
+        """What is to be stored where `kept` is; an index that stands stays as it is."""
+        if kept is not None and kept.index:
+            return replace(kept, ready=ready)
+        return cls(index, ready, *(graph if index else (None, None)))
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """What its vector is configured with."""
+        return {"index": self.index, "m": self.m, "ef_construction": self.ef_construction}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,8 @@ class Vector:
     calibrations: tuple[StoredCalibration, ...] = ()
     rotations: Mapping[str, KeptRotation] = field(default_factory=dict)
     certificates: Mapping[str, KeptCertificate] = field(default_factory=dict)
+    #: What tuning runs have found, by funnel, with the funnel's text then.
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def indexed(self) -> frozenset[Resolution]:
@@ -279,8 +300,7 @@ def _written(vector: Vector) -> dict[str, Any]:
         "base": str(vector.column.base),
         "metric": vector.column.metric,
         "resolutions": {
-            str(resolution): {"index": kept.index, "ready": kept.ready}
-            for resolution, kept in vector.resolutions.items()
+            str(resolution): asdict(kept) for resolution, kept in vector.resolutions.items()
         },
         "funnels": {
             name: {"funnel": str(n.funnel), "model": n.model, "returns": list(n.returns)}
@@ -292,16 +312,14 @@ def _written(vector: Vector) -> dict[str, Any]:
             name: {"certificate": kept.certificate.to_json(), "void": kept.void}
             for name, kept in vector.certificates.items()
         },
+        "tuned": {name: dict(kept) for name, kept in vector.tuned.items()},
     }
 
 
 def _read(name: str, given: Mapping[str, Any]) -> Vector:
     return Vector(
         Column(name, Resolution.parse(given["base"]), given["metric"]),
-        {
-            Resolution.parse(text): Kept(kept["index"], kept["ready"])
-            for text, kept in given["resolutions"].items()
-        },
+        {Resolution.parse(text): Kept(**kept) for text, kept in given["resolutions"].items()},
         {
             name: NamedFunnel(name, Funnel.parse(n["funnel"]), n["model"], tuple(n["returns"]))
             for name, n in given["funnels"].items()
@@ -312,4 +330,5 @@ def _read(name: str, given: Mapping[str, Any]) -> Vector:
             name: KeptCertificate(Certificate.from_json(c["certificate"]), c["void"])
             for name, c in given["certificates"].items()
         },
+        given.get("tuned", {}),
     )

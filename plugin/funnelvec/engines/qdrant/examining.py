@@ -39,6 +39,7 @@ class QdrantExamining:
     if TYPE_CHECKING:
 
         def _vector(self, *, fresh: bool = False) -> Vector: ...
+        def _with_funnels(self, found: Diagnosis, *, seed: int) -> Diagnosis: ...
 
     def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
         """Draw rows at random: the ids of all are read, and the vectors of those drawn."""
@@ -62,16 +63,18 @@ class QdrantExamining:
         sample: int = 10_000,
         queries: int = 500,
         seed: int = 0,
+        funnels: bool = True,
         progress: Progress = False,
     ) -> Diagnosis:
         """Examine a sample of the vectors; under cosine Qdrant keeps them without their length."""
         check(sample=sample, queries=queries, seed=seed)
         options.check_progress(progress)
+        options.check_flag(funnels, "funnels")
         column = self._vector().column
         with reporting(progress, STEPS + 1, "examining", unit="steps") as tell:
             drawn = self.sample(sample, seed=seed)
             tell(1)
-            return examine(
+            found = examine(
                 drawn.vectors,
                 metric=column.metric,
                 sample=sample,
@@ -85,6 +88,7 @@ class QdrantExamining:
                 rows_exact=drawn.exact,
                 progress=lambda done, total: tell(done + 1),
             )
+            return self._with_funnels(found, seed=seed) if funnels else found
 
     def _ids(self) -> list[names.PointId]:
         """Ids of all points that are rows."""

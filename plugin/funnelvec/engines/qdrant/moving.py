@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from funnelvec.engines import options
 from funnelvec.engines.qdrant.client import ClientDeployment, errors
@@ -83,11 +83,11 @@ class QdrantMoving(OneByOne):
                 "upgrade the server, or create the collection anew",
             )
 
-    def _missing(self, definition: Definition) -> dict[Stored, bool]:
+    def _missing(self, definition: Definition) -> dict[Stored, dict[str, Any]]:
         """Resolutions that are known and have no vector in the collection, and their indexes."""
         there = self._collection.info.vectors
         return {
-            stored: kept.index
+            stored: kept.graph
             for vector in definition.vectors.values()
             for resolution, kept in vector.resolutions.items()
             if (stored := vector.column.stored(resolution)).name not in there

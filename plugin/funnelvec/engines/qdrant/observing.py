@@ -201,8 +201,12 @@ class QdrantObserving:
         *,
         size: int,
         seed: int,
+        among: list[PointId] | None = None,
     ) -> list[tuple[npt.NDArray[np.float32], PointId | None]]:
-        """Queries that can be asked at every stage, each with the row that it is, if any."""
+        """Queries that can be asked at every stage, each with the row that it is, if any.
+
+        Rows are drawn of all, or of the points `among`.
+        """
         rng = np.random.default_rng(seed)
         stages = {stage.resolution for stage in named.funnel.stages} | {vector.column.base}
         stored = [vector.column.stored(resolution) for resolution in stages]
@@ -217,7 +221,7 @@ class QdrantObserving:
             picked = rng.choice(usable, min(size, len(usable)), replace=False)
             found: list[Any] = [(matrix[row], None) for row in picked]
         else:
-            ids = self._ids()
+            ids = self._ids() if among is None else among
             chosen = [ids[row] for row in rng.choice(len(ids), min(size, len(ids)), replace=False)]
             read = self._read_vectors(chosen, vector.column.name)
             found = [(v, id) for id, v in read.items() if askable(v[np.newaxis, :])[0]]

@@ -107,6 +107,8 @@ class QdrantTable(
         metric: Metric | None = None,
         storage: Storage | None = None,
         concurrently: bool = False,
+        m: int | None = None,
+        ef_construction: int | None = None,
     ) -> None:
         """Store the column at one more resolution; with `concurrently` `backfill` fills it."""
         options.check_storage(storage)
@@ -120,6 +122,7 @@ class QdrantTable(
         options.check_flag(index, "index")
         options.check_flag(allow_rewrite, "allow_rewrite")
         options.check_flag(concurrently, "concurrently")
+        graph = options.check_graph(m, ef_construction)
         self._check_metric(metric)
         stored = column.stored(resolution)
         kept = vector.resolutions.get(resolution)
@@ -132,7 +135,7 @@ class QdrantTable(
         _ = stored.size  # refused here if it is too wide
         if kept is None and not stored.is_base:
             self._check_addable(resolution, allow_rewrite=allow_rewrite)
-        wanted = Kept(index or (kept is not None and kept.index), ready=stored.is_base)
+        wanted = Kept.wanted(kept, index=index, ready=stored.is_base, graph=graph)
         if kept is not None and kept.ready and kept.index == wanted.index:
             return
 
@@ -164,7 +167,7 @@ class QdrantTable(
         """Have the vector of a resolution, with its index, in the collection."""
         vector = self._vector()
         stored = vector.column.stored(resolution)
-        params = stored.params(index=vector.resolutions[resolution].index)
+        params = stored.params(**vector.resolutions[resolution].graph)
         deployment = self._collection.deployment
         if stored.is_base:
             standing = self._collection.info.vectors[stored.name]

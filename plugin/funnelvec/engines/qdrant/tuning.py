@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from funnelvec.codes import Rotation
+from funnelvec.doctor.fit import Found, Tuned
+from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.engines.tuned import Tuning
 from funnelvec.tuning.ground import KeptFunnel
 
 if TYPE_CHECKING:
     from funnelvec.engines.qdrant.collection import Collection
+    from funnelvec.engines.qdrant.compile import Plan
     from funnelvec.engines.qdrant.definition import Vector
+    from funnelvec.engines.qdrant.names import PointId
+    from funnelvec.engines.store import NamedFunnel
 
 __all__ = ["QdrantTuning"]
 
@@ -23,6 +35,18 @@ class QdrantTuning(Tuning):
     if TYPE_CHECKING:
 
         def _vector(self, *, fresh: bool = False) -> Vector: ...
+        def _funnel(self, name: str | None) -> NamedFunnel: ...
+        def _change(self, how: Callable[[Vector], Vector]) -> None: ...
+        def _ids(self) -> list[PointId]: ...
+        def _plan(self, vector: Vector, named: NamedFunnel) -> Plan: ...
+        def _drawn(
+            self, vector: Vector, named: NamedFunnel, matrix: None, *, size: int, seed: int,
+            among: list[PointId] | None = None,
+        ) -> list[tuple[npt.NDArray[np.float32], PointId | None]]: ...  # fmt: skip
+        def _compared(
+            self, plan: Plan, query: npt.NDArray[np.float32], itself: PointId | None, *, k: int,
+            filter: None,
+        ) -> tuple[list[float], tuple[float, float]] | None: ...  # fmt: skip
 
     def _engine_name(self) -> str:
         return "qdrant"
@@ -33,6 +57,52 @@ class QdrantTuning(Tuning):
             for name, each in self._vector(fresh=True).funnels.items()
         }
 
+    def _tuned_now(self) -> dict[str, Tuned]:
+        """What tuning runs have found of funnels that are what they were."""
+        kept = self._vector(fresh=True)
+        return {
+            name: Tuned(**each["found"])
+            for name, each in kept.tuned.items()
+            if name in kept.funnels and str(kept.funnels[name].funnel) == each["funnel"]
+        }
+
+    def _keep_tuned(self, name: str, **found: Any) -> None:
+        """Keep what a run has found beside its funnel, with the rows that there are now."""
+        now, ids = datetime.datetime.now(datetime.timezone.utc), self._ids()
+        said = {**found, "rows": len(ids), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+
+        def keep(vector: Vector) -> Vector:
+            if name not in vector.funnels:  # dropped meanwhile
+                return vector
+            funnel = str(vector.funnels[name].funnel)
+            entry = {"funnel": funnel, "last": _newest(ids), "found": said}
+            return replace(vector, tuned={**vector.tuned, name: entry})
+
+        self._change(keep)
+
+    def _recall_since(self, name: str, *, recent: bool, sample: int, k: int, seed: int) -> Found:
+        """Recall on rows of all, or on those that came since the funnel was tuned."""
+        vector, named = self._vector(fresh=True), self._funnel(name)
+        found, among = Found(), None
+        if recent:
+            tuned = self._tuned_now().get(name)
+            known = None if tuned is None else (tuned.rows, vector.tuned[name]["last"])
+            found, among = _since(self._ids(), known)
+            if not among:
+                return found
+        plan = self._plan(vector, named)
+        drawn = self._drawn(vector, named, None, size=sample, seed=seed, among=among)
+        asked = [self._compared(plan, query, own, k=k, filter=None) for query, own in drawn]
+        answered = [each for each in asked if each is not None]
+        if not answered:
+            return found
+        shares = np.array([shares[-1] for shares, _ in answered])
+        low, high = bootstrap_interval(shares, seed=seed)
+        return replace(
+            found, recall=float(shares.mean()), low=low, high=high, queries=len(shares),
+            ms=float(np.mean([sum(times) for _, times in answered])),
+        )  # fmt: skip
+
     def _rotations_now(self) -> dict[str, Rotation]:
         kept = self._vector(fresh=True).rotations
         return {name: self._collection.map_of(each) for name, each in kept.items() if each.ready}
@@ -42,3 +112,36 @@ class QdrantTuning(Tuning):
 
     def _drop_scratch(self, name: str) -> None:
         """Nothing was made."""
+
+
+def _growing(ids: list[PointId]) -> list[PointId]:
+    """Ids that tell in which order rows came, in that order: numbers, or UUIDs with a time.
+
+    Other keys have UUIDs made from them (version 5) or drawn (version 4), which tell nothing.
+    """
+    numbers = sorted(each for each in ids if isinstance(each, int))
+    if numbers:
+        return [*numbers]
+    return sorted(e for e in ids if isinstance(e, str) and uuid.UUID(e).version == 7)
+
+
+def _newest(ids: list[PointId]) -> PointId | None:
+    return _growing(ids)[-1] if _growing(ids) else None
+
+
+def _since(ids: list[PointId], known: tuple[int, Any] | None) -> tuple[Found, list[PointId]]:
+    """Points that came since there were so many up to an id; without one the newest tenth."""
+    order, count = _growing(ids), len(ids)
+    rows, last = (count * 9 // 10, None) if known is None else known
+    grown = count - rows
+    newer = order[len(order) * 9 // 10 :]
+    if known is not None:
+        newer = [each for each in order if type(each) is type(last) and each > last]
+    if newer and 2 * len(newer) >= grown:  # else ids do not grow, and few lie beyond the largest
+        text = f"their ids are from {newer[0]} on"
+        return Found(rows=count, since=len(newer), decided=text), newer
+    if known is None or grown <= 0:
+        text = "no row came since" if known is not None else "ids do not tell which are new"
+        return Found(rows=count, since=None if known is None else 0, decided=text), []
+    text = "counted; ids do not grow, so which rows they are is not known"
+    return Found(rows=count, since=grown, decided=text), []

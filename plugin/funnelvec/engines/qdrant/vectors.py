@@ -178,20 +178,24 @@ class Stored:
             return math.ceil(self.size * _BINARY[code][1] / 8)
         return math.ceil(self.size * _DATATYPES.get(code, (None, 4.0))[1])
 
-    def params(self, *, index: bool) -> models.VectorParams:
+    def params(
+        self, *, index: bool, m: int | None = None, ef_construction: int | None = None
+    ) -> models.VectorParams:
         """Return the configuration of the vector."""
         datatype, _ = _DATATYPES.get(self.resolution.code, (models.Datatype.FLOAT32, 4.0))
         return models.VectorParams(
             size=self.size,
             distance=self.distance,
             datatype=models.Datatype.FLOAT16 if self.is_quantized else datatype,
-            hnsw_config=self.graph(index=index),
+            hnsw_config=self.graph(index=index, m=m, ef_construction=ef_construction),
             quantization_config=self.quantization,
             # A last stage reads few rows; the operating system keeps what is read often.
             on_disk=self.is_quantized or self.is_base,
         )
 
-    def graph(self, *, index: bool) -> models.HnswConfigDiff:
+    def graph(
+        self, *, index: bool, m: int | None = None, ef_construction: int | None = None
+    ) -> models.HnswConfigDiff:
         """Return the configuration of its index.
 
         Qdrant goes through all points where their vectors take less than 10,000 kB, which of
@@ -204,8 +208,8 @@ class Stored:
         code = "f16" if self.is_quantized else self.resolution.code
         width = self.size * _DATATYPES.get(code, (None, 4.0))[1]
         return models.HnswConfigDiff(
-            m=16,
-            ef_construct=200 if width <= _NARROW else 100,
+            m=m or 16,
+            ef_construct=ef_construction or max(2 * (m or 16), 200 if width <= _NARROW else 100),
             full_scan_threshold=min(_FULL_SCAN, max(_LEAST_SCAN, round(_SCANNED * width / 1024))),
         )
 

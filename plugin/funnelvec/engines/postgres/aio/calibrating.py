@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
 from funnelvec.calibration.reading import made
 from funnelvec.calibration.stored import StoredCalibration
@@ -89,16 +93,9 @@ class AsyncCalibrating:
         depth = min(DEPTH, funnel.narrowest_keep or 0)
         depth = depth if depth >= LEAST_DEPTH else 0
         rows = await fetch_all(connection, statement("judged_lists"), {**asked, "depth": depth})
-        judged = JudgedScores(
-            np.array([score for each in rows for score in each[0]], dtype=np.float64),
-            np.array([label for each in rows for label in each[1]], dtype=np.bool_),
-            np.repeat(
-                np.arange(len(rows)), np.array([len(each[0]) for each in rows], dtype=np.intp)
-            ),
-            np.stack([padded(each[2], depth) for each in rows]) if depth and rows else None,
-        )
+        judged, hubs = _judged(rows, depth=depth, keep=funnel.narrowest_keep, hub=row[2])
         known = _provenance(row[1], row[0] or 0, int(judged.labels.sum()), len(rows))
-        fit = partial(fit_family, judged, asked["family"], **belongs, **known)
+        fit = partial(fit_family, judged, asked["family"], hubs=hubs, **belongs, **known)
         fitted = await in_thread(fit)
         await cursor(connection).execute(
             statement("keep_calibration"),
@@ -113,6 +110,35 @@ class AsyncCalibrating:
             },
         )
         return fitted
+
+
+def _judged(
+    rows: Sequence[Sequence[Any]], *, depth: int, keep: int | None, hub: str | None
+) -> tuple[JudgedScores, JudgedHubs | None]:
+    """Put together what the database says of each query: scores, labels, list, and their hubs."""
+
+    def pairs(place: int, kind: type) -> npt.NDArray[Any]:
+        return np.array([value for each in rows for value in each[place]], dtype=kind)
+
+    lengths = np.array([len(each[0]) for each in rows], dtype=np.intp)
+    judged = JudgedScores(
+        pairs(0, np.float64), pairs(1, np.bool_), np.repeat(np.arange(len(rows)), lengths)
+    )
+    if hub is None or keep is None:
+        if depth and rows:
+            judged = replace(judged, lists=np.stack([padded(each[2], depth) for each in rows]))
+        return judged, None
+    hubs = JudgedHubs(hub, pairs(3, np.float64))
+    if depth and rows:
+        judged = replace(judged, lists=np.stack([_filled(each[2], keep) for each in rows]))
+        hubs = replace(hubs, lists=np.stack([_filled(each[4], keep) for each in rows]))
+    return judged, hubs
+
+
+def _filled(values: Sequence[float], length: int) -> npt.NDArray[np.float64]:
+    filled = np.full(length, np.nan)
+    filled[: len(values)] = values
+    return filled
 
 
 def _provenance(sha256: str | None, pairs: int, relevant: int, queries: int) -> dict[str, Any]:

@@ -243,6 +243,8 @@ class AsyncPostgresEngine:
                         "metric": chosen,
                         "storage": None,
                         "concurrently": False,
+                        "m": None,
+                        "ef_construction": None,
                     },
                 )
         return await self.table(name, vector=vector)

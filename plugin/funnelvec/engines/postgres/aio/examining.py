@@ -54,6 +54,8 @@ class AsyncExamining:
         @property
         def _regclass(self) -> str: ...
 
+        async def _with_funnels(self, found: Diagnosis, *, seed: int) -> Diagnosis: ...
+
     async def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
         """Draw rows from random pages: four pages are read for each row, or the whole table."""
         count = check_whole(count, "count", 1, 1_000_000)
@@ -120,15 +122,17 @@ class AsyncExamining:
         sample: int = 10_000,
         queries: int = 500,
         seed: int = 0,
+        funnels: bool = True,
         progress: Progress = False,
     ) -> Diagnosis:
         """Examine a sample of the vectors; the connection is free while figures are computed."""
         check(sample=sample, queries=queries, seed=seed)
         options.check_progress(progress)
+        options.check_flag(funnels, "funnels")
         with reporting(progress, STEPS + 1, "examining", unit="steps") as tell:
             drawn = await self.sample(sample, seed=seed)
             tell(1)
-            return await in_thread(
+            found = await in_thread(
                 partial(
                     examine, drawn.vectors, metric=self._metric, sample=sample, queries=queries,
                     seed=seed, ids=drawn.ids, code=self._code, table=self._name,
@@ -136,6 +140,7 @@ class AsyncExamining:
                     progress=lambda done, total: tell(done + 1),
                 )
             )  # fmt: skip
+        return await self._with_funnels(found, seed=seed) if funnels else found
 
 
 def _part(percent: float, seed: int) -> sql.Composable:

@@ -27,6 +27,7 @@ from funnelvec.engines.postgres.aio.connection import (
 from funnelvec.engines.postgres.aio.evaluating import AsyncEvaluating
 from funnelvec.engines.postgres.aio.examining import AsyncExamining
 from funnelvec.engines.postgres.aio.following import AsyncFollowing
+from funnelvec.engines.postgres.aio.hubbing import AsyncHubbing
 from funnelvec.engines.postgres.aio.loading import AsyncLoading
 from funnelvec.engines.postgres.aio.observing import AsyncObserving
 from funnelvec.engines.postgres.aio.rotating import AsyncRotating
@@ -78,6 +79,7 @@ class AsyncPostgresTable(
     AsyncExamining,
     AsyncEvaluating,
     AsyncRotating,
+    AsyncHubbing,
     AsyncTuning,
 ):
     """A table of the user's, seen through one vector column."""
@@ -161,12 +163,17 @@ class AsyncPostgresTable(
         metric: Metric | None = None,
         storage: Storage | None = None,
         concurrently: bool = False,
+        m: int | None = None,
+        ef_construction: int | None = None,
     ) -> None:
         """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
+        links, listed = options.check_graph(m, ef_construction)
         await self._call(
             "add_resolution",
             resolution=text,
+            m=links,
+            ef_construction=listed,
             index=options.check_flag(index, "index"),
             allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from funnelvec.codes.maps import Rotation
+from funnelvec.doctor.diagnosis import Diagnosis
+from funnelvec.doctor.fit import Found, Tuned
 from funnelvec.engines.base import Progress
-from funnelvec.engines.postgres.adapt import statement
+from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio.connection import atomic, cursor, fetch_all, fetch_one
 from funnelvec.engines.postgres.aio.rotating import rotation_of
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.engines.tuned import prepare, telling
 from funnelvec.errors import NotFound
-from funnelvec.tuning.calls import Call, Compute, Say, Step
+from funnelvec.tuning.calls import Call, Compute, Say, Step, Steps
+from funnelvec.tuning.drift import fits
 from funnelvec.tuning.ground import KeptFunnel
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import tune
@@ -77,21 +82,29 @@ class AsyncTuning:
             "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
         }  # fmt: skip
         about, wanted = prepare(self, "postgres", recall, given)
-        steps = tune(about, wanted)
+        with telling(progress, on_step) as say:
+            report: TuningReport = await self._drive(tune(about, wanted), say)
+            return report
+
+    async def _with_funnels(self, found: Diagnosis, *, seed: int) -> Diagnosis:
+        """Add to a diagnosis whether the table's funnels still fit it."""
+        standing = await self._drive(fits(found, seed=seed), lambda step: None)
+        return replace(found, funnels=standing)
+
+    async def _drive(self, steps: Steps[Any], say: Callable[[Say], None]) -> Any:
+        """Do what a generator of steps asks for, and return what it returns."""
         answer: Any = None
         error: BaseException | None = None
-        with telling(progress, on_step) as say:
-            while True:
-                try:
-                    step = steps.send(answer) if error is None else steps.throw(error)
-                except StopIteration as end:
-                    report: TuningReport = end.value
-                    return report
-                answer = error = None
-                try:
-                    answer = await self._done(step, say)
-                except BaseException as raised:  # an interruption too: the run cleans up
-                    error = raised
+        while True:
+            try:
+                step = steps.send(answer) if error is None else steps.throw(error)
+            except StopIteration as end:
+                return end.value
+            answer = error = None
+            try:
+                answer = await self._done(step, say)
+            except BaseException as raised:  # an interruption too: a run cleans up
+                error = raised
 
     async def _done(self, step: Step, say: Callable[[Say], None]) -> Any:
         """Do what a run asks for."""
@@ -111,6 +124,39 @@ class AsyncTuning:
                 connection, statement("funnels"), {"table": self._regclass, "vector": self._vector}
             )
         return {row[0]: KeptFunnel(row[1], row[2] or None, tuple(row[4])) for row in rows}
+
+    async def _tuned_now(self) -> dict[str, Tuned]:
+        """What tuning runs have found of funnels that are what they were."""
+        async with self._engine._calling() as connection:
+            rows = await fetch_all(
+                connection, statement("tuned"), {"table": self._regclass, "vector": self._vector}
+            )
+        return {row[0]: Tuned(*row[1:]) for row in rows}
+
+    async def _keep_tuned(self, name: str, **found: Any) -> None:
+        """Keep what a run has found beside its funnel."""
+        async with self._engine._calling() as connection, atomic(connection):
+            await fetch_one(
+                connection,
+                statement("keep_tuned"),
+                {"funnel": quoted(self._schema, name), "found": Jsonb(found)},
+            )
+
+    async def _recall_since(
+        self, name: str, *, recent: bool, sample: int, k: int, seed: int
+    ) -> Found:
+        """Recall on rows of all, or on those that came since the funnel was tuned."""
+        async with self._engine._calling() as connection, atomic(connection):
+            row = await fetch_one(
+                connection,
+                statement("recall_since"),
+                {
+                    "funnel": quoted(self._schema, name),
+                    "recent": recent, "sample": sample, "k": k, "seed": seed,
+                },
+            )  # fmt: skip
+        assert row is not None  # a function that returns one row
+        return Found(*row)
 
     async def _rotations_now(self) -> dict[str, Rotation]:
         found = {}

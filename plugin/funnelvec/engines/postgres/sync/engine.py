@@ -243,6 +243,8 @@ class PostgresEngine:
                         "metric": chosen,
                         "storage": None,
                         "concurrently": False,
+                        "m": None,
+                        "ef_construction": None,
                     },
                 )
         return self.table(name, vector=vector)

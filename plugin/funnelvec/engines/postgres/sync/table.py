@@ -29,6 +29,7 @@ from funnelvec.engines.postgres.sync.connection import (
 from funnelvec.engines.postgres.sync.evaluating import Evaluating
 from funnelvec.engines.postgres.sync.examining import Examining
 from funnelvec.engines.postgres.sync.following import Following
+from funnelvec.engines.postgres.sync.hubbing import Hubbing
 from funnelvec.engines.postgres.sync.loading import Loading
 from funnelvec.engines.postgres.sync.observing import Observing
 from funnelvec.engines.postgres.sync.rotating import Rotating
@@ -80,6 +81,7 @@ class PostgresTable(
     Examining,
     Evaluating,
     Rotating,
+    Hubbing,
     Tuning,
 ):
     """A table of the user's, seen through one vector column."""
@@ -163,12 +165,17 @@ class PostgresTable(
         metric: Metric | None = None,
         storage: Storage | None = None,
         concurrently: bool = False,
+        m: int | None = None,
+        ef_construction: int | None = None,
     ) -> None:
         """Store a resolution in a generated column, or in a side table that `backfill` fills."""
         text = str(checks.check_resolution(resolution, dims=self._dims, code=self._code))
+        links, listed = options.check_graph(m, ef_construction)
         self._call(
             "add_resolution",
             resolution=text,
+            m=links,
+            ef_construction=listed,
             index=options.check_flag(index, "index"),
             allow_rewrite=options.check_flag(allow_rewrite, "allow_rewrite"),
             metric=checks.check_metric(metric),
