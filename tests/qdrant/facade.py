@@ -65,8 +65,8 @@ class Server:
         self.aliases: dict[str, str] = {}
         self.log: list[tuple[str, str, Any]] = []
         self.fail_after: int | None = None
-        #: Where calls that end so wait for each other, so that none of them gets on alone.
-        self.together: tuple[str, threading.Barrier] | None = None
+        #: Where calls of that method that end so wait for each other, so that none of them gets on alone.
+        self.together: tuple[str, str, threading.Barrier] | None = None
         self.gone_after: int | None = None
         self._guard = threading.Lock()
         self._http = _Http(("127.0.0.1", 0), self._handler())
@@ -105,10 +105,10 @@ class Server:
             def handle_any(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 writes = self.command == "PUT" and "/points" in self.path
-                if server.together is not None and self.path.partition("?")[0].endswith(
-                    server.together[0]
-                ):
-                    server.together[1].wait()
+                if server.together is not None:
+                    method, ending, barrier = server.together
+                    if self.command == method and self.path.partition("?")[0].endswith(ending):
+                        barrier.wait()
                 if server.is_gone(writes):
                     self.close_connection = True
                     return

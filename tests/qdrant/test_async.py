@@ -92,7 +92,7 @@ def test_searches_are_on_their_way_at_once(server: Server) -> None:
     async def body(engine: AsyncQdrantEngine) -> None:
         docs = await made(engine)
         await docs.search(VECTORS[0])
-        server.together = "/points/query", threading.Barrier(20, timeout=60)
+        server.together = "POST", "/points/query", threading.Barrier(20, timeout=60)
         found = await asyncio.gather(*(docs.search(VECTORS[row], k=3) for row in range(20)))
         server.together = None
         assert [answer[0].id for answer in found] == list(range(20))
@@ -111,7 +111,7 @@ def test_the_loop_goes_on_meanwhile(server: Server) -> None:
     async def body(engine: AsyncQdrantEngine) -> None:
         docs = await made(engine)
         barrier = threading.Barrier(2, timeout=60)
-        server.together = "/points/query", barrier
+        server.together = "POST", "/points/query", barrier
         searching = asyncio.create_task(docs.search(VECTORS[5], k=1))
         await asyncio.to_thread(barrier.wait)
         assert (await searching)[0].id == 5
@@ -128,7 +128,7 @@ def test_a_search_that_is_cancelled_ends(server: Server) -> None:
     async def body(engine: AsyncQdrantEngine) -> None:
         docs = await made(engine)
         barrier = threading.Barrier(2)  # nobody comes: the server does not answer
-        server.together = "/points/query", barrier
+        server.together = "POST", "/points/query", barrier
         searching = asyncio.create_task(docs.search(VECTORS[5], k=1))
         await reached(barrier)
         searching.cancel()
@@ -149,7 +149,7 @@ def test_a_load_that_is_cancelled_says_how_far_it_is(server: Server, parallel: i
 
         def told(done: int, total: int) -> None:
             if done >= 100 and server.together is None:
-                server.together = "/points", barrier
+                server.together = "PUT", "/points", barrier
 
         given: dict[str, Any] = {"ids": range(N), "batch_size": 20, "parallel": parallel}
         loading = asyncio.create_task(docs.load(VECTORS, **given, progress=told))
@@ -177,7 +177,7 @@ def test_rows_of_an_add_that_is_cancelled_are_removed_again(
         adding = asyncio.create_task(docs.add(range(N), VECTORS))
         while not any(m == "PUT" for m, _, _ in server.log[before:]):
             await asyncio.sleep(0)
-        server.together = "/points", barrier
+        server.together = "PUT", "/points", barrier
         await reached(barrier)
         adding.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -65,10 +65,8 @@ def holds_all(table: Any) -> None:
 
 
 def test_batches_are_on_their_way_at_once(server: Server, docs: Any) -> None:
-    server.together = (
-        "/points",
-        threading.Barrier(3, timeout=60),
-    )  # 12 batches, and none gets in alone
+    # 12 batches, and none gets in alone.
+    server.together = "PUT", "/points", threading.Barrier(3, timeout=60)
     seen: list[int] = []
     report = load(docs, progress=lambda done, total: seen.append(done))
     assert (report.rows, report.inserted, report.updated, report.batches) == (N, N, 0, 12)

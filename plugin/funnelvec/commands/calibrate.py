@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     numbers = ", ".join(
         f"{name} {value:.6g}"
         for name, value in calibration.items()
-        if isinstance(value, float) and not isinstance(value, bool)
+        if isinstance(value, float) and (name, value) != ("alpha", 0.0)  # no hub column
     )
     for promise in promises:
         print(promise)
