@@ -111,8 +111,9 @@ begin
 end
 $body$;
 
--- Wait until every transaction that had written before `since` was committed has come to its end. Who has deleted a row while its code
--- was not committed yet did not see that code, and as long as he is not at his end nobody sees that the row is gone.
+-- Wait until every transaction that had written before `since` wrote has come to its end. Who has deleted a row while its code was not
+-- committed yet did not see that code, and as long as he is not at his end nobody sees that the row is gone. So `since` has to have begun
+-- after the code was committed: an id is given at the first write, and younger ones write before it commits.
 create or replace function funnelvec._wait_for_writers(since xid, what text)
 returns void
 language plpgsql

@@ -66,12 +66,19 @@ begin
             hint = format('select funnelvec.drop_resolution(%L, %L, %L); then add it again.', r.table_name::text, r.column_name, r.resolution);
     end if;
     if r.state = 'sweeping' and r.filled_to is null then
-        perform funnelvec._wait_for_writers(
-            (select s.xmin from funnelvec.resolutions as s
-             where s.table_name = r.table_name and s.column_name = r.column_name and s.resolution = r.resolution),
-            format('%s was filled', r.side_table));
+        -- A step of its own, in the row that says so: whoever has deleted a row beside the code that the last batch was writing for it
+        -- began before this transaction did, but maybe after that of the batch.
+        r.filled_to := '{}';
+    else
+        if r.state = 'sweeping' and r.filled_to = '{}' then
+            perform funnelvec._wait_for_writers(
+                (select s.xmin from funnelvec.resolutions as s
+                 where s.table_name = r.table_name and s.column_name = r.column_name and s.resolution = r.resolution),
+                format('%s was filled', r.side_table));
+            r.filled_to := null;
+        end if;
+        r := funnelvec._take_batch(r, batch);
     end if;
-    r := funnelvec._take_batch(r, batch);
     update funnelvec.resolutions as u
     set state = r.state, filled_to = r.filled_to, filled = r.filled
     where u.table_name = r.table_name and u.column_name = r.column_name and u.resolution = r.resolution;

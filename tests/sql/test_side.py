@@ -614,6 +614,34 @@ def test_a_batch_and_a_writer_at_the_same_time(
     assert faults(owner_conn, "items") == []
 
 
+@pytest.mark.parametrize(
+    "statement", ["delete from items where id = 5", "update items set emb = null where id = 5"]
+)
+def test_the_sweep_waits_for_whoever_did_not_see_the_code_of_the_last_batch(
+    owner_conn: Connection, pg_database: Database, statement: str
+) -> None:
+    """A writer who began after the batch did, and before it was committed: his transaction is the younger one."""
+    make(owner_conn, PLAIN)
+    run(owner_conn, "select funnelvec.add_resolution('items', 'emb', '8:f16', storage => 'side')")
+    step = "select (funnelvec._backfill_step('items', 1000)).state"
+    with (
+        psycopg.connect(pg_database.owner_url) as filler,
+        psycopg.connect(pg_database.owner_url) as writer,
+    ):
+        assert one(filler, step) == "sweeping"
+        writer.execute(statement.encode())
+        filler.commit()
+        run(owner_conn, "set funnelvec.lock_patience = '0.2s'")
+        for _ in range(2):  # asked again, it still waits for him
+            with pytest.raises(psycopg.Error, match="has written before .* was filled") as caught:
+                while True:
+                    assert one(owner_conn, step) == "sweeping"
+            assert caught.value.sqlstate == "55P03"
+        writer.commit()
+    finish(owner_conn, "items")
+    assert faults(owner_conn, "items") == []
+
+
 def test_a_writer_who_stays_in_his_transaction_stops_only_the_filling(
     owner_conn: Connection, pg_database: Database
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_batch_lets_writers_go_that_it_would_wait_for(
     else:
         run(items, ADD)
     if state == "sweeping":
-        assert one(items, STEP) == "sweeping"
+        assert [one(items, STEP) for _ in range(2)] == ["sweeping"] * 2
         run(items, "delete from items_emb_8_f16")
     assert one(items, "select state from funnelvec.resolutions") == state
     writer.execute("begin")
@@ -135,7 +135,7 @@ def test_a_row_that_comes_back_keeps_its_code(
     """The last look finds a code without a row; at that moment the row is written again, as it was."""
     writer, filler = connect(), connect()
     run(items, ADD)
-    assert one(items, STEP) == "sweeping"
+    assert [one(items, STEP) for _ in range(2)] == ["sweeping"] * 2
     vector = one(items, "select emb from items where id = 7")
     run(items, "alter table items disable trigger items_emb_8_f16")
     run(items, "delete from items where id = 7")  # as if a batch had read it before
@@ -158,7 +158,7 @@ def test_a_row_that_goes_in_a_long_transaction_leaves_no_code(
     writer.execute("delete from items where id = 3")  # its code is not there yet
     writer.execute("update items set emb = null where id = 4")
     items.execute("set funnelvec.lock_patience = '100ms'")
-    assert one(items, STEP) == "sweeping"
+    assert [one(items, STEP) for _ in range(2)] == ["sweeping"] * 2
     with pytest.raises(psycopg.errors.LockNotAvailable, match="is not at its end"):
         one(items, STEP)
     writer.execute("commit")
@@ -266,7 +266,7 @@ def test_one_transaction_may_do_it_all(
     with items.transaction():
         run(items, ADD)
         with items.transaction():
-            for _ in range(2):
+            for _ in range(3):
                 run(items, STEP)
         finish(items, "items")
         run(items, "select funnelvec.create_funnel('f', 'items', 'emb', '8:f16@150 > 16:f32')")
