@@ -633,7 +633,7 @@ def test_the_sweep_waits_for_whoever_did_not_see_the_code_of_the_last_batch(
         filler.commit()
         run(owner_conn, "set funnelvec.lock_patience = '0.2s'")
         for _ in range(2):  # asked again, it still waits for him
-            with pytest.raises(psycopg.Error, match="has written before .* was filled") as caught:
+            with pytest.raises(psycopg.Error, match=r"has written before .* was filled") as caught:
                 while True:
                     assert one(owner_conn, step) == "sweeping"
             assert caught.value.sqlstate == "55P03"
