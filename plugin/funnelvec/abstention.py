@@ -181,8 +181,7 @@ class Abstention:
     ) -> Candidates:
         """What a head is fitted to and applied to, without what only vectors of hits could say."""
         scores = np.stack([_padded(hits, self.depth) for hits in answers])
-        unit = queries.astype(np.float64)
-        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+        unit = _unit(queries)
         place = unit @ np.array(self.directions).T
         along = (place**2 * np.array(self.spreads)).sum(axis=1)
         across = self.rest * np.maximum(0.0, 1.0 - (place**2).sum(axis=1))
@@ -203,10 +202,9 @@ class Abstention:
 
 def _measured(rows: npt.NDArray[np.float32]) -> tuple[_Floats, _Floats, _Floats, float]:
     """Mean, main directions (d, m), variances along them and along the others, of unit rows."""
-    wide = rows.astype(np.float64)
-    if wide.ndim != 2 or len(wide) < 2:
-        raise InvalidInput(f"a sample of rows has the shape (n, d) with n >= 2, not {wide.shape}")
-    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    if rows.ndim != 2 or len(rows) < 2:
+        raise InvalidInput(f"a sample of rows has the shape (n, d) with n >= 2, not {rows.shape}")
+    wide = _unit(rows)
     values, vectors = np.linalg.eigh(np.cov(wide.T))
     kept = min(_DIRECTIONS, len(values))
     rest = (
@@ -214,6 +212,12 @@ def _measured(rows: npt.NDArray[np.float32]) -> tuple[_Floats, _Floats, _Floats,
     )
     spreads = np.maximum(values[::-1][:kept], 0.0)
     return wide.mean(axis=0), vectors[:, ::-1][:, :kept], spreads, rest
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> _Floats:
+    wide = vectors.astype(np.float64)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return wide
 
 
 def _padded(hits: Sequence[Hit], depth: int) -> _Floats:

@@ -20,7 +20,7 @@ from funnelvec.calibration.candidates import folds
 from funnelvec.calibration.hub import JudgedHubs, choose_alpha, corrected
 from funnelvec.calibration.isotonic import IsotonicCalibration, fit_isotonic
 from funnelvec.calibration.listed import LIST_SETS, AdapterCalibration, list_features
-from funnelvec.calibration.logistic import Floats, fit_lines
+from funnelvec.calibration.logistic import Floats, fit_lines, log_losses
 from funnelvec.calibration.platt import PlattCalibration, check_counts, fit_platt
 from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.errors import CalibrationError
@@ -263,7 +263,7 @@ def _lines(adapter: Adapter, judged: JudgedScores) -> Floats:
 
 def _losses(judged: JudgedScores, logits: Floats) -> Floats:
     """Log loss of each query, a share of the mean over pairs."""
-    losses = np.logaddexp(0.0, logits) - judged.labels * logits
+    losses = log_losses(logits, judged.labels)
     sums = np.bincount(judged.query_of, weights=losses, minlength=judged.queries)
     return sums / len(losses) * judged.queries
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.listed import DEPTH, padded
-from funnelvec.calibration.logistic import Floats, fit_flat
+from funnelvec.calibration.logistic import Floats, fit_flat, log_losses
 from funnelvec.calibration.platt import fit_platt, smoothed_targets
 from funnelvec.errors import CalibrationError
 
@@ -85,8 +85,8 @@ def choose_alpha(judged: JudgedScores, hubs: Floats) -> float:
             fit, held = looked & (place % _FOLDS != fold), looked & (place % _FOLDS == fold)
             line = fit_platt(scores[fit], labels[fit])
             a, b, c = _weights(scores[fit], hubs[fit], labels[fit])
-            gain = _loss(line.slope * scores[held] + line.offset, labels[held])
-            gain -= _loss(a * scores[held] + b * hubs[held] + c, labels[held])
+            gain = log_losses(line.slope * scores[held] + line.offset, labels[held])
+            gain -= log_losses(a * scores[held] + b * hubs[held] + c, labels[held])
             sums = np.bincount(place[held], weights=gain)
             gains.extend(sums[np.unique(place[held])])
         a, b, c = _weights(scores[looked], hubs[looked], labels[looked])
@@ -120,8 +120,3 @@ def _weights(
         raise CalibrationError("relevant pairs do not score higher than the others")
     a, b = float(fitted[0]) / scales[0], float(fitted[1]) / scales[1]
     return a, b, float(fitted[2]) - a * means[0] - b * means[1]
-
-
-def _loss(logits: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
-    losses: Floats = np.logaddexp(0.0, logits) - np.where(labels, logits, 0.0)
-    return losses

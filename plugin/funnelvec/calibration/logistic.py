@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from funnelvec.errors import CalibrationError
 
-__all__ = ["MAX_LOGIT", "Floats", "fit_flat", "fit_lines", "log_loss", "sigmoid"]
+__all__ = ["MAX_LOGIT", "Floats", "fit_flat", "fit_lines", "log_loss", "log_losses", "sigmoid"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,8 +32,13 @@ def sigmoid(z: Floats) -> Floats:
 
 def log_loss(z: Floats, labels: npt.NDArray[np.bool_], weights: Floats | None = None) -> float:
     """Mean cross-entropy of logits `z`, weighted where weights are given."""
-    losses = np.logaddexp(0.0, z) - np.where(labels, z, 0.0)
-    return float(np.average(losses, weights=weights))
+    return float(np.average(log_losses(z, labels), weights=weights))
+
+
+def log_losses(z: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
+    """Cross-entropy of each of the logits `z`."""
+    losses: Floats = np.logaddexp(0.0, z) - np.where(labels, z, 0.0)
+    return losses
 
 
 def fit_lines(

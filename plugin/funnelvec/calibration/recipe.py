@@ -23,7 +23,7 @@ from funnelvec.calibration.correction import (
     correct,
     fit_correction,
 )
-from funnelvec.calibration.logistic import Floats
+from funnelvec.calibration.logistic import Floats, log_losses
 
 __all__ = ["Choice", "Fitted", "Tried", "cross_fit", "fit_choice", "fit_recipe"]
 
@@ -218,6 +218,6 @@ def _losses(candidates: Candidates, *choices: Choice, seed: int, known: _Known) 
     """Held-out log loss of each query, weighted as the choices weigh."""
     logits, labels = cross_fit(candidates, *choices, seed=seed, known=known)
     weights = pair_weights(labels, choices[0].weighting)
-    losses = weights * (np.logaddexp(0.0, logits) - np.where(labels, logits, 0.0))
+    losses = weights * log_losses(logits, labels)
     result: Floats = losses.sum(axis=1) / weights.sum() * len(labels)
     return result
