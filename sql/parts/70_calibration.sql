@@ -57,7 +57,7 @@ end
 $body$;
 
 -- The map of one query: an adapter's line comes from the shortlist that the search of this query has.
-create or replace function funnelvec._calibration_at(f funnelvec.funnels, query vector)
+create or replace function funnelvec._calibration_at(f funnelvec.funnels, query vector, filter jsonb default null)
 returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -76,9 +76,9 @@ begin
             hint = 'Pass the query vector as the third argument.';
     end if;
     perform set_config('funnelvec.logging', 'off', true);
-    execute format('select array_agg(t.score) from %s($1::%s, $2) as t',
+    execute format('select array_agg(t.score) from %s($1::%s, $2, filter => $3) as t',
         funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
-    into list using query, (calibration ->> 'depth')::integer;
+    into list using query, (calibration ->> 'depth')::integer, filter;
     perform set_config('funnelvec.logging', coalesce(logging, ''), true);
     return case when list is not null then funnelvec._bound(calibration, list) end;
 end
@@ -107,6 +107,14 @@ $body$;
 -- The raw score that a relevance means for this query; null where an adapter has no row to read its line off.
 create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
 returns double precision
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select funnelvec._cutoff_at(funnelvec._funnel(funnel), relevance, query)
+$body$;
+
+create or replace function funnelvec._cutoff_at(f funnelvec.funnels, relevance double precision, query vector, filter jsonb default null)
+returns double precision
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -119,7 +127,7 @@ begin
             message = format('relevance is %s; a probability is between 0 and 1', relevance),
             hint = 'Such as 0.7.';
     end if;
-    execute coalesce('select ' || funnelvec._cutoff_sql(funnelvec._calibration_at(funnelvec._funnel(funnel), query), '$1'), 'select null')
+    execute coalesce('select ' || funnelvec._cutoff_sql(funnelvec._calibration_at(f, query, filter), '$1'), 'select null')
     into result using relevance;
     return result;
 end

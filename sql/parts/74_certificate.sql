@@ -15,10 +15,12 @@ as $body$
     from (select f.certificate -> kind) as c (said)
     where c.said ->> 'funnel' = f.funnel and c.said ->> 'calibration' = f.calibration::text
         and c.said ->> 'k' ~ '^[1-9]\d{0,8}$'
-        -- What is missed is about the score, precision about the relevance.
+        -- What is missed is about the score where all queries have the same map, and about the relevance else; precision about the relevance.
         and case
             when kind = 'min_precision' and jsonb_typeof(c.said -> 'relevance') = 'number' then (c.said ->> 'relevance')::numeric between 0.001 and 0.999
             when kind = 'max_miss' and jsonb_typeof(c.said -> 'cutoff') = 'number' then (c.said ->> 'cutoff')::numeric between -1e300 and 1e300
+            when kind = 'max_miss' and jsonb_typeof(c.said -> 'cutoff') = 'null' and jsonb_typeof(c.said -> 'relevance') = 'number'
+                then (c.said ->> 'relevance')::numeric between 0 and 1
             else false end
 $body$;
 
@@ -92,7 +94,8 @@ $text$,
 $text$,
         k,
         format('Ask for k => %s without a filter, certify with another k, or use min_relevance, which promises nothing.', k),
-        case when kind = 'max_miss' then '_fv_cutoff := ' || funnelvec._literal((certificate ->> 'cutoff')::double precision)
+        case when kind = 'max_miss' and certificate ->> 'cutoff' is not null
+            then '_fv_cutoff := ' || funnelvec._literal((certificate ->> 'cutoff')::double precision)
             else funnelvec._assign_least(funnelvec._calibration(f), funnelvec._literal((certificate ->> 'relevance')::double precision)) end,
         case kind when 'max_miss' then '<' else '<>' end,
         case kind when 'min_precision' then ' or after is not null' end);
@@ -144,11 +147,13 @@ as $body$
         funnelvec._relevance_sql(calibration, 's.score'), case when line <> '' then ' cross join line as q' end)
 $body$;
 
--- Per judged query: its relevant rows among the exact top k, and the scores of those that the funnel finds.
+-- Per judged query: its relevant rows among the exact top k, and of those that the funnel finds what a cutoff is on, in the column `measure` of
+-- the answer: score or relevance.
 create or replace function funnelvec._judged_answers(
     f funnelvec.funnels,
     judgments regclass,
     k integer,
+    measure text,
     out relevant integer,
     out scores double precision[]
 )
@@ -161,8 +166,8 @@ declare
     base record := funnelvec._base(f.table_name, f.column_name);
     exact_statement text := funnelvec._exact_sql(f, '');
     search_statement text := format(
-        'select array(select t.score from %1$s($1::%2$s, $2, null::double precision, null::jsonb, null::jsonb, null::text) as t '
-        'where %3$s = any ($3))', funnelvec._function_name(f), base.type, key.identity);
+        'select array(select t.%4$I from %1$s($1::%2$s, $2, null::double precision, null::jsonb, null::jsonb, null::text) as t '
+        'where %3$s = any ($3))', funnelvec._function_name(f), base.type, key.identity, measure);
     q record;
     truth text[];
     wanted text[];
@@ -554,8 +559,9 @@ end
 $body$;
 
 -- Certify the cutoff of a funnel by judgments of whole queries. A cutoff by max_miss is on the raw score, so it makes no difference
--- whether the calibration was fitted to the same judgments. Those by min_precision are thresholds on the relevance: with the judgments
--- that it was fitted to, the promise is approximate, and said to be.
+-- whether the calibration was fitted to the same judgments. One by min_precision is a threshold on the relevance, and so is one by max_miss
+-- where queries have maps of their own; a hub column changes the score itself. With the judgments that such a cutoff hangs on, the promise
+-- is approximate, and said to be.
 create or replace function funnelvec.certify(
     funnel text,
     judgments regclass,
@@ -597,6 +603,7 @@ declare
     precise record;
     missing record;
     losses double precision[];
+    by_query boolean := fitted.family = 'adapter';
 begin
     perform funnelvec._check_owner(f.table_name);
     perform funnelvec._need_calibration(f);
@@ -606,13 +613,13 @@ begin
     execute format('select count(distinct j.query::text) from %s as j', $2) into queries;
     perform funnelvec._check_queries(budget, $5, $6, queries);
     if $5 is null then
-        missing := funnelvec._certify_miss(f, $2, budget, wanted, queries);
+        missing := funnelvec._certify_miss(f, $2, budget, wanted, queries, case when by_query then 'relevance' else 'score' end);
         kind := 'max_miss';
         level := budget;
-        approximate := false;
-        cutoff := missing.cutoff;
+        approximate := judgments_sha256 = fitted.judgments_sha256 and (by_query or fitted.parameters ? 'hub');
         -- By an adapter one score is another relevance for each query, and the other way round.
-        relevance := case when fitted.family <> 'adapter' then funnelvec.relevance($1, missing.cutoff) end;
+        cutoff := case when not by_query then missing.cutoff end;
+        relevance := case when by_query then funnelvec._just_below(missing.cutoff) else funnelvec.relevance($1, missing.cutoff) end;
         losses := missing.losses;
         without_relevant := missing.without_relevant;
     else
@@ -621,7 +628,7 @@ begin
         level := $5;
         at_confidence := $6;
         approximate := judgments_sha256 = fitted.judgments_sha256;
-        cutoff := case when fitted.family <> 'adapter' then funnelvec.cutoff($1, precise.relevance) end;
+        cutoff := case when not by_query then funnelvec.cutoff($1, precise.relevance) end;
         relevance := precise.relevance;
         losses := precise.losses;
         without_relevant := precise.without_relevant;
@@ -646,13 +653,24 @@ begin
 end
 $body$;
 
--- What certify keeps and returns of a promise about what is missed.
+-- A relevance that a row of relevance p still passes when a search turns it into a score: the way there and back rounds. By so little in
+-- log-odds, that nothing else passes.
+create or replace function funnelvec._just_below(p double precision)
+returns double precision
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select greatest(0, p - 1e-9 * p * (1 - p) - 4.5e-16)
+$body$;
+
+-- What certify keeps and returns of a promise about what is missed. The cutoff is one on `measure`, as in _judged_answers.
 create or replace function funnelvec._certify_miss(
     f funnelvec.funnels,
     judgments regclass,
     max_miss double precision,
     k integer,
     queries integer,
+    measure text,
     out cutoff double precision,
     out losses double precision[],
     out without_relevant double precision
@@ -667,7 +685,7 @@ declare
     scores double precision[] := '{}';
     query_of integer[] := '{}';
 begin
-    for answer in select a.* from funnelvec._judged_answers(f, judgments, k) as a loop
+    for answer in select a.* from funnelvec._judged_answers(f, judgments, k, measure) as a loop
         relevant := relevant || answer.relevant;
         scores := scores || answer.scores;
         query_of := query_of || array_fill(cardinality(relevant), array[cardinality(answer.scores)]);

@@ -185,7 +185,7 @@ declare
     logging text := current_setting('funnelvec.logging', true);
 begin
     if cutoff is null then
-        return case when min_relevance is not null then funnelvec.cutoff(funnelvec._function_name(f), min_relevance, query) end;
+        return case when min_relevance is not null then funnelvec._cutoff_at(f, min_relevance, query, filter) end;
     end if;
     perform set_config('funnelvec.logging', 'off', true);
     -- The best F1 is about all rows of the last stage, of which the search may have asked for fewer.
@@ -194,10 +194,11 @@ begin
     into result using query, case when cutoff = 'best_f1' then coalesce(most, k) else k end, min_relevance, filter, cutoff;
     perform set_config('funnelvec.logging', coalesce(logging, ''), true);
     return case cutoff
-        when 'certified' then (funnelvec._certificate(f, 'max_miss') ->> 'cutoff')::double precision
-        when 'precise' then funnelvec.cutoff(
-            funnelvec._function_name(f), (funnelvec._certificate(f, 'min_precision') ->> 'relevance')::double precision, query)
-        else result end;
+        when 'best_f1' then result
+        else (
+            select coalesce(
+                case cutoff when 'certified' then (c.said ->> 'cutoff')::double precision end, funnelvec._cutoff_at(f, (c.said ->> 'relevance')::double precision, query))
+            from funnelvec._certificate(f, case cutoff when 'certified' then 'max_miss' else 'min_precision' end) as c (said)) end;
 end
 $body$;
 

@@ -158,6 +158,9 @@ def test_certificates_and_feedback_go_by_the_corrected_score(pair: tuple[Any, An
     certified = [each.certify(judgments(7), max_miss=0.2, k=60) for each in pair]
     assert certified[0].cutoff == pytest.approx(certified[1].cutoff, abs=1e-6)
     agree(*pair, 1e-5, k=60, cutoff="certified")
+    # The strength of the hub was fitted to the judgments of the calibration.
+    assert not any(each.approximate for each in certified)
+    assert all(each.certify(judgments(), max_miss=0.2, k=60).approximate for each in pair)
     query = queries()[0]
     hit = pair[1].search(query, k=5)[4]
     by_score, by_key = (

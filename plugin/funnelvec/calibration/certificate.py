@@ -42,8 +42,7 @@ class Certificate:
         many with ``min_precision``.
     cutoff, relevance
         Rows of this score and better are kept, and what the calibration makes of it. By an adapter
-        one of them differs by query and is None: the relevance for ``max_miss``, the score for
-        ``min_precision``.
+        the score differs by query and is None.
     observed, low, high
         The mean over the judged queries at the cutoff of the share that is lost, or of the share
         of what is shown that is not relevant, and its 95 % bootstrap interval over queries.
@@ -56,7 +55,8 @@ class Certificate:
         The share of judged queries that are shown a row; None for ``max_miss``.
     approximate
         Whether the calibration was fitted to the same judgments and the cutoff hangs on it, so
-        that the promise holds approximately. A cutoff on the score does not hang on it.
+        that the promise holds approximately. A cutoff on the score does not hang on it, but for a
+        score that is corrected by a hub column.
     funnel
         The stages it is about. With others, or after another calibration, it is void.
     judgments_sha256

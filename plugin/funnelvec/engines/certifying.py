@@ -40,7 +40,8 @@ class Certifying(Protocol):
         judgments
             Of whole queries: at least ``1 / max_miss - 1`` of them, or
             ``log(1 - confidence) / log(min_precision)``. With the judgments that the calibration
-            was fitted to, a certificate of ``min_precision`` is approximate, and says so.
+            was fitted to, a certificate of ``min_precision`` is approximate, and says so; so is
+            one of ``max_miss`` by an adapter or with a hub column.
         k
             Default: 100, or as many rows as reach the last stage if those are fewer.
         unjudged

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from funnelvec.calibration.certificate import Certificate, cutoff_at, relevance_at
 from funnelvec.calibration.guarantees import conformal_threshold, queries_needed
+from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.calibration.precision import precise_threshold
 from funnelvec.engines.recall import bootstrap_interval
 from funnelvec.errors import CalibrationError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from funnelvec.funnel import Funnel
     from funnelvec.types import Judgments
 
-__all__ = ["TOP", "certified", "padded", "precise", "relevances"]
+__all__ = ["TOP", "certified", "just_below", "padded", "precise", "relevances"]
 
 #: Rows of the exact answer that a certificate is about, where nobody says how many.
 TOP = 100
@@ -57,7 +58,7 @@ def certified(
     ----------
     answers
         Per judged query the scores of those relevant rows that are among its exact top `k`, -inf
-        where the funnel has lost the row.
+        where the funnel has lost the row; by an adapter, their relevances.
 
     Raises
     ------
@@ -68,20 +69,23 @@ def certified(
     cutoff = _cutoff(scores, labels, level, funnel)
     losses = (labels & (scores < cutoff)).sum(axis=1) / np.maximum(labels.sum(axis=1), 1)
     low, high = bootstrap_interval(losses, seed=0)
+    by_query = isinstance(calibration, AdapterCalibration)
     return Certificate(
         kind="max_miss",
         level=level,
         confidence=None,
         k=k,
-        cutoff=cutoff,
-        relevance=relevance_at(calibration, cutoff),
+        cutoff=None if by_query else cutoff,
+        relevance=just_below(cutoff) if by_query else relevance_at(calibration, cutoff),
         observed=float(losses.mean()),
         low=low,
         high=high,
         queries=len(losses),
         without_relevant=float((~labels.any(axis=1)).mean()),
         answered=None,
-        approximate=False,
+        # A cutoff on the score itself does not hang on the fit, unless the score does.
+        approximate=(by_query or calibration.alpha != 0)
+        and calibration.judgments_sha256 == judgments.sha256,
         funnel=str(funnel),
         judgments_sha256=judgments.sha256,
         certified_at=datetime.datetime.now(datetime.timezone.utc),
@@ -129,6 +133,16 @@ def precise(
         judgments_sha256=judgments.sha256,
         certified_at=datetime.datetime.now(datetime.timezone.utc),
     )
+
+
+def just_below(relevance: float) -> float:
+    """Return a relevance that a row of this one still passes.
+
+    A search turns it into a score, and the way there and back rounds.
+    """
+    if relevance <= 0.0:
+        return 0.0
+    return max(0.0, relevance - 1e-9 * relevance * (1.0 - relevance) - 4.5e-16)
 
 
 def relevances(

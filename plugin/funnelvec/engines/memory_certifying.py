@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.calibration.precision import Shown
 from funnelvec.engines import checks
 from funnelvec.engines.asking import check_promise
@@ -40,7 +41,6 @@ class MemoryCertifying:
         def code(self) -> BaseCode: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _calibration(self, named: NamedFunnel) -> StoredCalibration | None: ...
-        def _alpha(self, named: NamedFunnel) -> float: ...
 
     def certify(
         self,
@@ -68,7 +68,7 @@ class MemoryCertifying:
         top = min(TOP, keep or TOP) if k is None else checks.check_k(k, funnel=named.funnel)
         if wanted.kind == "max_miss":
             certificate = certified(
-                self._judged_answers(named, judgments, top),
+                self._judged_answers(named, calibration, judgments, top),
                 level=wanted.level,
                 k=top,
                 funnel=named.funnel,
@@ -124,26 +124,39 @@ class MemoryCertifying:
         return found
 
     def _judged_answers(
-        self, named: NamedFunnel, judgments: Judgments, k: int
+        self, named: NamedFunnel, calibration: StoredCalibration, judgments: Judgments, k: int
     ) -> list[list[float]]:
-        """Per query its relevant rows among the exact top k: scores, -inf where they are lost."""
-        return [
-            self._found(named, query, sorted(row for row, label in rows.items() if label), k)
+        """Per query its relevant rows among the exact top k: what the cutoff is on, or -inf."""
+        by_row = [
+            (query, sorted(row for row, label in rows.items() if label))
             for query, rows in self._by_query(judgments).values()
         ]
+        return [self._found(named, calibration, query, rows, k=k) for query, rows in by_row]
 
     def _found(
-        self, named: NamedFunnel, query: npt.NDArray[np.float32], rows: list[int], k: int
+        self,
+        named: NamedFunnel,
+        calibration: StoredCalibration,
+        query: npt.NDArray[np.float32],
+        rows: list[int],
+        *,
+        k: int,
     ) -> list[float]:
-        """Scores of those of `rows` that are among the exact top k, -inf where lost."""
+        """Scores of those of `rows` that are among the exact top k, -inf where lost.
+
+        By an adapter their relevances, since one score is another relevance for each query.
+        """
         store, everything = self._store, np.arange(len(self._store))
         if not rows:
             return []
-        alpha = self._alpha(named)
+        alpha = calibration.alpha
         exact = store.correct(store.scores(self._base, query, everything), everything, alpha)
         defined = np.sort(exact[~np.isnan(exact)])[::-1]
         # Rows that are as near as the k-th count as well, as in SQL.
         least = defined[min(k, len(defined)) - 1] if len(defined) else np.inf
         last = store.descend(query, named.funnel, everything, alpha=alpha)[-1]
-        reached = dict(zip(last.rows[:k].tolist(), last.scores[:k].tolist(), strict=True))
+        found = last.scores[:k]
+        if isinstance(calibration, AdapterCalibration):
+            found = relevances(calibration, query, last.scores, k)
+        reached = dict(zip(last.rows[:k].tolist(), found.tolist(), strict=True))
         return [reached.get(row, -np.inf) for row in rows if exact[row] >= least]

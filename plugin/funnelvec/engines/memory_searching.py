@@ -169,7 +169,8 @@ class MemorySearching:
             listed = scores[: asked.k] if len(named.funnel.stages) == 1 else scores
             return best_f1_cutoff(listed, calibration.apply(vector, listed))
         certificate = self._certificate(named, PROMISED[asked.cutoff])
-        if certificate.kind == "min_precision" and certificate.relevance is not None:
+        by_relevance = certificate.kind == "min_precision" or certificate.cutoff is None
+        if by_relevance and certificate.relevance is not None:
             return calibration.cutoff(vector, certificate.relevance)
         return certificate.cutoff
 
