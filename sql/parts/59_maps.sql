@@ -257,14 +257,14 @@ as $body$
     from width_bucket(relevance, levels) as i
 $body$;
 
--- The line of a query, before what comes behind it. An adapter's is in q, the row of the CTE `line` (_line_sql).
+-- The line of a query, before what comes behind it. An adapter's is in q, the row of _line_sql.
 create or replace function funnelvec._logit_sql(calibration jsonb, score text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case
-        when calibration ->> 'family' = 'adapter' then format('q.slope * %s + q."offset"', score)
+        when calibration ->> 'family' = 'adapter' then format('q.slope * (%s - %s) + q.base', score, funnelvec._constant(calibration, 'score_mean'))
         else format('%s * %s + %s', funnelvec._constant(calibration, 'slope'), score, funnelvec._constant(calibration, 'offset'))
     end
 $body$;
@@ -324,14 +324,16 @@ as $body$
     end
 $body$;
 
--- The line of a query by an adapter, as a CTE over the CTE `scored`: one sort of the shortlist, and a few places of it. Nothing for
--- the other families. Features are held to four deviations, and the slope to what was fitted as the least.
+-- The line of a query by an adapter, slope * (score - score_mean) + base, as a select over the CTE `scored` with slope, base and found, the number
+-- of its rows: one sort of the shortlist, and a few places of it. Empty for the other families. Features are held to four deviations, and the
+-- slope to what was fitted as the least. Every operator costs a search something before a row is read, so what is constant is worked out here.
 create or replace function funnelvec._line_sql(calibration jsonb)
 returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
+    scale double precision := calibration ->> 'score_scale';
     places text;
     base text;
     slope text;
@@ -340,36 +342,27 @@ begin
         return '';
     end if;
     select
-        string_agg(format('greatest(-4, least(4, (l.list[least(%s, cardinality(l.list))] - %s) / %s)) as f%s',
+        string_agg(format('greatest(%s, least(%s, l.list[least(%s, cardinality(l.list))] - %s)) as f%s, ',
+            funnelvec._literal(-4 * f.spread), funnelvec._literal(4 * f.spread),
             least((calibration ->> 'depth')::integer, case f.name when 'last' then 200 else substring(f.name, 5)::integer + 1 end),
-            funnelvec._member(calibration -> 'feature_means', f.i - 1), funnelvec._member(calibration -> 'feature_scales', f.i - 1), f.i),
-            ', ' order by f.i),
-        string_agg(format(' + %s * f.f%s', funnelvec._member(calibration -> 'offsets', f.i), f.i), '' order by f.i),
-        string_agg(format(' + %s * f.f%s', funnelvec._member(calibration -> 'slopes', f.i), f.i), '' order by f.i)
+            funnelvec._literal(f.middle), f.i), '' order by f.i),
+        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.weight / f.spread), f.i), '' order by f.i),
+        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.steepness / f.spread / scale), f.i), '' order by f.i)
     into places, base, slope
     from (
-        select e.name, e.i::integer
+        select e.name, e.i::integer, (calibration -> 'feature_means' ->> e.i::integer - 1)::double precision as middle,
+            (calibration -> 'feature_scales' ->> e.i::integer - 1)::double precision as spread,
+            (calibration -> 'offsets' ->> e.i::integer)::double precision as weight, (calibration -> 'slopes' ->> e.i::integer)::double precision as steepness
         from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
     ) as f;
     return format(
-        E', line as materialized (\n    select q.slope, q.base - q.slope * %s as "offset"\n    from (\n'
-        '        select greatest(%s%s, %s) / %s as slope, %s%s as base\n        from (\n'
-        '            select %s\n            from (\n                select array_agg(r.score) as list\n'
-        '                from (select s.score from scored as s where s.score < ''NaN'' order by s.score desc) as r\n            ) as l\n'
-        '            offset 0\n        ) as f\n        offset 0\n    ) as q\n)',
-        funnelvec._constant(calibration, 'score_mean'),
-        funnelvec._member(calibration -> 'slopes', 0), slope, funnelvec._constant(calibration, 'floor'), funnelvec._constant(calibration, 'score_scale'),
-        funnelvec._member(calibration -> 'offsets', 0), base, coalesce(places, '1 as f0'));
+        E'select greatest(%s%s, %s) as slope, %s%s as base, f.found\nfrom (\n    select %sl.found\n    from (\n'
+        '        select array_agg(r.score) filter (where r.score < ''NaN'') as list, count(*) as found\n'
+        '        from (select s.score from scored as s order by s.score desc) as r\n    ) as l\n    offset 0\n) as f\noffset 0',
+        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale), slope,
+        funnelvec._literal((calibration ->> 'floor')::double precision / scale),
+        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision), base, places);
 end
-$body$;
-
--- A member of a list, counted from 0, as a literal.
-create or replace function funnelvec._member(list jsonb, place integer)
-returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select funnelvec._literal((list ->> place)::double precision)
 $body$;
 
 -- What an adapter is for a query with that shortlist: a beta map.
@@ -382,8 +375,8 @@ as $body$
 declare
     line record;
 begin
-    execute format('with scored as materialized (select s.score from unnest($1) as s (score))%s select q.slope, q."offset" from line as q',
-        funnelvec._line_sql(calibration))
+    execute format('with scored as materialized (select s.score from unnest($1) as s (score)) select q.slope, q.base - q.slope * %s as "offset" from (%s) as q',
+        funnelvec._constant(calibration, 'score_mean'), funnelvec._line_sql(calibration))
     into line using list;
     -- The list holds scores that are corrected already.
     return jsonb_build_object('family', 'beta', 'slope', line.slope, 'offset', line."offset",

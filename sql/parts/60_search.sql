@@ -7,7 +7,7 @@
 --   ), scored as materialized (select key, score from the last of them)
 --   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
 --
--- With an adapter (59_maps) a CTE `line` after `scored` has the line of this query. Where the calibration takes a hub column into account
+-- With an adapter (59_maps) the last select stands beside the line of this query, q, and its cutoff, t. Where the calibration takes a hub column into account
 -- (48_hub), the score of `scored` is the corrected one, and so are the order, the cutoff and the relevance.
 --
 -- Why so: the first ORDER BY repeats the indexed expression and nothing else, so that HNSW serves it; the wide vector travels as a
@@ -142,10 +142,12 @@ $body$;
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
 --   exact    no index: every row is compared in the first stage, ties go by key
 --   query    SQL for the query vector; codes: SQL for its code per stage (null: computed from query); k, cutoff: SQL for them, the
---            cutoff within sight of the CTE `line` where the calibration has one (59_maps)
+--            cutoff within sight of q, the line of the query, where the calibration has one (59_maps)
 --   after    SQL for the score (NaN: none) and the key columns of the row that the answer begins behind; null: from the best row on
 --   upto     stop after this stage and return the keys it keeps, a text per row; null: the whole search
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
+--   best_f1  the cutoff NaN asks for the one of the best F1 (74_certificate). Only where it may come: its plan costs every search some time, and
+--            as no plan without known parameters is as cheap as one that knows that it is not wanted, a plan for each search would be made
 create or replace function funnelvec._statement(
     f funnelvec.funnels,
     exact boolean,
@@ -156,6 +158,7 @@ create or replace function funnelvec._statement(
     upto integer default null,
     counted boolean default false,
     after text[] default null,
+    best_f1 boolean default false,
     out head text,
     out tail text
 )
@@ -173,6 +176,7 @@ declare
     -- Travels with the key where the score is corrected by it.
     hub text := case when calibration ? 'hub' then (funnelvec._hub(f.table_name, f.column_name)).hub_column end;
     wrapped boolean;
+    beside text;
     relevance text;
     stages integer;
     result text;
@@ -190,8 +194,9 @@ begin
             case when s.stage = 1 then format('%s.%I', s.alias, s.code_column) else format('s.code_%s', s.stage) end,
             s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
         if s.stage = 1 then
-            head := format(E'with stage_1 as materialized (\n    select %s%s\n    from %s\n    where %s.%I is not null%s',
-                key.names, carried, funnelvec._from_sql(f), s.alias, s.code_column,
+            -- What is counted has no reader who wants a node per stage, and what is read once need not be kept.
+            head := format(E'with stage_1 as %s(\n    select %s%s\n    from %s\n    where %s.%I is not null%s',
+                case when not counted then 'materialized ' end, key.names, carried, funnelvec._from_sql(f), s.alias, s.code_column,
                 case when s.storage = 'side' then format(' and t.%I is not null', f.column_name) end);
             if stages = 1 and after is not null then
                 -- Nothing else keeps rows for the next page. Such a search goes without an index.
@@ -219,28 +224,38 @@ begin
     end if;
     -- s is the last stage here. NaN is a row without a direction (a zero vector); it sorts above everything, so it is cut off.
     distance := format('s.code_%s %s %s', s.stage, s.operator, coalesce(codes[s.stage], replace(s.encoded, '{query}', query)));
-    tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s\n)%s\n',
+    tail := tail || format(E', scored as materialized (\n    select %s, %s as score\n    from stage_%s as s%s\n)\n',
         key.carried, funnelvec._corrected_sql(calibration, funnelvec._similarity(s.dims, s.code, s.metric, distance), 's.hub'),
-        greatest(1, stages - 1), line);
-    -- An adapter's line is looked up once for all rows, and its relevance is worked out for the rows of the answer alone.
+        greatest(1, stages - 1),
+        -- Line and answer want the same order. From PostgreSQL 17 on what reads a CTE knows its order.
+        case when line <> '' and current_setting('server_version_num')::integer >= 170000
+            then E'\n    order by score desc, ' || key.ordering end);
+    if best_f1 and calibration is not null then
+        cutoff := format('case when %1$s = ''NaN'' then %2$s else %1$s end', cutoff, funnelvec._best_f1_sql(calibration));
+    end if;
+    -- An adapter's line and its cutoff are worked out once for all rows, and relevance for the rows of the answer alone. With no stage between
+    -- them the last one compares as many rows as the first one found.
     wrapped := counted or returned.names is not null or line <> '';
-    relevance := case when line = '' then 's.relevance' else funnelvec._relevance_sql(calibration, 's.score') end;
+    beside := concat_ws(E'\ncross join ',
+        case when line <> '' then format(E'(\n%s\n) as q\ncross join lateral (select %s as score offset 0) as t', line, cutoff) end,
+        case when counted and (line = '' or stages > 2) then format('(select count(*) from %s) as c (found)',
+            case when stages > 2 then 'stage_1' else 'scored' end) end);
+    relevance := funnelvec._relevance_sql(calibration, 's.score');
     result := format(
         E'select %s, s.score%s\nfrom scored as s\nwhere s.score >= %s and %s\norder by s.score desc, %s\nlimit %s',
         case when wrapped then key.carried else key.returned end,
-        case when line = '' then format(', %s as relevance', funnelvec._relevance_sql(calibration, 's.score')) end,
-        -- NaN asks for the cutoff of the best F1 (74_certificate); the plan looks for it only then.
-        coalesce(format('case when %1$s = ''NaN'' then %2$s else %1$s end', cutoff, funnelvec._best_f1_sql(calibration, line)), cutoff),
+        case when not wrapped then format(', %s as relevance', relevance) end,
+        case when line = '' then cutoff else 't.score' end,
         coalesce('(' || funnelvec._behind_sql(f.table_name, 's.score', null, after) || ')', 's.score < ''NaN'''), key.ordering, k);
     tail := tail || case
         when counted then format(
-            E'select %s%s, s.score, %s as relevance, c.found\nfrom (select count(*) from stage_1) as c (found)\nleft join (\n%s\n) as s on true%s%s\norder by s.score desc, %s',
-            key.carried, returned.names, relevance, result, E'\nleft join ' || returned.lookup || ' on true',
-            case when line <> '' then E'\ncross join line as q' end, key.ordering)
+            E'select %s%s, s.score, %s as relevance, %s.found\nfrom %s\nleft join %s(\n%s\n) as s on true%s\norder by s.score desc, %s',
+            key.carried, returned.names, relevance, case when line = '' or stages > 2 then 'c' else 'q' end, beside,
+            case when line <> '' then 'lateral ' end, result, E'\nleft join ' || returned.lookup || ' on true', key.ordering)
         when wrapped then format(
-            E'select %s%s, s.score, %s as relevance\nfrom (\n%s\n) as s%s%s\norder by s.score desc, %s',
-            key.returned, returned.names, relevance, result, E'\ncross join ' || returned.lookup,
-            case when line <> '' then E'\ncross join line as q' end, key.ordering)
+            E'select %s%s, s.score, %s as relevance\nfrom %s(\n%s\n) as s%s\norder by s.score desc, %s',
+            key.returned, returned.names, relevance, case when line <> '' then beside || E'\ncross join lateral ' end, result,
+            E'\ncross join ' || returned.lookup, key.ordering)
         else result
     end;
 end

@@ -136,7 +136,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $body$
     select case when funnelvec._line_declaration(f) = '' then cutoff
-        else format('(select greatest(%s, (%s - q."offset") / q.slope) from line as q)', cutoff, line) end
+        else format('greatest(%s, (%s - q.base) / q.slope + %s)', cutoff, line, funnelvec._constant(funnelvec._calibration(f), 'score_mean')) end
 $body$;
 
 -- A query may have no direction in its first dimensions; then no cosine with it means anything. Signs compare all the same.
@@ -331,6 +331,15 @@ begin
 end
 $body$;
 
+-- When the static statement serves: the cutoff of the best F1 (NaN) is looked for by the dynamic one alone.
+create or replace function funnelvec._unless_best_f1(f funnelvec.funnels)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select case when funnelvec._calibration(f) is not null then ' and _fv_cutoff < ''NaN''' end
+$body$;
+
 -- First stage without an index: one exact statement.
 create or replace function funnelvec._body_scan(
     f funnelvec.funnels,
@@ -348,17 +357,18 @@ declare
     least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
     least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
     static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', least_score, after => after);
-    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, after => after_numbers);
+    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, after => after_numbers, best_f1 => true);
 begin
     return format(
-        E'    if _fv_where is null then\n        %6$s\n%1$s%2$s%7$s    else\n'
-        '        %6$s execute %3$L || _fv_where || %4$L\n        using _fv_query, _fv_k, _fv_cutoff%5$s%7$s    end if;\n',
+        E'    if _fv_where is null%8$s then\n        %6$s\n%1$s%2$s%7$s    else\n'
+        '        %6$s execute %3$L || coalesce(_fv_where, '''') || %4$L\n        using _fv_query, _fv_k, _fv_cutoff%5$s%7$s    end if;\n',
         static.head, static.tail, dynamic.head, dynamic.tail, using_codes,
         -- A log wants to know what came back, which `return query` does not say.
         case when funnelvec._logs(f)
             then format('for %s%s, score, relevance in', (funnelvec._key_sql(f.table_name)).targets, (funnelvec._returned_sql(f)).targets) else 'return query' end,
         case when funnelvec._logs(f)
-            then format(E'\n            loop\n                return next;\n%s            end loop;\n', funnelvec._log_count(f)) else E';\n' end);
+            then format(E'\n            loop\n                return next;\n%s            end loop;\n', funnelvec._log_count(f)) else E';\n' end,
+        funnelvec._unless_best_f1(f));
 end
 $body$;
 
@@ -378,8 +388,8 @@ declare
     least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
     least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
     static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', least_score, counted => true, after => after);
-    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', least_number, counted => true, after => after_numbers);
-    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers);
+    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true);
+    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
     joining boolean := funnelvec._joins(f);
@@ -410,7 +420,7 @@ begin
         if _fv_try = 3 then
             perform set_config('enable_seqscan', _fv_seqscan, true);
 %16$s        end if;
-        if _fv_try < 3 and _fv_where is null then
+        if _fv_try < 3 and _fv_where is null%21$s then
             for %3$s, score, relevance, _fv_found in
 %4$s%5$s
 %10$s        else
@@ -452,6 +462,6 @@ begin
             '    perform set_config(''enable_mergejoin'', _fv_mergejoin, true);\n' end,
         windows,
         case when windows <> '' then ', _fv_share' end,
-        case when windows <> '' then '|| coalesce(_fv_within, '''') ' end);
+        case when windows <> '' then '|| coalesce(_fv_within, '''') ' end, funnelvec._unless_best_f1(f));
 end
 $body$;

@@ -105,14 +105,6 @@ end
 $body$;
 
 -- The raw score that a relevance means for this query; null where an adapter has no row to read its line off.
-create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
-returns double precision
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select funnelvec._cutoff_at(funnelvec._funnel(funnel), relevance, query)
-$body$;
-
 create or replace function funnelvec._cutoff_at(f funnelvec.funnels, relevance double precision, query vector, filter jsonb default null)
 returns double precision
 language plpgsql stable
@@ -131,6 +123,14 @@ begin
     into result using relevance;
     return result;
 end
+$body$;
+
+create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
+returns double precision
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select funnelvec._cutoff_at(funnelvec._funnel(funnel), relevance, query)
 $body$;
 
 -- Platt's fit by Newton's method with step halving, on standardised scores. Refused where the judgments can't carry it.

@@ -132,8 +132,8 @@ $body$;
 
 -- The score down to which an answer promises the best F1: 2 * (relevant rows kept) / (rows kept + relevant rows), each expected by the
 -- relevances of the rows of the last stage. One cutoff: rows of equal scores are kept or dropped together. As an expression over the
--- CTE `scored` of the statement.
-create or replace function funnelvec._best_f1_sql(calibration jsonb, line text)
+-- CTE `scored` of the statement, within sight of an adapter's line (59_maps).
+create or replace function funnelvec._best_f1_sql(calibration jsonb)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -141,10 +141,10 @@ as $body$
     select format(
         E'(\n    select b.score\n    from (\n'
         '        select r.score, sum(r.p) over w / (count(*) over w + sum(r.p) over ()) as gain\n'
-        '        from (select s.score, %s as p from scored as s%s where s.score < ''NaN'') as r\n'
+        '        from (select s.score, %s as p from scored as s where s.score < ''NaN'') as r\n'
         '        window w as (order by r.score desc)\n'
         '    ) as b\n    order by b.gain desc, b.score desc\n    limit 1\n)',
-        funnelvec._relevance_sql(calibration, 's.score'), case when line <> '' then ' cross join line as q' end)
+        funnelvec._relevance_sql(calibration, 's.score'))
 $body$;
 
 -- Per judged query: its relevant rows among the exact top k, and of those that the funnel finds what a cutoff is on, in the column `measure` of

@@ -3,16 +3,22 @@
 Both go over one connection with the same settings and take turns, so that the difference of each
 pair is free of what the machine does meanwhile. Without a filter the SQL is prepared, as the
 function's static statement is; with one both are planned for every call, as the function has to.
+
+Beside the time that a client waits stands the processor's time that the server's process spent,
+where its operating system tells us: other programs hardly change that.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +48,9 @@ class Overhead:
         Median over the repeats of the median difference of the pairs.
     ratio
         1 + difference / SQL, with its spread over the repeats.
+    cpu
+        The same of the time that the server's process was on a processor; None where that cannot
+        be read.
     allowed_ms
         What the difference may be at most.
     same
@@ -56,6 +65,7 @@ class Overhead:
     allowed_ms: float
     target: str
     same: bool
+    cpu: Ratio | None = None
 
     @property
     def passed(self) -> bool:
@@ -135,27 +145,21 @@ def measure_relevance(
     cursor = binary_cursor(connection)
     # Plans and settings that the comparison before has left would be those of another statement.
     _set(connection, {"hnsw.iterative_scan": "off", "enable_seqscan": "on"})
+    plain = _caller(cursor, f"select id from {function}(%(query)s, %(k)s)", prepare=True, k=k)
+    cut = f"select id from {calibrated}(%(query)s, %(k)s, 1e-9)"
     found = []
-    for family, parameters in _MADE_UP.items():
+    for name, parameters in [*_MADE_UP.items(), (_HUB, None)]:
+        if parameters is None:
+            parameters = _add_hub(connection, calibrated)
         connection.execute(
             "select funnelvec._keep_calibration(funnelvec._funnel(%s), %s, %s::jsonb, '', 0, 0, 0)",
-            [calibrated, family, json.dumps(parameters)],
+            [calibrated, name.partition(" ")[0], json.dumps(parameters)],
         )
         found.append(
             _compare(
-                f"relevance and a cutoff, {family}",
-                _caller(
-                    cursor,
-                    f"select id, score from {calibrated}(%(query)s, %(k)s, 1e-9)",
-                    prepare=True,
-                    k=k,
-                ),
-                _caller(
-                    cursor,
-                    f"select id, score from {function}(%(query)s, %(k)s)",
-                    prepare=True,
-                    k=k,
-                ),
+                f"relevance and a cutoff, {name}",
+                _caller(cursor, cut, prepare=True, k=k),
+                plain,
                 queries,
                 rounds=rounds,
                 allowed_ms=0.0,
@@ -166,6 +170,25 @@ def measure_relevance(
     return tuple(found)
 
 
+def _add_hub(connection: Any, function: str) -> dict[str, Any]:
+    """Add a hub column, measured with few rows since searches do not mind; return a map with it.
+
+    The numbers of rows are real ones, and so little is taken off that the order stays.
+    """
+    table, column = connection.execute(
+        "select f.table_name::text, f.column_name from funnelvec._funnel(%s) as f", [function]
+    ).fetchone()
+    connection.execute(
+        "select funnelvec.add_hub(%s, %s, sample => 20, allow_rewrite => true)", [table, column]
+    )
+    connection.execute(f"vacuum (analyze) {table}")
+    (known,) = connection.execute(
+        "select h.id from funnelvec._hub(%s, %s) as h", [table, column]
+    ).fetchone()
+    return {**_MADE_UP["platt"], "hub": known, "alpha": 1e-12}
+
+
+_HUB = "platt with a hub column"
 _STEPS = [number / 100 for number in range(1, 100)]
 _RANKS = (0, 1, 4, 9, 19, 49, 99)
 #: Of each kind the dearest: fifty steps, and every feature that an adapter reads.
@@ -207,23 +230,46 @@ def _set(connection: Any, settings: Mapping[str, str]) -> None:
         connection.execute("select set_config(%s, %s, false)", [name, value])
 
 
-Caller = Callable[[object], list[Any]]
+#: Milliseconds that a search took, and of those that the server's process was on a processor.
+_Spent = tuple[float, float]
+#: What a pair of searches took: the function's, and what it is compared with.
+_Pair = tuple[_Spent, _Spent]
 
 
-def _caller(cursor: Any, text: str, *, prepare: bool, **others: object) -> Caller:
-    def call(query: object) -> list[Any]:
-        rows: list[Any] = cursor.execute(
-            text, {"query": query, **others}, prepare=prepare
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Asks one statement with one query after the other."""
+
+    cursor: Any
+    text: str
+    prepare: bool
+    others: Mapping[str, object]
+    used: Callable[[], float]
+
+    def __call__(self, query: object) -> list[Any]:
+        rows: list[Any] = self.cursor.execute(
+            self.text, {"query": query, **self.others}, prepare=self.prepare
         ).fetchall()
         return rows
 
-    return call
+
+def _caller(cursor: Any, text: str, *, prepare: bool, **others: object) -> _Caller:
+    return _Caller(cursor, text, prepare, others, _processor(cursor.connection))
+
+
+def _processor(connection: Any) -> Callable[[], float]:
+    """What reads the processor time of the server's process, in ms; NaN where nothing tells it."""
+    said = Path(f"/proc/{connection.info.backend_pid}/schedstat")
+    # By a socket of this machine, so that the number is a process of this machine.
+    if connection.info.host.startswith("/") and os.access(said, os.R_OK):
+        return lambda: int(said.read_text().split()[0]) / 1e6
+    return lambda: math.nan
 
 
 def _compare(
     name: str,
-    function: Caller,
-    bare: Caller,
+    function: _Caller,
+    bare: _Caller,
     queries: Sequence[object],
     *,
     rounds: int,
@@ -232,7 +278,7 @@ def _compare(
     allowed: float = ALLOWED,
 ) -> Overhead:
     same = all(function(query) == bare(query) for query in queries)  # and a warm-up
-    pairs: list[list[tuple[float, float]]] = []
+    pairs: list[list[_Pair]] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -249,13 +295,26 @@ def _compare(
     finally:
         if collecting:
             gc.enable()
-    return summarize(name, pairs, allowed_ms=allowed_ms, target=target, same=same, allowed=allowed)
+    waits, used = (
+        [[(mine[kind], other[kind]) for mine, other in each] for each in pairs] for kind in (0, 1)
+    )
+    found = summarize(name, waits, allowed_ms=allowed_ms, target=target, same=same, allowed=allowed)
+    return found if math.isnan(used[0][0][0]) else replace(found, cpu=_ratio(used))
 
 
-def _time(call: Caller, query: object) -> float:
-    started = time.perf_counter_ns()
+def _ratio(pairs: Sequence[Sequence[tuple[float, float]]]) -> Ratio:
+    ratios = [
+        1 + median(mine - other for mine, other in each) / median(other for _, other in each)
+        for each in pairs
+    ]
+    return Ratio(median(ratios), min(ratios), max(ratios), len(ratios))
+
+
+def _time(call: _Caller, query: object) -> _Spent:
+    before, started = call.used(), time.perf_counter_ns()
     call(query)
-    return (time.perf_counter_ns() - started) / 1e6
+    waited = (time.perf_counter_ns() - started) / 1e6
+    return waited, call.used() - before
 
 
 def summarize(
@@ -271,16 +330,14 @@ def summarize(
 
     `allowed_ms` comes on top of `allowed` times the SQL's own time.
     """
-    bare = [median(sql for _, sql in each) for each in pairs]
     differences = [median(function - sql for function, sql in each) for each in pairs]
-    ratios = [1 + d / b for d, b in zip(differences, bare, strict=True)]
     sql_ms = median(sql for each in pairs for _, sql in each)
     return Overhead(
         name=name,
         function_ms=median(function for each in pairs for function, _ in each),
         sql_ms=sql_ms,
         difference_ms=median(differences),
-        ratio=Ratio(median(ratios), min(ratios), max(ratios), len(ratios)),
+        ratio=_ratio(pairs),
         allowed_ms=allowed * sql_ms + allowed_ms,
         target=target,
         same=same,

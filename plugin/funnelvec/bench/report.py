@@ -200,7 +200,7 @@ class BenchReport:
         return Section("Ratios (below 1: ours is faster or smaller)", head, rows)
 
     def _overhead(self) -> Section:
-        head = ("", "function ms", "SQL ms", "difference ms", "ratio", "target", "")
+        head = ("", "function ms", "SQL ms", "difference ms", "ratio", "by CPU", "target", "")
         rows = tuple(
             (
                 each.name,
@@ -208,6 +208,7 @@ class BenchReport:
                 f"{each.sql_ms:.3f}",
                 f"{each.difference_ms:.3f}",
                 each.ratio.text(3),
+                "-" if each.cpu is None else each.cpu.text(3),
                 f"<= {each.allowed_ms:.3f} ms",
                 _verdict(each),
             )
@@ -255,4 +256,5 @@ def _versus_json(each: Versus) -> dict[str, Any]:
 
 
 def _overhead_json(each: Overhead) -> dict[str, Any]:
-    return {**asdict(each), "ratio": each.ratio.as_json(), "passed": each.passed}
+    cpu = each.cpu and each.cpu.as_json()
+    return {**asdict(each), "ratio": each.ratio.as_json(), "cpu": cpu, "passed": each.passed}
