@@ -69,7 +69,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "engines.storing": VALUES,
     "engines.hubbed": VALUES,
-    "engines.hubs": (*VALUES, "calibration", "engines.options"),
+    "engines.hubs": (*VALUES, "calibration", "codes", "engines.options"),
     "engines.memory_hub": (*VALUES, "engines.hubs", "engines.options", "engines.store"),
     "engines.together": (*VALUES, "engines.checks", "engines.options"),
     "engines.keys": VALUES,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.corpus import NEIGHBOURS, hub_bias
+from funnelvec.codes.floats import encode_direction
 from funnelvec.engines import options
 from funnelvec.errors import CalibrationError
 
@@ -75,10 +76,7 @@ class HubBank:
 
 def _units(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Unit vectors as the bank keeps them, in 16 bits."""
-    wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    units = (wide / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
-    return units.astype(np.float16).astype(np.float32)
+    return encode_direction(vectors.astype(np.float32)).astype(np.float32)
 
 
 def hashed(key: Any) -> tuple[bytes, str]:
