@@ -28,7 +28,15 @@ from funnelvec.bench.stats import Ratio
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["ALLOWED", "ALLOWED_MS", "Overhead", "measure", "measure_relevance", "summarize"]
+__all__ = [
+    "ALLOWED",
+    "ALLOWED_MS",
+    "MADE_UP",
+    "Overhead",
+    "measure",
+    "measure_relevance",
+    "summarize",
+]
 
 #: The targets: this share of the bare SQL's time, and with a filter so many milliseconds more.
 ALLOWED, ALLOWED_MS = 0.05, 0.1
@@ -148,7 +156,7 @@ def measure_relevance(
     plain = _caller(cursor, f"select id from {function}(%(query)s, %(k)s)", prepare=True, k=k)
     cut = f"select id from {calibrated}(%(query)s, %(k)s, 1e-9)"
     found = []
-    for name, parameters in [*_MADE_UP.items(), (_HUB, None)]:
+    for name, parameters in [*MADE_UP.items(), (_HUB, None)]:
         if parameters is None:
             parameters = _add_hub(connection, calibrated)
         connection.execute(
@@ -185,14 +193,15 @@ def _add_hub(connection: Any, function: str) -> dict[str, Any]:
     (known,) = connection.execute(
         "select h.id from funnelvec._hub(%s, %s) as h", [table, column]
     ).fetchone()
-    return {**_MADE_UP["platt"], "hub": known, "alpha": 1e-12}
+    return {**MADE_UP["platt"], "hub": known, "alpha": 1e-12}
 
 
 _HUB = "platt with a hub column"
 _STEPS = [number / 100 for number in range(1, 100)]
 _RANKS = (0, 1, 4, 9, 19, 49, 99)
-#: Of each kind the dearest: fifty steps, and every feature that an adapter reads.
-_MADE_UP: dict[str, dict[str, Any]] = {
+#: A map of each kind that searches apply, the dearest: fifty steps, and every feature that an
+#: adapter reads.
+MADE_UP: dict[str, dict[str, Any]] = {
     "platt": {"slope": 12.0, "offset": -6.0},
     "beta": {"slope": 12.0, "offset": -6.0, "a": 0.8, "b": 1.2, "c": 0.1},
     "isotonic": {
