@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from funnelvec.engines.qdrant.deployment import (
     Search,
     Told,
 )
-from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
+from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, UNLINKED, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.reserved import (
     DEFINITION_KEY,
@@ -65,9 +65,34 @@ _PART_BYTES = 1 << 20
 _LOOK = 0.2
 
 
-def index_schema(kind: ColumnKind) -> models.PayloadSchemaType | None:
-    """The payload index that serves filters on a column; JSON has none, since it has no type."""
-    return _SCHEMAS.get(kind.removesuffix("[]"))
+_UNLINKED: dict[models.PayloadSchemaType, Callable[[], models.PayloadSchemaParams]] = {
+    models.PayloadSchemaType.INTEGER: lambda: models.IntegerIndexParams(
+        type=models.IntegerIndexType.INTEGER, enable_hnsw=False
+    ),
+    models.PayloadSchemaType.KEYWORD: lambda: models.KeywordIndexParams(
+        type=models.KeywordIndexType.KEYWORD, enable_hnsw=False
+    ),
+    models.PayloadSchemaType.UUID: lambda: models.UuidIndexParams(
+        type=models.UuidIndexType.UUID, enable_hnsw=False
+    ),
+    models.PayloadSchemaType.DATETIME: lambda: models.DatetimeIndexParams(
+        type=models.DatetimeIndexType.DATETIME, enable_hnsw=False
+    ),
+}
+
+
+def index_schema(
+    kind: ColumnKind, *, unique: bool = False
+) -> models.PayloadSchemaType | models.PayloadSchemaParams | None:
+    """The payload index that serves filters on a column; JSON has none, since it has no type.
+
+    Of a field with an index Qdrant links the points of each range of values among themselves, in
+    every graph that it builds, for searches that are filtered by it. Where every point has a value
+    of its own (`unique`) that is wanted of no search, and it takes as long as the graph itself.
+    """
+    schema = _SCHEMAS.get(kind.removesuffix("[]"))
+    known = "enable_hnsw" in models.IntegerIndexParams.model_fields  # not of a client before 1.17
+    return _UNLINKED[schema]() if unique and known and schema in _UNLINKED else schema
 
 
 class ClientDeployment:
@@ -110,14 +135,16 @@ class ClientDeployment:
         vectors: Mapping[str, models.VectorParams],
         *,
         indexes: Mapping[str, ColumnKind],
+        unique: str | None,
         definition: str,
     ) -> None:
         """Make a collection; where something fails on the way, it is removed again."""
+        unlinked = unique if self.version >= UNLINKED else None
         with errors():
             self.client.create_collection(collection, vectors_config=dict(vectors))
             try:
                 for path, kind in {} if self._local else indexes.items():
-                    schema = index_schema(kind)
+                    schema = index_schema(kind, unique=path == unlinked)
                     if schema is not None:
                         self.client.create_payload_index(collection, path, schema)
                 self._first(collection, definition)  # nobody else knows of it yet

@@ -76,6 +76,7 @@ class EdgeDeployment:
         vectors: Mapping[str, models.VectorParams],
         *,
         indexes: Mapping[str, ColumnKind],
+        unique: str | None,
         definition: str,
     ) -> None:
         """Make a collection; it appears when it is whole."""
@@ -84,7 +85,7 @@ class EdgeDeployment:
             with errors(), self._shards.guard:
                 shard = edge.EdgeShard.create(str(draft / "shard"), config_of(vectors))
                 for path, kind in indexes.items():
-                    schema = index_schema(kind)
+                    schema = index_schema(kind, unique=path == unique)
                     if schema is not None:
                         made = translate.index_of(schema)
                         shard.update(edge.UpdateOperation.create_field_index(path, made))
