@@ -5,6 +5,7 @@ A real Qdrant server has not been run with any of this.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import funnelvec as fv
-from funnelvec.errors import CapabilityError, Conflict, EngineError, Unreachable
+from funnelvec.errors import CapabilityError, Conflict, EngineError, Timeout, Unreachable
 from funnelvec.funnel import Funnel
 from tests.agreement import edge
 from tests.agreement.scenarios import SCENARIOS, Scenario, ask, compare, load, tolerance
@@ -99,6 +100,13 @@ def test_old_servers_and_those_that_are_not_there(
         table = engine.create("docs", dims=8)
         with pytest.raises(CapabilityError, match=r"needs Qdrant 1\.18, and this server is 1\.17"):
             table.add_resolution("4:f16")
+
+
+def test_a_server_that_takes_the_call_and_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(Timeout, match="took too long"):
+            fv.connect(url, timeout=1)
 
 
 def test_calls_are_no_larger_than_strict_mode_allows(server: Server) -> None:

@@ -16,9 +16,10 @@ from qdrant_client import AsyncQdrantClient
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.qdrant.calling import Calls, Heeding, Relay
-from funnelvec.engines.qdrant.client import ClientDeployment, errors
+from funnelvec.engines.qdrant.client import ClientDeployment
 from funnelvec.engines.qdrant.deployment import Deployment
 from funnelvec.engines.qdrant.engine import QdrantEngine, client_options, edge_deployment
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.hook.client import unhooked
 from funnelvec.engines.qdrant.table import QdrantTable
 from funnelvec.reports import Problem, Repair

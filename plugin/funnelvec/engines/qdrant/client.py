@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
@@ -31,6 +28,7 @@ from funnelvec.engines.qdrant.deployment import (
     Search,
     Told,
 )
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.reserved import (
@@ -42,7 +40,6 @@ from funnelvec.engines.qdrant.reserved import (
     joined,
     standing_at,
 )
-from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
 __all__ = ["ClientDeployment", "index_schema"]
@@ -342,25 +339,3 @@ class ClientDeployment:
         """Close the client if it was opened here."""
         if self._owned:
             self.client.close()
-
-
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Turn the client's errors into ours."""
-    try:
-        yield
-    except FunnelvecError:
-        raise
-    except UnexpectedResponse as error:
-        said = (error.content or b"").decode(errors="replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            said = json.loads(said)["status"]["error"]
-        if error.status_code == 409:
-            raise Conflict(f"Qdrant: {said}") from error
-        if error.status_code in (408, 504):
-            raise Timeout(f"Qdrant took too long: {said}") from error
-        raise EngineError(f"Qdrant refused ({error.status_code}): {said}") from error
-    except ResponseHandlingException as error:
-        raise Unreachable(f"the Qdrant server does not answer: {error.source}") from error
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:  # local mode's
-        raise EngineError(f"Qdrant refused: {error}") from error

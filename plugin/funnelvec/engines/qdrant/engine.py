@@ -13,10 +13,11 @@ from funnelvec.engines import checks, options
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
 from funnelvec.engines.qdrant import names
-from funnelvec.engines.qdrant.client import ClientDeployment, errors
+from funnelvec.engines.qdrant.client import ClientDeployment
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.features import codes_of
 from funnelvec.engines.qdrant.hook.client import unhooked
 from funnelvec.engines.qdrant.table import QdrantTable
