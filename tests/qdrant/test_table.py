@@ -148,8 +148,6 @@ def test_funnels_and_resolutions_go_and_names_are_told(engine: QdrantEngine) -> 
         lambda: table.log_queries(),
         lambda: table.add_window("8:f16", "price"),
         lambda: table.drop_window("8:f16", "price"),
-        lambda: table.add_hub(),
-        lambda: table.drop_hub(),
     ):
         with pytest.raises(CapabilityError, match="postgresql://"):
             refused()

@@ -15,7 +15,9 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from funnelvec.engines.qdrant.answers import TIED, levelled, record_of, scored, without_params
+from funnelvec.engines.qdrant.banks import KeptHub
 from funnelvec.engines.qdrant.compile import Template
+from funnelvec.engines.qdrant.conditions import holding_filter
 from funnelvec.engines.qdrant.copying import recover
 from funnelvec.engines.qdrant.definition import Definition
 from funnelvec.engines.qdrant.deployment import (
@@ -188,6 +190,44 @@ class ClientDeployment:
         """Remove points."""
         with errors():
             self.client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
+
+    def add_number(self, collection: str, hub: KeptHub) -> None:
+        """Have an index on a number; local mode has none."""
+        if not self._local:
+            with errors():
+                self.client.create_payload_index(
+                    collection, hub.path, models.PayloadSchemaType.FLOAT, wait=True
+                )
+
+    def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
+        """Write numbers, each into a payload of its own."""
+        with errors():
+            operations = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(
+                        payload={hub.key: number}, **self._only(id, hub.path)
+                    )
+                )
+                for id, number in numbers.items()
+            ]
+            self.client.batch_update_points(collection, cast("Any", operations), wait=True)
+
+    def _only(self, id: PointId, path: str) -> dict[str, Any]:
+        """Say which point, if nobody has written a number meanwhile, as only a server lets them."""
+        if self._local:  # it goes through all points for a filter
+            return {"points": [id]}
+        own = models.HasIdCondition(has_id=[id])
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+        return {"filter": models.Filter(must=[own, empty])}
+
+    def drop_number(self, collection: str, hub: KeptHub, but: Sequence[PointId]) -> None:
+        """Remove a number of all payloads, and its index."""
+        with errors():
+            self.client.delete_payload(
+                collection, [hub.path], points=holding_filter(hub.path, but), wait=True
+            )
+            if not self._local:
+                self.client.delete_payload_index(collection, hub.path, wait=True)
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 from funnelvec.codes import Rotation
 from funnelvec.codes.rotations import is_random
+from funnelvec.engines.hubs import HubBank
+from funnelvec.engines.qdrant.banks import KeptHub, unpacked_bank
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
@@ -45,6 +47,7 @@ class Collection:
         #: Whether there was no row to tell by what keys hold.
         self._guessed = False
         self._maps: dict[str, Rotation] = {}  # by token: they never change
+        self._banks: dict[str, HubBank] = {}  # by id: nor do they
         #: Of many searches that find the definition old, one reads it.
         self._reading = threading.RLock()
         #: Changes of this process wait for each other; those of others are a `Conflict`.
@@ -112,6 +115,19 @@ class Collection:
                 )
             self._maps[kept.token] = unpacked(kept, data)
         return self._maps[kept.token]
+
+    def bank(self, hub: KeptHub) -> HubBank:
+        """Read what hubs are measured with, once.
+
+        Raises
+        ------
+        EngineError
+            If it is gone, or damaged.
+        """
+        if hub.id not in self._banks:
+            data = self.deployment.read_bytes(self.name, hub.id, hub.parts)
+            self._banks[hub.id] = unpacked_bank(hub, data)
+        return self._banks[hub.id]
 
     def rotation(self, vector: Vector, resolution: Resolution) -> Rotation | None:
         """The fitted rotation of a resolution, None where it has none.
@@ -188,7 +204,9 @@ class Collection:
         self._guessed = False
         if not kept.foreign:
             return kept
-        kinds: dict[str, ColumnKind] = {**self.info.kinds, **kept.kinds}
+        own = {v.hub.path for v in kept.vectors.values() if v.hub is not None}
+        indexed = {path: kind for path, kind in self.info.kinds.items() if path not in own}
+        kinds: dict[str, ColumnKind] = {**indexed, **kept.kinds}
         if "id" not in kept.kinds:
             first, _ = self.deployment.scroll(
                 self.name, filter=without_ids(kept.reserved), limit=1, offset=None, vectors=()

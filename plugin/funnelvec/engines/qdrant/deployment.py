@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from funnelvec.engines.qdrant.banks import KeptHub
 from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits, Template
 from funnelvec.engines.qdrant.features import Version
 from funnelvec.engines.qdrant.names import PointId
@@ -163,6 +164,15 @@ class Deployment(Protocol):
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points."""
+
+    def add_number(self, collection: str, hub: KeptHub) -> None:
+        """Have an index on a number of payloads that is ours."""
+
+    def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
+        """Write a number into the payload of points that have none there yet."""
+
+    def drop_number(self, collection: str, hub: KeptHub, but: Sequence[PointId]) -> None:
+        """Remove a number of all payloads but those of some points, and its index."""
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names

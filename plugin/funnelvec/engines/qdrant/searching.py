@@ -205,7 +205,7 @@ class QdrantSearching:
             calibration=calibration,
             after=beginning(asked, definition),
             key=reader(definition),
-            score=plan.last.scorer(),
+            score=plan.scorer(plan.last),
             search=self._collection.deployment.prepare(self.name, template),
             certificate=certificate,
             best_f1=chosen == "best_f1",
@@ -218,8 +218,8 @@ class QdrantSearching:
         return replace(question, k=k, template=template, search=search)
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
-        limits = self._collection.info.limits
-        return Plan(vector.column, named.funnel, vector.indexed, limits)
+        limits, correction = self._collection.info.limits, vector.correction(named)
+        return Plan(vector.column, named.funnel, vector.indexed, limits, correction)
 
     def _filter(self, given: Mapping[str, Any] | None) -> models.Filter | None:
         parsed = filters.parse(given)
