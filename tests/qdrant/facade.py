@@ -179,6 +179,9 @@ class Server:
         vector = re.fullmatch(r"vectors/(.*)", rest)
         if vector is not None:
             return self.vector(collection, method, vector[1], body)
+        field = re.fullmatch(r"index/(.*)", rest)
+        if field is not None and method == "DELETE":
+            return unindexed(collection, field[1])
         routes: dict[tuple[str, str], Callable[[Collection, Any], Any]] = {
             ("GET", ""): info,
             ("PATCH", ""): configured,
@@ -282,6 +285,12 @@ def indexed(collection: Collection, body: Body) -> Body:
     made = translate.index_of(schema)
     collection.update(edge.UpdateOperation.create_field_index(given.field_name, made))
     collection.schema[given.field_name] = schema.value
+    return DONE
+
+
+def unindexed(collection: Collection, path: str) -> Body:
+    collection.update(edge.UpdateOperation.delete_field_index(path))
+    collection.schema.pop(path, None)
     return DONE
 
 

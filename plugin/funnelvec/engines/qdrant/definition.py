@@ -82,6 +82,13 @@ class Vector:
     hub: KeptHub | None = None
 
     @property
+    def reserved(self) -> list[PointId]:
+        """Points that hold what was made for it."""
+        kept = [(rotation.token, rotation.parts) for rotation in self.rotations.values()]
+        kept += [] if self.hub is None else [(self.hub.id, self.hub.parts)]
+        return [chunk_id(token, number) for token, parts in kept for number in range(parts)]
+
+    @property
     def indexed(self) -> frozenset[Resolution]:
         """Resolutions with an index."""
         return frozenset(each for each, kept in self.resolutions.items() if kept.index)
@@ -91,10 +98,16 @@ class Vector:
         """Resolutions that some points may not have yet."""
         return [each for each, kept in self.resolutions.items() if not kept.ready]
 
-    def calibration(self, named: NamedFunnel) -> StoredCalibration | None:
-        """The calibration in force for a funnel: the newest that it can use."""
+    def calibration(
+        self, named: NamedFunnel, *, corrected: bool = True
+    ) -> StoredCalibration | None:
+        """The calibration in force for a funnel: the newest that it can use.
+
+        Without `corrected` the newest over the plain score.
+        """
         wanted, keep = _calibrated_as(named), named.funnel.narrowest_keep
-        hub = self.hub.id if self.hub is not None and self.hub.state == "ready" else None
+        ready = corrected and self.hub is not None and self.hub.state == "ready"
+        hub = self.hub.id if self.hub is not None and ready else None
         for each in self.calibrations[::-1]:
             if _made_for(each) == wanted and each.serves(keep) and each.hub in (None, hub):
                 return each
@@ -233,11 +246,6 @@ class Definition:
         return self.others if self.foreign else dict(self.kinds)
 
     @property
-    def rotations(self) -> list[KeptRotation]:
-        """All fitted rotations, of whichever vector."""
-        return [each for vector in self.vectors.values() for each in vector.rotations.values()]
-
-    @property
     def used_rotations(self) -> list[KeptRotation]:
         """Fitted rotations that resolutions take."""
         return [
@@ -250,9 +258,7 @@ class Definition:
     @property
     def reserved(self) -> list[PointId]:
         """Points that are no rows."""
-        kept = [(rotation.token, rotation.parts) for rotation in self.rotations]
-        kept += [(v.hub.id, v.hub.parts) for v in self.vectors.values() if v.hub is not None]
-        return [DEFINITION, *(chunk_id(token, n) for token, parts in kept for n in range(parts))]
+        return [DEFINITION, *(id for vector in self.vectors.values() for id in vector.reserved)]
 
     @property
     def hub_keys(self) -> frozenset[str]:
