@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge
 from qdrant_client import QdrantClient, models
 
 import funnelvec as fv
 from funnelvec.engines.qdrant.engine import QdrantEngine
 from funnelvec.errors import CalibrationError, Conflict, EngineError, NotCalibrated, NotFound
+from tests import awaited
 from tests.qdrant.test_hook import EF, KIND, USES, Q, V, filled, point, told
 from tests.qdrant.test_hook import Q as QUERY
 
@@ -65,6 +67,7 @@ def check_in_step(table: Any) -> None:
 # -- tables ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 @pytest.mark.parametrize(
     ("metric", "funnel", "near"),
     [
@@ -120,6 +123,7 @@ def test_keys_of_any_kind_and_names_of_any_form(engine: QdrantEngine) -> None:
     assert list(record.payload) == ["name"]
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 def test_what_a_table_goes_by_with_and_without_it(engine: QdrantEngine) -> None:
     table = made(engine)
     given = judgments(DATA[:ROWS], list(range(ROWS)))
@@ -148,6 +152,7 @@ def test_what_a_table_goes_by_with_and_without_it(engine: QdrantEngine) -> None:
     assert [hit.relevance for hit in found] == pytest.approx(plain.apply(OTHER[0], scores))
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 def test_names_that_are_taken(engine: QdrantEngine) -> None:
     table = engine.create("docs", dims=DIMS, columns={"embedding_hub": "number"})
     table.add(range(ROWS), DATA[:ROWS])
@@ -178,6 +183,7 @@ class Killed(BaseException):
     """Ends a program."""
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 @pytest.mark.parametrize("where", ["keep_bytes", "add_number", "set_numbers"])
 def test_who_is_stopped_goes_on(
     engine: QdrantEngine, monkeypatch: pytest.MonkeyPatch, where: str
@@ -203,6 +209,7 @@ def test_who_is_stopped_goes_on(
     assert len(table) == ROWS
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 def test_a_drop_that_was_stopped(engine: QdrantEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     table = made(engine)
     table.add_hub()
@@ -219,6 +226,7 @@ def test_a_drop_that_was_stopped(engine: QdrantEngine, monkeypatch: pytest.Monke
     assert len(table) == ROWS and table._vector().hub is None
 
 
+@pytest.mark.parametrize("engine", ["edge"], indirect=True)
 def test_a_bank_that_is_gone(engine: QdrantEngine) -> None:
     table = made(engine)
     table.add_hub()
@@ -245,6 +253,27 @@ def test_edge_keeps_it_in_its_folder(edge_folder: str) -> None:
         assert list(again.search(OTHER[0], k=9)) == list(before)
         again.upsert([0, 500], OTHER[:2])
         check_in_step(again)
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+def test_what_other_programs_write_is_told_and_mended(form: str, edge_folder: str) -> None:
+    with awaited.opened(f"edge:{edge_folder}", form) as opened:
+        engine: Any = opened
+        table = engine.create("docs", dims=DIMS)
+        table.add(range(60), DATA[:60])
+        table.add_hub()
+        assert engine.problems() == [] == engine.repair()
+        inner = table._inner._table if form == "async" else table
+        shards = inner._collection.deployment
+        shards = getattr(shards, "_deployment", shards)._shards
+        shards.update("docs", qdrant_edge.UpdateOperation.clear_payload([3, 5]))
+        (problem,) = engine.problems()
+        assert problem.object == "docs.embedding"
+        assert problem.advice.startswith("2 rows have no embedding_hub")
+        (planned,) = engine.repair(dry_run=True)
+        assert engine.repair() == [planned] and engine.problems() == []
+        if form == "sync":
+            check_in_step(table)
 
 
 # -- behind the hook -------------------------------------------------------------------------------

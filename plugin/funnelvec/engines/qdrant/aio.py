@@ -214,12 +214,12 @@ class AsyncQdrantEngine:
         return await self._calls.run(lambda: AsyncQdrantTable(more(), self._calls))
 
     async def problems(self) -> list[Problem]:
-        """Nothing: what funnelvec knows of a collection is part of it, and goes where it goes."""
-        return self._engine.problems()
+        """List hub columns that other programs' writes have left behind."""
+        return await self._calls.run(self._engine.problems)
 
     async def repair(self, *, dry_run: bool = False) -> list[Repair]:
-        """Nothing to do."""
-        return self._engine.repair(dry_run=dry_run)
+        """Measure rows that their hub columns do not know."""
+        return await self._calls.run(lambda: self._engine.repair(dry_run=dry_run))
 
     async def close(self) -> None:
         """Release what was opened here; a client of the application's stays open."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -146,16 +146,32 @@ class QdrantEngine:
         return self.table(name, vector=vector)
 
     def problems(self) -> list[Problem]:
-        """Nothing: what funnelvec knows of a collection is part of it, and goes where it goes.
+        """List hub columns that other programs' writes have left behind.
 
-        Resolutions that are not filled are in `Table.status`.
+        What funnelvec knows of a collection is part of it, and goes where it goes; resolutions
+        that are not filled are in `Table.status`.
         """
-        return []
+        return [Problem(f"{table.name}.{table.vector}", fault) for table, fault in self._faults()]
 
     def repair(self, *, dry_run: bool = False) -> list[Repair]:
-        """Nothing to do."""
+        """Measure rows that their hub columns do not know."""
         options.check_flag(dry_run, "dry_run")
-        return []
+        done = []
+        for table, _ in self._faults():
+            if table.mend_hub(dry_run=dry_run):
+                done.append(Repair(f"{table.name}.{table.vector}", "measure rows without a hub"))
+        return done
+
+    def _faults(self) -> Iterator[tuple[QdrantTable, str]]:
+        for name in sorted(self._deployment.collections()):
+            if self._deployment.read(name) is None:
+                continue
+            collection = self._collections.get(name) or Collection(self._deployment, name)
+            for vector in collection.definition(fresh=True).vectors:
+                table = QdrantTable(collection, vector)
+                fault = table.hub_fault()
+                if fault is not None:
+                    yield table, fault
 
     def close(self) -> None:
         """Release what was opened here."""

@@ -82,6 +82,33 @@ class QdrantHubbing:
             raise NotFound(f"{self.name}.{self.vector} has no hub column; add_hub() makes one")
         self._remove_hub(hub)
 
+    def hub_fault(self) -> str | None:
+        """What is wrong with the hub column, if there is one and something is."""
+        hub = self._vector(fresh=True).hub
+        if hub is None or hub.state == "filling":
+            return None
+        if hub.state != "ready":
+            doing = "added" if hub.state == "writing" else "dropped"
+            return (
+                f"the hub column {hub.column} is being {doing}; if nobody is at it any more, "
+                "drop_hub() takes away what is there of it"
+            )
+        lacking = unmeasured_filter(hub.path, self.vector, self._collection.reserved)
+        count = self._collection.deployment.count(self.name, lacking)
+        if not count:
+            return None
+        return (
+            f"{count} rows have no {hub.column}, as another program has written them or their "
+            "payload; they count as ordinary ones until repair() or backfill() measures them"
+        )
+
+    def mend_hub(self, *, dry_run: bool) -> bool:
+        """Measure the rows that have no number, if that is what is wrong."""
+        hub = self._vector(fresh=True).hub
+        if hub is None or hub.state != "ready":
+            return False
+        return dry_run or self._measure_rows(BATCH, lambda step: None) > 0
+
     def _check_unhubbed(self, column: str) -> None:
         hub = self._vector(fresh=True).hub
         if hub is not None and hub.measures:
@@ -150,7 +177,7 @@ class QdrantHubbing:
         limits = self._collection.info.limits
         size = min(size, limits.rows, limits.points)
         deployment, bank = self._collection.deployment, self._collection.bank(hub)
-        lacking = unmeasured_filter(hub.path, self._collection.reserved)
+        lacking = unmeasured_filter(hub.path, base, self._collection.reserved)
         total, done, offset = deployment.count(self.name, lacking), 0, None
         while total:
             page, offset = deployment.scroll(

@@ -99,7 +99,7 @@ def measured(hook: Hook, known: Known, collection: str) -> Steps[None]:
                 "scroll",
                 {
                     "collection_name": collection,
-                    "scroll_filter": unmeasured_filter(hub.path, known.reserved),
+                    "scroll_filter": unmeasured_filter(hub.path, name, known.reserved),
                     "limit": BATCH,
                     "offset": offset,
                     "with_payload": False,
