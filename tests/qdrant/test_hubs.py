@@ -376,7 +376,11 @@ def test_searches_behind_the_hook_go_by_the_corrected_score(plain: QdrantClient)
 def test_a_vector_that_goes_takes_its_numbers_along() -> None:
     plain = QdrantClient(":memory:")
     hooked = filled(plain, "text", funnel="8:f16@60 > 16:f32")
-    fv.wrap(plain).table("docs", vector="text").add_hub(sample=40)
+    table = fv.wrap(plain).table("docs", vector="text")
+    table.add_hub(sample=40)
+    table.upsert(range(100, 260), DATA[:160])
+    table.fit_rotation()
+    assert plain.count("docs").count > 221
     hooked.create_vector_name(
         "docs",
         "other",
@@ -385,7 +389,24 @@ def test_a_vector_that_goes_takes_its_numbers_along() -> None:
         ),
     )
     hooked.delete_vector_name("docs", "text")
-    records, _ = plain.scroll("docs", limit=100)
+    records, _ = plain.scroll("docs", limit=300)
     assert sum("text_hub" in (record.payload or {}) for record in records) == 0
-    assert hooked.count("docs").count == 60
-    assert plain.count("docs").count == 61  # and the definition
+    assert hooked.count("docs").count == 220
+    assert plain.count("docs").count == 221  # and the definition
+
+
+def test_distances_stay_distances() -> None:
+    plain = QdrantClient(":memory:")
+    hooked = fv.hook(plain, funnel="8:f32@60 > 16:f32")
+    params = models.VectorParams(size=16, distance=models.Distance.EUCLID)
+    hooked.create_collection("docs", vectors_config=params)
+    hooked.upsert("docs", [point(row, row) for row in range(60)])
+    before = told(hooked.query_points("docs", Q, score_threshold=9.0))
+    table = fv.wrap(plain).table("docs", vector="")
+    table.add_hub(sample=40)
+    # The plain calibration is that of hits whose distances the application reads.
+    line = table.calibrate(judgments(V[:60], list(range(60))))
+    assert line.alpha > 0
+    assert told(fv.hook(plain).query_points("docs", Q, score_threshold=9.0)) == before
+    hits = fv.hook(plain, relevance=True).query_points("docs", Q).points
+    assert all(hit.payload == {"relevance": None} for hit in hits)
