@@ -178,13 +178,15 @@ declare
     result text;
 begin
     stages := cardinality(string_to_array(f.funnel, '>'));
-    for s in select * from funnelvec._stages(f) as g order by g.stage loop
-        select string_agg(
-            case when s.stage = 1 then format(', %s.%I as code_%s', l.alias, l.code_column, l.stage) else ', s.code_' || l.stage end,
-            '' order by l.stage)
+    for s in
+        -- `held` is where the code of each stage is read from, for all of them at once: to resolve the stages is most of the work here.
+        select g.*, array_agg(format('%s.%I', g.alias, g.code_column)) over (order by g.stage rows between unbounded preceding and unbounded following) as held
+        from funnelvec._stages(f) as g
+        order by g.stage
+    loop
+        select string_agg(case when s.stage = 1 then format(', %s as code_%s', s.held[l], l) else ', s.code_' || l end, '' order by l)
         into carried
-        from funnelvec._stages(f) as l
-        where l.stage > s.stage or stages = 1;
+        from generate_series(case when stages = 1 then 1 else s.stage + 1 end, stages) as l;
         carried := carried || case when hub is null then '' when s.stage = 1 then format(', t.%I as hub', hub) else ', s.hub' end;
         distance := format('%s %s %s',
             case when s.stage = 1 then format('%s.%I', s.alias, s.code_column) else format('s.code_%s', s.stage) end,

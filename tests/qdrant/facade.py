@@ -281,8 +281,9 @@ def configured(collection: Collection, body: Body) -> bool:
 
 def indexed(collection: Collection, body: Body) -> Body:
     given = models.CreateFieldIndex.model_validate(body)
-    schema = models.PayloadSchemaType(given.field_schema)
-    made = translate.index_of(schema)
+    assert given.field_schema is not None
+    made = translate.index_of(given.field_schema)
+    schema = models.PayloadSchemaType(getattr(given.field_schema, "type", given.field_schema))
     collection.update(edge.UpdateOperation.create_field_index(given.field_name, made))
     collection.schema[given.field_name] = schema.value
     return DONE

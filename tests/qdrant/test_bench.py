@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,13 +55,17 @@ def test_verdicts_compare_with_full_vectors_and_the_best_quantization() -> None:
     assert "1.2 times the queries per second of the best quantization" in basis.verdicts()[3]
 
 
-def test_one_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     few = [each for each in peers(quick=True) if each.name in ("full-dimension HNSW", "int8")]
     monkeypatch.setattr(edge_peers, "peers", lambda *, quick: few)
     layers: list[Any] = []
     monkeypatch.setattr(edge_peers, "measure_layers", lambda *_, **given: tuple(layers))
     arguments = ["bench", "qdrant", "--quick", "--rows", "300", "--dims", "16", "--rounds", "2"]
-    assert main([*arguments, "--basis", "own", "--funnel", "8:f16 > 16:f32", "--json"]) == 0
+    arguments += ["--basis", "own", "--funnel", "8:f16 > 16:f32", "--json"]
+    page = tmp_path / "qdrant.html"
+    assert main([*arguments, "--report", str(page)]) == 0
     found = json.loads(capsys.readouterr().out)
     (basis,) = found["bases"]
     ours, full, int8 = basis["standings"]
@@ -71,6 +76,14 @@ def test_one_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         assert sum(each["memory"]) > 0 and each["built"]["disk_bytes"] > 300 * 16 * 4
         assert each["ours_better"]["rate"]["repeats"] == 2
     assert ours["setting"].startswith("8:f16@") and full["setting"] == "ef 16"
+    settings = [each["settings"] for each in basis["traces"]]
+    assert [each["name"] for each in basis["traces"]] == [
+        each["name"] for each in (ours, full, int8)
+    ]
+    for each, tried in zip((ours, full, int8), settings, strict=True):
+        assert max(one["recall"] for one in tried) >= each["recall"] and len(tried) > 1
+    text = page.read_text()
+    assert text.count("<svg") == 2 and "Recall against time" in text and "resident, MB" in text
 
 
 def test_a_contestant_that_fails_says_why() -> None:

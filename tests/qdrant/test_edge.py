@@ -389,3 +389,17 @@ def test_an_index_is_built_and_used(edge_folder: str) -> None:
         assert table.explain(vectors[0]).stages[0].access == "index hnsw"
         walked = table.measure_recall(sample=20)
         assert walked.recall > 0.9
+
+
+@pytest.mark.parametrize("key", [["id"], ["tenant", "id"]])
+def test_the_index_of_a_unique_field_adds_nothing_to_graphs(
+    edge_folder: str, key: list[str]
+) -> None:
+    with opened(edge_folder) as engine:
+        engine.create(
+            "docs", dims=4, id=key, id_kind=["integer"] * len(key), columns={"price": "number"}
+        )
+        found = engine._deployment._shards.opened("docs").info().payload_schema
+    # Without a word of it, Qdrant links points of like values among themselves.
+    added = {path: each.params is None or each.params.enable_hnsw for path, each in found.items()}
+    assert added == {**dict.fromkeys(key, len(key) > 1), "price": True}

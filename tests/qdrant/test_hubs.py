@@ -378,9 +378,9 @@ def test_a_vector_that_goes_takes_its_numbers_along() -> None:
     hooked = filled(plain, "text", funnel="8:f16@60 > 16:f32")
     table = fv.wrap(plain).table("docs", vector="text")
     table.add_hub(sample=40)
-    table.upsert(range(100, 260), DATA[:160])
+    table.upsert(range(100, 300), np.vstack([DATA, -DATA])[:200])
     table.fit_rotation()
-    assert plain.count("docs").count > 221
+    assert plain.count("docs").count > 261
     hooked.create_vector_name(
         "docs",
         "other",
@@ -391,8 +391,8 @@ def test_a_vector_that_goes_takes_its_numbers_along() -> None:
     hooked.delete_vector_name("docs", "text")
     records, _ = plain.scroll("docs", limit=300)
     assert sum("text_hub" in (record.payload or {}) for record in records) == 0
-    assert hooked.count("docs").count == 220
-    assert plain.count("docs").count == 221  # and the definition
+    assert hooked.count("docs").count == 260
+    assert plain.count("docs").count == 261  # and the definition
 
 
 def test_distances_stay_distances() -> None:

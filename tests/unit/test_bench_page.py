@@ -20,6 +20,7 @@ from funnelvec.bench.peers_report import BasisReport, PeersReport, Reading, rate
 from funnelvec.bench.published import adaptive, diskann
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.stage import Sizes
+from funnelvec.bench.tuning_report import Cell, TuneBasis, TuneBench
 from funnelvec.errors import InvalidInput, NotFound
 
 
@@ -207,6 +208,16 @@ def test_the_page_holds_every_table_and_plot_and_nothing_from_elsewhere(tmp_path
     )  # fmt: skip
     (written_page,) = page.write_report(side, str(tmp_path / "side.html"), title="bench")
     assert written_page.read_text().count("<svg") == 1
+    # The tuner among what it could have chosen.
+    cells = tuple(Cell(f"8:f16@{keep} > 16:f32", keep / 100, keep / 10) for keep in (50, 90, 99))
+    tuned = TuneBasis(
+        "own", cells[1].funnel, 0.9, 0.8, 1.0, 90, True, cells[1], cells[2], None, 1.0, 20.0, 9.0, 3,
+        None, cells,
+    )  # fmt: skip
+    tuning = TuneBench("set", 9, 16, 90, 10, 0.9, 5, (tuned,), 21.0)
+    (written_page,) = page.write_report(tuning, str(tmp_path / "tune.html"), title="bench")
+    text = written_page.read_text()
+    assert text.count("<svg") == 1 and "8:f16@90" in text and "beside 3 settings" in text
     papers = PapersReport((), ("nothing there",), 0.0)
     (written_page,) = page.write_report(papers, str(tmp_path / "papers.html"), title="bench")
     assert "nothing there" in written_page.read_text()

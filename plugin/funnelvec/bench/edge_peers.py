@@ -23,7 +23,7 @@ import numpy as np
 from funnelvec.bench import edge_recipes
 from funnelvec.bench.data import Dataset, rotated
 from funnelvec.bench.edge_recipes import Recipe, Setting, funnel_recipe, peers
-from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding
+from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding, EdgeTried
 from funnelvec.bench.edge_worker import Answer, Built, Process
 from funnelvec.bench.layers import Layer, measure_layers
 from funnelvec.bench.oracle import Oracle
@@ -121,6 +121,7 @@ class _Run:
         self._target, self._k, self._say = target, k, say
         self._oracle = Oracle.of(dataset.rows, dataset.queries, k=k)
         self._stack = contextlib.ExitStack()
+        self._traces: dict[str, list[EdgeTried]] = {each.name: [] for each in recipes}
 
     def __enter__(self) -> _Run:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
@@ -173,7 +174,10 @@ class _Run:
             )
             for number, each in enumerate(best)
         )
-        return EdgeBasis(basis, standings, tried)
+        traces = tuple(
+            (each.name, each.family, tuple(self._traces[each.name])) for each in self._recipes
+        )
+        return EdgeBasis(basis, standings, tried, traces)
 
     def _place(self, number: int) -> str:
         return str(self._folder / str(number))
@@ -226,7 +230,9 @@ class _Run:
     def _at(self, process: Process, recipe: Recipe, setting: Setting) -> _Best:
         answer: Answer = process.call("ask", setting, self._k)
         recall = fmean(self._oracle.recall(i, ids) for i, ids in enumerate(answer.ids))
-        return _Best(recipe, process, setting, recall, median(answer.milliseconds))
+        ms = median(answer.milliseconds)
+        self._traces[recipe.name].append(EdgeTried(setting, recall, ms))
+        return _Best(recipe, process, setting, recall, ms)
 
     def _rank(self, found: _Best) -> tuple[bool, float]:
         """Those that reach the recall by their time, the others by how much they find."""

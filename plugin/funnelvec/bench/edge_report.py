@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from funnelvec.bench.edge_recipes import FULL
+from funnelvec.bench.edge_recipes import FULL, OURS, Setting
 from funnelvec.bench.edge_worker import Built
 from funnelvec.bench.layers import Layer
 from funnelvec.bench.report import Section
 from funnelvec.bench.stats import Ratio, percentile, ratio
 
-__all__ = ["TARGETS", "EdgeBasis", "EdgeReport", "EdgeStanding"]
+__all__ = ["TARGETS", "EdgeBasis", "EdgeReport", "EdgeStanding", "EdgeTried"]
 
 #: What was set out to be reached: against full vectors, and against the best quantization.
 TARGETS = {"faster": 5.0, "smaller": 3.0, "sooner": 3.0, "faster than quantization": 1.4}
@@ -32,6 +32,16 @@ class EdgeStanding:
     built: Built
 
     @property
+    def ours(self) -> bool:
+        """Whether it is a funnel."""
+        return self.family == OURS
+
+    @property
+    def label(self) -> str:
+        """Its name where there is little room."""
+        return self.name
+
+    @property
     def milliseconds(self) -> list[float]:
         """The times of all searches of all rounds."""
         return [time for each in self.times for time in each]
@@ -48,12 +58,26 @@ class EdgeStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeTried:
+    """What a setting reached: mean recall, and the median milliseconds of a search."""
+
+    setting: Setting
+    recall: float
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeBasis:
-    """One basis: the best of each family, ours first; `tried` says what every recipe reached."""
+    """One basis: the best of each family, ours first.
+
+    `tried` says what every recipe reached at its best, `traces` (name, family, settings) what it
+    reached while its knobs were turned.
+    """
 
     basis: str
     standings: tuple[EdgeStanding, ...]
     tried: tuple[tuple[str, str, float, float, float], ...]
+    traces: tuple[tuple[str, str, tuple[EdgeTried, ...]], ...] = ()
 
     @property
     def ours(self) -> EdgeStanding:
@@ -66,7 +90,7 @@ class EdgeBasis:
         head = (
             *("", "setting", f"recall@{k}", "p50 ms", "p95 ms", "per second", "per CPU s"),
             *("resident MB", "disk MB", "load s", "index s"),
-            *("ours faster", "per CPU s", "memory smaller", "ready sooner", "index sooner"),
+            *("ours faster", "per CPU s", "memory smaller", "ready sooner"),
         )
         tried = tuple(
             (name, setting, f"{recall:.4f}", f"{ms:.2f}", f"{seconds:.1f}")
@@ -95,24 +119,23 @@ class EdgeBasis:
             f"{each.built.disk_bytes / 1e6:.0f}",
             f"{each.built.load_seconds:.1f}",
             f"{each.built.index_seconds:.1f}",
-            *(("",) * 5 if not versus else tuple(_shown(found) for found in versus)),
+            *(("",) * 4 if not versus else tuple(_shown(found) for found in versus)),
         )
 
     def versus(self, each: EdgeStanding) -> tuple[Ratio | None, ...]:
-        """Rates by the clock and by the CPU, memory, time until ready and to index: ours better."""
+        """Rates by the clock and by the CPU, memory, and time until ready: ours better."""
         mine = self.ours
         return (
             ratio(mine.rates, each.rates),
             ratio(each.cpu_seconds, mine.cpu_seconds),
             ratio([each.resident], [mine.resident]),
             ratio([each.built.seconds], [mine.built.seconds]),
-            ratio([each.built.index_seconds], [mine.built.index_seconds]),
         )
 
     def verdicts(self) -> list[str]:
         """Which targets are reached."""
         full = next(each for each in self.standings if each.family == FULL)
-        faster, _, smaller, sooner, _ = self.versus(full)
+        faster, _, smaller, sooner = self.versus(full)
         others = [
             found[0]
             for each in self.standings
@@ -178,7 +201,7 @@ class EdgeReport:
             "'missed': no setting does, and this one finds most",
             "ratios: above 1 ours is better; resident: in a fresh process that has asked every "
             "query, beyond one that has opened nothing; ready: from an empty folder to the last "
-            "index",
+            "index, which load builds where a resolution has been declared before it",
             f"{self.seconds:.0f} s in all",
         ]
 
@@ -202,7 +225,7 @@ class EdgeReport:
                             "ours_better": {
                                 name: None if found is None else found.as_json()
                                 for name, found in zip(
-                                    ("rate", "cpu_rate", "memory", "ready", "index"),
+                                    ("rate", "cpu_rate", "memory", "ready"),
                                     basis.versus(each),
                                     strict=True,
                                 )
@@ -213,6 +236,17 @@ class EdgeReport:
                     "tried": [
                         dict(zip(("name", "setting", "recall", "ms", "seconds"), each, strict=True))
                         for each in basis.tried
+                    ],
+                    "traces": [
+                        {
+                            "name": name,
+                            "family": family,
+                            "settings": [
+                                {"setting": each.setting, "recall": each.recall, "p50_ms": each.ms}
+                                for each in trace
+                            ],
+                        }
+                        for name, family, trace in basis.traces
                     ],
                 }
                 for basis in self.bases

@@ -151,6 +151,7 @@ class _Run:
             high=report.high, checked=report.checked, met=report.met, chosen=chosen,
             best=compared[0], latency=compared[1], tune_seconds=tuned, grid_seconds=grid,
             build_seconds=built, settings=len(cells) - 1, repeats=repeats,
+            grid=tuple(cells[:-1]),
         )  # fmt: skip
 
     def _world(self, dataset: Dataset) -> World:

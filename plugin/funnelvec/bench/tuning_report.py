@@ -63,6 +63,7 @@ class TuneBasis:
     build_seconds: float
     settings: int
     repeats: Repeats | None
+    grid: tuple[Cell, ...] = ()
 
     @property
     def share(self) -> float:

@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="search, peers and papers: also a page (.html), or the plots (.png)",
+        help="search, peers, qdrant, tune and papers: also a page (.html), or the plots (.png)",
     )
     parser.add_argument(
         "--parallel",

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from funnelvec.commands.bench_data import dataset_of
+from funnelvec.commands.bench_report import print_and_write
 from funnelvec.commands.output import print_report, progress
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["is_qdrant", "run_qdrant", "run_qdrant_load"]
 
-_ROWS, _QUERIES, _QUICK_QUERIES = 20_000, 300, 100
+# (rows that are drawn, or at most taken of a file; queries)
+_QUICK, _FULL = (4_000, 100), (20_000, 300)
 
 
 def is_qdrant(url: str | None) -> bool:
@@ -26,10 +28,11 @@ def run_qdrant(args: argparse.Namespace) -> int:
     from funnelvec.bench.edge_peers import compare_edge
     from funnelvec.bench.peers import BASES
 
+    rows, queries = _QUICK if args.quick else _FULL
     if args.quick and args.rows is None:
-        args.rows = _ROWS  # of a file, too: or the quick way would not be one
+        args.rows = rows  # of a file, too: or the quick way would not be one
     report = compare_edge(
-        dataset_of(args, rows=_ROWS, queries=_QUICK_QUERIES if args.quick else _QUERIES),
+        dataset_of(args, rows=rows, queries=queries),
         funnels=[args.funnel] if args.funnel else [],
         target=args.recall,
         k=args.k,
@@ -39,7 +42,7 @@ def run_qdrant(args: argparse.Namespace) -> int:
         url=args.url,
         say=progress(),
     )
-    return print_report(args, report.as_json(), report.sections(), report.lines())
+    return print_and_write(args, report)
 
 
 def run_qdrant_load(args: argparse.Namespace, dataset: Dataset, first: str, rounds: int) -> int:

@@ -19,6 +19,8 @@ __all__ = ["check_report", "print_and_write"]
 _TITLES = {
     "search": "funnelvec bench",
     "peers": "funnelvec bench peers",
+    "qdrant": "funnelvec bench qdrant",
+    "tune": "funnelvec bench tune",
     "papers": "funnelvec bench papers",
 }
 

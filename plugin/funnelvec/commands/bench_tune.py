@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from funnelvec.commands.bench_data import dataset_of
-from funnelvec.commands.output import print_report, progress
+from funnelvec.commands.bench_report import print_and_write
+from funnelvec.commands.output import progress
 
 __all__ = ["run_tune"]
 
@@ -31,4 +32,4 @@ def run_tune(args: argparse.Namespace) -> int:
         bases=BASES if args.basis is None else [args.basis],
         say=progress(),
     )
-    return print_report(args, report.as_json(), report.sections(), report.lines())
+    return print_and_write(args, report)

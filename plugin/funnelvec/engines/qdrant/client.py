@@ -31,7 +31,8 @@ from funnelvec.engines.qdrant.deployment import (
     Told,
 )
 from funnelvec.engines.qdrant.failing import errors
-from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, check_version
+from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, UNLINKED, check_version
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.reserved import (
     DEFINITION_KEY,
@@ -44,29 +45,15 @@ from funnelvec.engines.qdrant.reserved import (
 )
 from funnelvec.types import ColumnKind
 
-__all__ = ["ClientDeployment", "index_schema"]
+__all__ = ["ClientDeployment"]
 
 #: Payload key of the reserved point for loads.
 _LOADS = "_fv_loads"
 
-_SCHEMAS: dict[str, models.PayloadSchemaType] = {
-    "integer": models.PayloadSchemaType.INTEGER,
-    "number": models.PayloadSchemaType.FLOAT,
-    "text": models.PayloadSchemaType.KEYWORD,
-    "boolean": models.PayloadSchemaType.BOOL,
-    "date": models.PayloadSchemaType.DATETIME,
-    "timestamp": models.PayloadSchemaType.DATETIME,
-    "uuid": models.PayloadSchemaType.UUID,
-}
 #: Bytes in a part of a fitted rotation: servers take requests of 32 MB.
 _PART_BYTES = 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
-
-
-def index_schema(kind: ColumnKind) -> models.PayloadSchemaType | None:
-    """The payload index that serves filters on a column; JSON has none, since it has no type."""
-    return _SCHEMAS.get(kind.removesuffix("[]"))
 
 
 class ClientDeployment:
@@ -109,14 +96,16 @@ class ClientDeployment:
         vectors: Mapping[str, models.VectorParams],
         *,
         indexes: Mapping[str, ColumnKind],
+        unique: str | None,
         definition: str,
     ) -> None:
         """Make a collection; where something fails on the way, it is removed again."""
+        unlinked = unique if self.version >= UNLINKED else None
         with errors():
             self.client.create_collection(collection, vectors_config=dict(vectors))
             try:
                 for path, kind in {} if self._local else indexes.items():
-                    schema = index_schema(kind)
+                    schema = index_schema(kind, unique=path == unlinked)
                     if schema is not None:
                         self.client.create_payload_index(collection, path, schema)
                 self._first(collection, definition)  # nobody else knows of it yet
@@ -194,10 +183,9 @@ class ClientDeployment:
     def add_number(self, collection: str, hub: KeptHub) -> None:
         """Have an index on a number; local mode has none."""
         if not self._local:
+            schema = index_schema("number", unique=self.version >= UNLINKED)
             with errors():
-                self.client.create_payload_index(
-                    collection, hub.path, models.PayloadSchemaType.FLOAT, wait=True
-                )
+                self.client.create_payload_index(collection, hub.path, schema, wait=True)
 
     def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
         """Write numbers, each into a payload of its own."""

@@ -143,9 +143,13 @@ class Deployment(Protocol):
         vectors: Mapping[str, models.VectorParams],
         *,
         indexes: Mapping[str, ColumnKind],
+        unique: str | None,
         definition: str,
     ) -> None:
-        """Make a collection, with indexes on payload paths, and keep its first definition."""
+        """Make a collection, with indexes on payload paths, and keep its first definition.
+
+        `unique` is the path, if there is one, of which no two points have the same value.
+        """
 
     def add_vector(self, collection: str, name: str, params: models.VectorParams) -> None:
         """Add a vector to a collection; nothing happens where it is there already."""

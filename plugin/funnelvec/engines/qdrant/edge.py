@@ -20,7 +20,6 @@ from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
 from funnelvec.engines.qdrant.banks import KeptHub
-from funnelvec.engines.qdrant.client import index_schema
 from funnelvec.engines.qdrant.compile import Template
 from funnelvec.engines.qdrant.conditions import holding_filter
 from funnelvec.engines.qdrant.deployment import (
@@ -35,6 +34,7 @@ from funnelvec.engines.qdrant.deployment import (
     Told,
 )
 from funnelvec.engines.qdrant.folder import Folder, write
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.engines.qdrant.shards import Shards, config_of, errors
 from funnelvec.types import ColumnKind
@@ -78,6 +78,7 @@ class EdgeDeployment:
         vectors: Mapping[str, models.VectorParams],
         *,
         indexes: Mapping[str, ColumnKind],
+        unique: str | None,
         definition: str,
     ) -> None:
         """Make a collection; it appears when it is whole."""
@@ -86,7 +87,7 @@ class EdgeDeployment:
             with errors(), self._shards.guard:
                 shard = edge.EdgeShard.create(str(draft / "shard"), config_of(vectors))
                 for path, kind in indexes.items():
-                    schema = index_schema(kind)
+                    schema = index_schema(kind, unique=path == unique)
                     if schema is not None:
                         made = translate.index_of(schema)
                         shard.update(edge.UpdateOperation.create_field_index(path, made))
@@ -158,8 +159,10 @@ class EdgeDeployment:
 
     def add_number(self, collection: str, hub: KeptHub) -> None:
         """Have an index on a number."""
-        kind = translate.index_of(models.PayloadSchemaType.FLOAT)
-        self._shards.update(collection, edge.UpdateOperation.create_field_index(hub.path, kind))
+        schema = index_schema("number", unique=True)
+        assert schema is not None  # numbers have one
+        made = edge.UpdateOperation.create_field_index(hub.path, translate.index_of(schema))
+        self._shards.update(collection, made)
 
     def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
         """Write numbers, each into a payload of its own."""

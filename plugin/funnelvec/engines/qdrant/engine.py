@@ -140,6 +140,7 @@ class QdrantEngine:
             name,
             {vector: made.stored(base).params(index=False)},
             indexes={names.payload_path(column): kind for column, kind in kinds.items()},
+            unique=names.payload_path(next(iter(key))) if len(key) == 1 else None,
             definition=replace(definition, version=1, token="created").to_text(),
         )
         self._collections.pop(name, None)

@@ -14,6 +14,7 @@ __all__ = [
     "ADD_VECTOR",
     "CONDITIONAL",
     "FLOOR",
+    "UNLINKED",
     "Version",
     "check_code",
     "check_last",
@@ -63,6 +64,8 @@ class Version(NamedTuple):
 FLOOR = Version(1, 15)
 #: Conditional upserts: two clients cannot both write the first definition of a collection.
 CONDITIONAL = Version(1, 16)
+#: Payload indexes that add nothing to graphs.
+UNLINKED = Version(1, 17)
 #: Named vectors added to a collection in use.
 ADD_VECTOR = Version(1, 18)
 #: Codes that not every server has.

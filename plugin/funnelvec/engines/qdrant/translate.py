@@ -57,6 +57,21 @@ _SCHEMAS = {
     models.PayloadSchemaType.DATETIME: edge.PayloadSchemaType.Datetime,
     models.PayloadSchemaType.UUID: edge.PayloadSchemaType.Uuid,
 }
+_Index: TypeAlias = (
+    edge.PayloadSchemaType
+    | edge.IntegerIndexParams
+    | edge.FloatIndexParams
+    | edge.KeywordIndexParams
+    | edge.UuidIndexParams
+    | edge.DatetimeIndexParams
+)
+_INDEXES: dict[type, Callable[..., _Index]] = {
+    models.IntegerIndexParams: edge.IntegerIndexParams,
+    models.FloatIndexParams: edge.FloatIndexParams,
+    models.KeywordIndexParams: edge.KeywordIndexParams,
+    models.UuidIndexParams: edge.UuidIndexParams,
+    models.DatetimeIndexParams: edge.DatetimeIndexParams,
+}
 
 
 def id_of(id: int | str | uuid.UUID) -> int | uuid.UUID:
@@ -64,9 +79,14 @@ def id_of(id: int | str | uuid.UUID) -> int | uuid.UUID:
     return uuid.UUID(id) if isinstance(id, str) else id
 
 
-def index_of(schema: models.PayloadSchemaType) -> edge.PayloadSchemaType:
-    """Kind of a payload index."""
-    return _SCHEMAS[schema]
+def index_of(given: models.PayloadSchemaType | models.PayloadSchemaParams) -> _Index:
+    """Payload index: its kind, or its parameters, of which we set one."""
+    if isinstance(given, models.PayloadSchemaType):
+        return _SCHEMAS[given]
+    for params, made in _INDEXES.items():
+        if isinstance(given, params):
+            return made(enable_hnsw=given.enable_hnsw)
+    raise CapabilityError(f"the payload index {given!r} has no form in Edge here")
 
 
 def params_of(given: models.VectorParams) -> edge.EdgeVectorParams:
