@@ -79,7 +79,8 @@ class ClientDeployment:
         with errors():
             if not self.client.collection_exists(collection) and not self._recovered(collection):
                 return None
-            return info_of(self.client.get_collection(collection))
+            found = info_of(self.client.get_collection(collection))
+        return replace(found, tells_indexes=not self._local)
 
     def _recovered(self, collection: str) -> bool:
         """Whether a finished copy of it waited for its name; see `copying`."""

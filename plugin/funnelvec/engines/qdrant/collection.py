@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
+
+from qdrant_client import models
 
 from funnelvec.codes import Rotation
 from funnelvec.codes.rotations import is_random
@@ -15,9 +17,11 @@ from funnelvec.engines.qdrant.banks import KeptHub, unpacked_bank
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
+from funnelvec.engines.qdrant.names import payload_path
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
-from funnelvec.errors import CapabilityError, Conflict, EngineError, NotFound
+from funnelvec.errors import CapabilityError, Conflict, EngineError, FilterError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
@@ -148,6 +152,29 @@ class Collection:
                 "fits it, and ~random needs no fitting"
             )
         return self.map_of(kept)
+
+    def check_indexed(self, columns: Iterable[str]) -> None:
+        """Refuse filters on columns whose index somebody has removed: they read every point.
+
+        Raises
+        ------
+        FilterError
+            If there is such a column.
+        """
+        kinds = self.definition().filterable
+        wanted = {payload_path(column): index_schema(kinds[column]) for column in columns}
+        for path, schema in wanted.items():
+            if not self.info.tells_indexes or path in self.info.kinds:
+                continue
+            if not isinstance(schema, models.PayloadSchemaType):  # JSON has none
+                continue
+            self.renew()  # somebody may have made it meanwhile
+            if path not in self.info.kinds:
+                raise FilterError(
+                    f"collection {self.name!r} has no payload index of {path!r} any more, so this "
+                    f"filter would go through every point; make it again: "
+                    f"client.create_payload_index({self.name!r}, {path!r}, {schema.value!r})"
+                )
 
     def check_free(self, what: str) -> None:
         """Refuse to change a collection that is being copied.

@@ -99,6 +99,8 @@ class Info:
         Names of vectors of other forms: sparse, or several rows.
     kinds
         Kinds of the payload fields that have an index.
+    tells_indexes
+        Whether these are all: only servers say.
     """
 
     vectors: Mapping[str, models.VectorParams]
@@ -106,6 +108,7 @@ class Info:
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     limits: Limits = NO_LIMITS
     shards: int = 1
+    tells_indexes: bool = False
 
 
 #: Is told how many seconds something has taken so far.

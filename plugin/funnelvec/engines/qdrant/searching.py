@@ -235,7 +235,11 @@ class QdrantSearching:
                 f"{error}; a field of a collection that another program has made can be filtered "
                 "on when it has a payload index, which also says what it holds"
             ) from None
-        return compile_filter(bound, definition.filterable)
+        kinds = definition.filterable
+        if not definition.foreign:  # of others, what has no index is no column
+            columns = {filters.column_of(field, kinds)[0] for field in filters.fields(bound)}
+            self._collection.check_indexed(columns)
+        return compile_filter(bound, kinds)
 
     def _request(
         self, question: Question, vector: npt.NDArray[np.float32], limit: int
