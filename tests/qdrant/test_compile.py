@@ -102,10 +102,10 @@ def test_bits_score_as_the_cosine_of_signs() -> None:
 
 def test_a_graph_over_narrow_codes_is_used_from_few_points_on() -> None:
     narrow = Column("e", Resolution(1_536, "f32"), "cosine")
-    for text, threshold, effort in (("128:int8", 250, 200), ("128:f16", 500, 200),
-                                    ("1536:f32", 10_000, 100), ("4:int8", 10, 200)):  # fmt: skip
+    for text, threshold, m, effort in (("128:int8", 250, 32, 128), ("128:f16", 500, 32, 128),
+                                       ("1536:f32", 10_000, 16, 100), ("4:int8", 10, 32, 128)):  # fmt: skip
         graph = narrow.stored(Resolution.parse(text)).graph(index=True)
-        assert (graph.full_scan_threshold, graph.ef_construct) == (threshold, effort)
+        assert (graph.full_scan_threshold, graph.m, graph.ef_construct) == (threshold, m, effort)
         assert narrow.stored(Resolution.parse(text)).graph(index=False).m == 0
 
 
