@@ -130,7 +130,7 @@ def test_strict_mode_is_respected() -> None:
     with pytest.raises(CapabilityError, match=r"stage 4:f16@200 takes 200 rows.*allows 100"):
         compile_search(plan("4:f16@200 > 8:f32", limits=limits), QUERY, limit=5)
     with pytest.raises(CapabilityError, match="search_allow_exact"):
-        scan_request(strict, QUERY, limit=5)
+        scan_request(strict, QUERY, limit=5, rows=100)
     request = rescore_request(strict, strict.last, QUERY, ids=[1], limit=5)
     assert request.params is not None and request.params.exact is False
     off = models.StrictModeConfig(enabled=False, max_query_limit=1)

@@ -284,6 +284,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.evaluating",
+        "engines.hubs",
         "engines.options",
         "engines.judged",
         "engines.keys",

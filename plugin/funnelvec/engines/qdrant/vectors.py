@@ -36,7 +36,7 @@ from funnelvec.errors import CapabilityError
 from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, needs_direction
 
-__all__ = ["DISTANCES", "Column", "Stored", "unsigned"]
+__all__ = ["DISTANCES", "Column", "Stored", "below", "unsigned"]
 
 DISTANCES: dict[Metric, models.Distance] = {
     "cosine": models.Distance.COSINE,
@@ -77,6 +77,13 @@ _SCANNED, _FULL_SCAN, _LEAST_SCAN = 2_000, 10_000, 10
 def unsigned(raw: float) -> float:
     """Return a score that is Qdrant's own, zero without a sign."""
     return raw + 0.0
+
+
+def below(score: float) -> float:
+    """Return the next lower 32-bit float, which is none of the infinite ones."""
+    with np.errstate(over="ignore"):
+        found = np.nextafter(np.float32(score), np.float32(-np.inf))
+    return float(np.clip(found, -3.4e38, 3.4e38))
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,9 +336,7 @@ class Stored:
         raw = cutoff * self.size if self.is_bits else cutoff
         if self.resolution.code == "int8":
             raw = -math.sqrt(max(0.0, 1.0 - cutoff) * 2.0) * int8.scale(self.size)
-        with np.errstate(over="ignore"):
-            below = np.nextafter(np.float32(raw), np.float32(-np.inf))
-        found = float(np.clip(below, -3.4e38, 3.4e38))
+        found = below(raw)
         return -found if self.falls else found
 
     def unpack(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
