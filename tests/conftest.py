@@ -162,7 +162,10 @@ def pg_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
     try:
         prepare(server)
-        yield server
+        with connected(server.url()) as admin:
+            server.held.append(admin)
+            yield server
+            server.held.clear()
     finally:
         with connected(server.url()) as admin:
             drop_finished(admin, server)
@@ -175,10 +178,9 @@ def _respect_pg_marker(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("pg")
     if marker is None:
         return
-    from tests.databases import connected
+    from tests.databases import administered
 
-    server = request.getfixturevalue("pg_server")
-    with connected(server.url()) as connection:
+    with administered(request.getfixturevalue("pg_server")) as connection:
         version = connection.info.server_version // 10000
     if version < marker.args[0]:
         pytest.skip(f"needs PostgreSQL {marker.args[0]}, this is {version}")
@@ -197,7 +199,7 @@ def new_database(pg_server: Server) -> Iterator[Callable[..., Database]]:
         made.append(name)
         return databases.Database(pg_server, name)
 
-    with databases.connected(pg_server.url()) as admin:
+    with databases.administered(pg_server) as admin:
         yield make
         databases.drop_finished(admin, pg_server)
     pg_server.done_with.extend(made)

@@ -51,6 +51,8 @@ class Server:
     run_id: str
     embedded: EmbeddedServer | None
     done_with: list[str] = field(default_factory=list)
+    #: A connection of the superuser, where one is held open for the whole run; see `administered`.
+    held: list[psycopg.Connection[tuple[Any, ...]]] = field(default_factory=list)
 
     def url(self, dbname: str = "postgres", *, user: str = "postgres") -> str:
         """URL of a database for `user`; ``postgres`` stands for the superuser."""
@@ -127,6 +129,16 @@ def connected(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         yield connection
 
 
+@contextmanager
+def administered(server: Server) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """The superuser's connection that is held open, which a small test would take as long to make."""
+    if server.held:
+        yield server.held[0]
+        return
+    with connected(server.url()) as admin:
+        yield admin
+
+
 def prepare(server: Server) -> None:
     """Make roles and templates, once per run: pytest-xdist runs this in every worker."""
     with connected(server.url()) as admin:
@@ -194,7 +206,7 @@ def drop_finished(admin: psycopg.Connection[Any], server: Server) -> None:
 def copied(server: Server, template: str) -> Iterator[Database]:
     """A database of one test, copied from `template`; dropped when the next one is made."""
     database = Database(server, new_name(server))
-    with connected(server.url()) as admin:
+    with administered(server) as admin:
         create_database(admin, database.name, template=template)
         drop_finished(admin, server)
     yield database

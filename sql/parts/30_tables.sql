@@ -14,16 +14,16 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    attribute pg_attribute;
-    type_name text;
-    type_schema text;
+    attribute record;
     vectors text;
 begin
     perform funnelvec._check_table(table_name);
-    select a.* into attribute
+    select a.atttypid, a.atttypmod, t.typname, quote_ident(n.nspname) as home into attribute
     from pg_attribute as a
+    join pg_type as t on t.oid = a.atttypid
+    join pg_namespace as n on n.oid = t.typnamespace
     where a.attrelid = table_name and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
-    if attribute.attnum is null then
+    if not found then
         select string_agg(quote_literal(a.attname), ', ' order by a.attnum) into vectors
         from pg_attribute as a join pg_type as t on t.oid = a.atttypid
         where a.attrelid = table_name and t.typname in ('vector', 'halfvec') and a.attgenerated = '' and a.attnum > 0;
@@ -32,10 +32,7 @@ begin
             message = format('table %s has no column %s', table_name, coalesce(quote_literal(column_name), 'null')),
             hint = coalesce('Its vector columns: ' || vectors || '.', 'It has no column of type vector or halfvec.');
     end if;
-    select t.typname, format('%I', n.nspname) into type_name, type_schema
-    from pg_type as t join pg_namespace as n on n.oid = t.typnamespace
-    where t.oid = attribute.atttypid;
-    if type_name not in ('vector', 'halfvec') or type_schema <> funnelvec._vector_schema() then
+    if attribute.typname not in ('vector', 'halfvec') or attribute.home <> funnelvec._vector_schema() then
         raise exception using
             errcode = 'FV009',
             message = format('column %L of %s has the type %s; funnelvec needs vector or halfvec',
@@ -46,12 +43,12 @@ begin
         raise exception using
             errcode = 'FV009',
             message = format('column %L of %s does not say how many dimensions its vectors have', column_name, table_name),
-            hint = format('alter table %s alter column %I type %s(N);', table_name, column_name, type_name);
+            hint = format('alter table %s alter column %I type %s(N);', table_name, column_name, attribute.typname);
     end if;
     dims := attribute.atttypmod;
-    type := format('%s.%s', type_schema, type_name);
-    code := case type_name when 'vector' then 'f32' else 'f16' end;
-    norm := format('%s.%s', type_schema, case type_name when 'vector' then 'vector_norm' else 'l2_norm' end);
+    type := format('%s.%s', attribute.home, attribute.typname);
+    code := case attribute.typname when 'vector' then 'f32' else 'f16' end;
+    norm := format('%s.%s', attribute.home, case attribute.typname when 'vector' then 'vector_norm' else 'l2_norm' end);
 end
 $body$;
 

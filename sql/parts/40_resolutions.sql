@@ -39,6 +39,8 @@ create or replace function funnelvec._made_columns(table_name regclass)
 returns table (code_column text, column_name text, resolution text, metrics text[], named_by_us boolean)
 language sql stable
 set search_path = pg_catalog, pg_temp
+-- The joins stand in the order that they are best done in; to look for a better one takes ten times as long as doing them.
+set join_collapse_limit = 1
 as $body$
     select c.code_column, c.column_name, c.resolution, array_agg(m.metric order by m.ordinality),
         right(c.code_column, length(funnelvec._ending(c.resolution))) = funnelvec._ending(c.resolution)
@@ -259,6 +261,7 @@ create or replace function funnelvec.add_resolution(
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     kept_metric text;
@@ -503,6 +506,7 @@ create or replace function funnelvec.drop_resolution(table_name regclass, column
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     stored funnelvec.resolutions;

@@ -463,6 +463,7 @@ create or replace function funnelvec.next_step(table_name regclass)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     n record := funnelvec._next_for(table_name);
@@ -531,6 +532,7 @@ create or replace function funnelvec.activate(table_name regclass, column_name t
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     r funnelvec.resolutions;

@@ -75,8 +75,14 @@ declare
 begin
     perform funnelvec._check_row(f.table_name, f.metric, f.funnel, f.name);
     for parsed in select * from funnelvec._parse_funnel(f.funnel) as p order by p.stage loop
-        stored := funnelvec._code_of(f.table_name, f.column_name, parsed.resolution, '{query}', f.metric, true);
-        metric := funnelvec._metric_at(f.table_name, f.column_name, parsed.resolution, f.metric);
+        -- A funnel is resolved at every turn, and what has no rotation is told without a look at the catalogue.
+        if parsed.resolution like '%~%' then
+            stored := funnelvec._code_of(f.table_name, f.column_name, parsed.resolution, '{query}', f.metric, true);
+            metric := funnelvec._metric_at(f.table_name, f.column_name, parsed.resolution, f.metric);
+        else
+            stored := funnelvec._code(parsed.dims, parsed.code, '{query}', f.metric, base.code);
+            metric := f.metric;
+        end if;
         stage := parsed.stage;
         resolution := parsed.resolution;
         dims := parsed.dims;
@@ -119,24 +125,6 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $body$
     select p.resolution from funnelvec._parse_funnel(funnel) as p where p.keep is null
-$body$;
-
--- What the first stage reads. Where its code lies in a side table, that drives, and the user's table is looked up row by row: there
--- filters and row-level security apply, and a row that has gone is gone. Side tables of later stages hang on by the key.
-create or replace function funnelvec._from_sql(f funnelvec.funnels)
-returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $body$
-    select concat(
-        max(case when s.stage = 1 and s.storage = 'side'
-            then format(E'%s as c1\n    join %s as t on %s', s.relation, f.table_name, funnelvec._side_join(s.relation, 'c1', f.table_name))
-            when s.stage = 1 then format('%s as t', f.table_name) end),
-        string_agg(
-            case when s.stage > 1 and s.storage = 'side'
-                then format(E'\n    left join %s as %s on %s', s.relation, s.alias, funnelvec._side_join(s.relation, s.alias, f.table_name)) end,
-            '' order by s.stage))
-    from funnelvec._stages(f) as s
 $body$;
 
 -- The statement in two halves: a filter goes between them, as ' and (predicate)'.
@@ -183,9 +171,20 @@ declare
 begin
     stages := cardinality(string_to_array(f.funnel, '>'));
     for s in
-        -- `held` is where the code of each stage is read from, for all of them at once: to resolve the stages is most of the work here.
-        select g.*, array_agg(format('%s.%I', g.alias, g.code_column)) over (order by g.stage rows between unbounded preceding and unbounded following) as held
+        -- For all stages at once, since to resolve them is most of the work here: `held` is where the code of each is read from, and
+        -- `joined` what the first one reads. Where its code lies in a side table, that drives, and the user's table is looked up row by
+        -- row: there filters and row-level security apply, and a row that has gone is gone. Side tables of later stages hang on by the key.
+        select g.*,
+            array_agg(format('%s.%I', g.alias, g.code_column)) over whole as held,
+            string_agg(
+                case
+                    when g.storage = 'side' then
+                        format(case g.stage when 1 then E'%1$s as %2$s\n    join %4$s as t on %3$s' else E'\n    left join %1$s as %2$s on %3$s' end,
+                            g.relation, g.alias, funnelvec._side_join(g.relation, g.alias, f.table_name), f.table_name)
+                    when g.stage = 1 then format('%s as t', f.table_name)
+                end, '') over whole as joined
         from funnelvec._stages(f) as g
+        window whole as (order by g.stage rows between unbounded preceding and unbounded following)
         order by g.stage
     loop
         select string_agg(case when s.stage = 1 then format(', %s as code_%s', s.held[l], l) else ', s.code_' || l end, '' order by l)
@@ -198,7 +197,7 @@ begin
         if s.stage = 1 then
             -- What is counted has no reader who wants a node per stage, and what is read once need not be kept.
             head := format(E'with stage_1 as %s(\n    select %s%s\n    from %s\n    where %s.%I is not null%s',
-                case when not counted then 'materialized ' end, key.names, carried, funnelvec._from_sql(f), s.alias, s.code_column,
+                case when not counted then 'materialized ' end, key.names, carried, s.joined, s.alias, s.code_column,
                 case when s.storage = 'side' then format(' and t.%I is not null', f.column_name) end);
             if stages = 1 and after is not null then
                 -- Nothing else keeps rows for the next page. Such a search goes without an index.

@@ -53,7 +53,8 @@ declare
     using_codes text;
     after text[];
     after_numbers text[];
-    indexed boolean := funnelvec._indexed(f);
+    indexed boolean;
+    joining boolean;
 begin
     -- The query's code per stage is computed once, into a variable: in the statement it would be computed again for every row.
     select
@@ -68,8 +69,10 @@ begin
             '' order by s.stage) filter (where not s.is_base),
         array_agg(case when s.is_base then '_fv_query' else '_fv_code_' || s.stage end order by s.stage),
         array_agg(case when s.is_base then '$1' else '$' || 3 + s.stage end order by s.stage),
-        string_agg(case when s.is_base then ', null::text' else ', _fv_code_' || s.stage end, '' order by s.stage)
-    into declarations, assignments, names, numbers, using_codes
+        string_agg(case when s.is_base then ', null::text' else ', _fv_code_' || s.stage end, '' order by s.stage),
+        bool_or(s.stage = 1 and s.index_name is not null),
+        bool_or(s.storage = 'side')
+    into declarations, assignments, names, numbers, using_codes, indexed, joining
     from funnelvec._stages(f) as s;
     -- The row that the answer begins behind: its score, and its key in variables that hold any value of their type.
     select
@@ -91,7 +94,7 @@ begin
         case when indexed then
             E'    _fv_found bigint;\n    _fv_before bigint := 0;\n    _fv_iterate boolean;\n    _fv_narrow boolean := false;\n'
             '    _fv_ef_search text;\n    _fv_iterative_scan text;\n    _fv_seqscan text;\n'
-            || case when funnelvec._joins(f) then E'    _fv_hashjoin text;\n    _fv_mergejoin text;\n' else '' end
+            || case when joining then E'    _fv_hashjoin text;\n    _fv_mergejoin text;\n' else '' end
             || case when funnelvec._body_window(f) <> '' then E'    _fv_within text;\n    _fv_share double precision;\n' else '' end end,
         declarations,
         funnelvec._log_declarations(f),
@@ -99,7 +102,7 @@ begin
         funnelvec._body_pending(f),
         funnelvec._body_checks(f),
         assignments,
-        case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers)
+        case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers, joining)
             else funnelvec._body_scan(f, names, numbers, using_codes, after, after_numbers) end,
         funnelvec._body_rewritten(f, case when indexed then '_fv_found = 0' else 'not found' end),
         funnelvec._log_body(f),
@@ -378,7 +381,8 @@ create or replace function funnelvec._body_indexed(
     numbers text[],
     using_codes text,
     after text[],
-    after_numbers text[]
+    after_numbers text[],
+    joining boolean
 )
 returns text
 language plpgsql stable
@@ -392,7 +396,6 @@ declare
     exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
-    joining boolean := funnelvec._joins(f);
     windows text := funnelvec._body_window(f);
     consume text;
 begin

@@ -196,6 +196,7 @@ create or replace function funnelvec.create_funnel(
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     f funnelvec.funnels;
@@ -245,6 +246,7 @@ create or replace function funnelvec.drop_funnel(name text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     f funnelvec.funnels := funnelvec._funnel(name);
@@ -282,6 +284,7 @@ create or replace function funnelvec._write_function(f funnelvec.funnels)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     key record := funnelvec._key_sql(f.table_name);

@@ -38,48 +38,48 @@ as $body$
 declare
     bytes bigint;
 begin
+    -- By the functions under the view pg_stat_all_tables: to plan that takes longer than all the rest.
     select
-        sum(s.n_dead_tup), sum(s.n_dead_tup) / nullif(sum(s.n_live_tup + s.n_dead_tup)::double precision, 0),
+        sum(s.dead), sum(s.dead) / nullif(sum(s.live + s.dead)::double precision, 0),
         -- The oldest of its partitions; null as long as one of them was never looked after.
-        case when bool_and(greatest(s.last_vacuum, s.last_autovacuum) is not null)
-            then min(greatest(s.last_vacuum, s.last_autovacuum)) end,
-        sum(s.n_tup_upd), sum(s.n_tup_hot_upd), sum((to_jsonb(s) ->> 'n_tup_newpage_upd')::bigint),
+        case when bool_and(s.vacuumed_at is not null) then min(s.vacuumed_at) end,
+        sum(pg_stat_get_tuples_updated(c.oid)), sum(pg_stat_get_tuples_hot_updated(c.oid)),
         min(coalesce((
             select o.option_value::integer
             from pg_options_to_table(c.reloptions) as o
             where o.option_name = 'fillfactor'), 100)),
         sum(pg_relation_size(c.oid))
-    into dead, dead_share, vacuumed_at, updates, hot_updates, moved, fillfactor, bytes
+    into dead, dead_share, vacuumed_at, updates, hot_updates, fillfactor, bytes
     from funnelvec._heaps(relation) as h (oid)
     join pg_class as c on c.oid = h.oid
-    join pg_stat_all_tables as s on s.relid = c.oid;
+    cross join lateral (
+        select pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid),
+            greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid))
+    ) as s (live, dead, vacuumed_at);
+    if current_setting('server_version_num')::integer >= 160000 then
+        select sum(pg_stat_get_tuples_newpage_updated(h.oid)) into moved from funnelvec._heaps(relation) as h (oid);
+    end if;
     -- A partitioned table has statistics of its own, which only `analyze` by name makes.
-    select case when c.relkind = 'r' then s.n_mod_since_analyze end, greatest(s.last_analyze, s.last_autoanalyze)
+    select
+        case when c.relkind = 'r' then pg_stat_get_mod_since_analyze(c.oid) end,
+        greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid))
     into changed, analyzed_at
     from pg_class as c
-    left join pg_stat_all_tables as s on s.relid = c.oid
     where c.oid = relation;
     rows := funnelvec._rows(relation);
-    row_bytes := coalesce(
-        (
-            select 28 + sum(w.avg_width)
-            from (
-                select distinct on (s.attname) s.avg_width
-                from pg_stats as s
-                join pg_class as c on c.oid = relation
-                join pg_namespace as n on n.oid = c.relnamespace
-                where s.schemaname = n.nspname and s.tablename = c.relname
-                order by s.attname, s.inherited desc
-            ) as w
-        ),
-        bytes / nullif(rows, 0)::double precision);
-    analyzed := analyzed_at is not null or row_security_active(relation)
-        or exists (
-            select
-            from pg_stats as s
-            join pg_class as c on c.oid = relation
-            join pg_namespace as n on n.oid = c.relnamespace
-            where s.schemaname = n.nspname and s.tablename = c.relname);
+    select 28 + sum(w.avg_width) into row_bytes
+    from (
+        -- The names first: joined, the view would be read for all tables there are.
+        select distinct on (s.attname) s.avg_width
+        from pg_stats as s
+        where s.tablename = (select c.relname from pg_class as c where c.oid = relation)
+            and s.schemaname = (
+                select n.nspname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = relation)
+        order by s.attname, s.inherited desc
+    ) as w;
+    -- Every column that has statistics has a width.
+    analyzed := analyzed_at is not null or row_bytes is not null or row_security_active(relation);
+    row_bytes := coalesce(row_bytes, bytes / nullif(rows, 0)::double precision);
 end
 $body$;
 
@@ -117,9 +117,9 @@ set search_path = pg_catalog, pg_temp
 as $body$
     select case when bytes < 32 then 0 else greatest(0, least(1, (bytes - s.avg_width) / (bytes - 18)::double precision)) end
     from pg_stats as s
-    join pg_class as c on c.oid = relation
-    join pg_namespace as n on n.oid = c.relnamespace
-    where s.schemaname = n.nspname and s.tablename = c.relname and s.attname = column_name
+    where s.tablename = (select c.relname from pg_class as c where c.oid = relation)
+        and s.schemaname = (select n.nspname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = relation)
+        and s.attname = column_name
     order by s.inherited desc
     limit 1
 $body$;

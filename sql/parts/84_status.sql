@@ -30,6 +30,7 @@ returns table (
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     r funnelvec.resolutions;

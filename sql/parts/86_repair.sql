@@ -291,6 +291,7 @@ create or replace function funnelvec.repair(dry_run boolean default false)
 returns table (what text, action text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $body$
 declare
     objects text[];

@@ -46,7 +46,8 @@ def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
             yield engine
 
 
-@pytest.fixture(params=["memory", "sync", "async", "edge"])
+#: One form of Postgres: the other is written from it.
+@pytest.fixture(params=["memory", "async", "edge"])
 def table(request: pytest.FixtureRequest) -> Iterator[Any]:
     with opened(request.param, request) as engine:
         made = engine.create("docs", dims=DIMS)

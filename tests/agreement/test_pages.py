@@ -117,9 +117,18 @@ def pages(table: Table, query: Any, size: int, **options: Any) -> list[list[Hit]
 QUERY = np.random.default_rng(8).standard_normal(DIMS)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+#: Qdrant's local mode lies below the same engine as Edge and is the slowest by far: it turns no page
+#: for every single row.
+SIZES = [
+    (engine, size)
+    for engine in ENGINES
+    for size in (1, 4, 7, KEEP)
+    if (engine, size) != ("local", 1)
+]
+
+
+@pytest.mark.parametrize(("engine", "size"), SIZES)
 @pytest.mark.parametrize("name", ["numbers", "words", "pairs"])
-@pytest.mark.parametrize("size", [1, 4, 7, KEEP])
 @pytest.mark.parametrize("filter", [None, {"price": {"$gte": 4}}])
 def test_pages_are_the_one_big_answer(
     engines: dict[str, dict[str, Table]], engine: str, name: str, size: int, filter: Any

@@ -135,7 +135,7 @@ def test_settings_of_an_index_go_to_qdrant() -> None:
         table.add_resolution("16:f16", index=True)
         told = table._collection.deployment.info("docs").vectors
         graphs = [told[f"embedding_{dims}_f16"].hnsw_config for dims in (8, 16)]
-        assert [(each.m, each.ef_construct) for each in graphs] == [(8, 64), (16, 200)]
+        assert [(each.m, each.ef_construct) for each in graphs] == [(8, 64), (32, 128)]
 
 
 def test_a_copy_leaves_the_table_as_it_is(owner_url: str, owner_conn: Any) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import qdrant_edge as edge
 from qdrant_client import models
@@ -34,6 +35,7 @@ class Collection:
         self.path, self.vectors = str(folder), vectors
         self.schema: dict[str, str] = {}
         self.strict: Body | None = None
+        self.shards = 1
         self.shard = edge.EdgeShard.create(self.path, self.config())
 
     def config(self) -> edge.EdgeConfig:
@@ -179,6 +181,9 @@ class Server:
         vector = re.fullmatch(r"vectors/(.*)", rest)
         if vector is not None:
             return self.vector(collection, method, vector[1], body)
+        field = re.fullmatch(r"index/(.*)", rest)
+        if field is not None and method == "DELETE":
+            return unindexed(collection, unquote(field[1]))
         routes: dict[tuple[str, str], Callable[[Collection, Any], Any]] = {
             ("GET", ""): info,
             ("PATCH", ""): configured,
@@ -245,7 +250,7 @@ def info(collection: Collection, _: Any) -> Body:
     }
     count = collection.shard.info().points_count
     config: Body = {
-        "params": {"vectors": vectors, "shard_number": 1},
+        "params": {"vectors": vectors, "shard_number": collection.shards},
         "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
         "optimizer_config": {
             "deleted_threshold": 0.2,
@@ -283,6 +288,12 @@ def indexed(collection: Collection, body: Body) -> Body:
     schema = models.PayloadSchemaType(getattr(given.field_schema, "type", given.field_schema))
     collection.update(edge.UpdateOperation.create_field_index(given.field_name, made))
     collection.schema[given.field_name] = schema.value
+    return DONE
+
+
+def unindexed(collection: Collection, path: str) -> Body:
+    collection.update(edge.UpdateOperation.delete_field_index(path))
+    collection.schema.pop(path, None)
     return DONE
 
 

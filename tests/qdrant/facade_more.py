@@ -65,6 +65,8 @@ def query_of(given: Any, using: str | None) -> Any:
     """A query by a vector, or by two lists."""
     if isinstance(given, models.FusionQuery):
         return edge.Fusion.Rrf(k=2) if given.fusion == models.Fusion.RRF else edge.Fusion.Dbsf()
+    if isinstance(given, models.FormulaQuery):
+        return translate._query(given, using)
     nearest, mmr = getattr(given, "nearest", given), getattr(given, "mmr", None)
     if nearest is None:
         return None

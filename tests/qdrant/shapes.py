@@ -84,7 +84,12 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
         "filter": (OLD, "Filter"),
         "params": (OLD, "SearchParams"),
     },
-    "Nearest": {"nearest": (OLD,)},
+    "Nearest": {
+        "nearest": (OLD,),
+        "formula": (OLD, "Expression"),
+        "defaults": (OLD,),
+    },
+    "Expression": dict.fromkeys(("sum", "mult", "neg"), (OLD, "Expression")),
     "SearchParams": {
         "hnsw_ef": (OLD,),
         "exact": (OLD,),
@@ -122,6 +127,12 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("payload", "points", "key", "shard_key"), (OLD,)),
         "filter": (OLD, "Filter"),
     },
+    "DeletePayload": {
+        **dict.fromkeys(("keys", "points", "shard_key"), (OLD,)),
+        "filter": (OLD, "Filter"),
+    },
+    "Operations": {"operations": (OLD, "Operation")},
+    "Operation": {"set_payload": (OLD, "SetPayload")},
     "Delete": {"points": (OLD,), "filter": (OLD, "Filter"), "shard_key": (OLD,)},
     "Scroll": {
         **dict.fromkeys(("offset", "limit", "with_payload", "with_vector", "shard_key"), (OLD,)),
@@ -155,6 +166,8 @@ ROOTS = {
     "POST N/points": "Retrieve",
     "PUT N/points/vectors": "UpdateVectors",
     "POST N/points/payload": "SetPayload",
+    "POST N/points/payload/delete": "DeletePayload",
+    "POST N/points/batch": "Operations",
     "POST N/points/delete": "Delete",
     "POST N/points/scroll": "Scroll",
     "POST N/points/count": "Count",

@@ -102,10 +102,10 @@ def test_bits_score_as_the_cosine_of_signs() -> None:
 
 def test_a_graph_over_narrow_codes_is_used_from_few_points_on() -> None:
     narrow = Column("e", Resolution(1_536, "f32"), "cosine")
-    for text, threshold, effort in (("128:int8", 250, 200), ("128:f16", 500, 200),
-                                    ("1536:f32", 10_000, 100), ("4:int8", 10, 200)):  # fmt: skip
+    for text, threshold, m, effort in (("128:int8", 250, 32, 128), ("128:f16", 500, 32, 128),
+                                       ("1536:f32", 10_000, 16, 100), ("4:int8", 10, 32, 128)):  # fmt: skip
         graph = narrow.stored(Resolution.parse(text)).graph(index=True)
-        assert (graph.full_scan_threshold, graph.ef_construct) == (threshold, effort)
+        assert (graph.full_scan_threshold, graph.m, graph.ef_construct) == (threshold, m, effort)
         assert narrow.stored(Resolution.parse(text)).graph(index=False).m == 0
 
 
@@ -130,7 +130,7 @@ def test_strict_mode_is_respected() -> None:
     with pytest.raises(CapabilityError, match=r"stage 4:f16@200 takes 200 rows.*allows 100"):
         compile_search(plan("4:f16@200 > 8:f32", limits=limits), QUERY, limit=5)
     with pytest.raises(CapabilityError, match="search_allow_exact"):
-        scan_request(strict, QUERY, limit=5)
+        scan_request(strict, QUERY, limit=5, rows=100)
     request = rescore_request(strict, strict.last, QUERY, ids=[1], limit=5)
     assert request.params is not None and request.params.exact is False
     off = models.StrictModeConfig(enabled=False, max_query_limit=1)

@@ -40,7 +40,7 @@ def test_a_second_client_and_the_next_process_read_the_maps(
     table.fit_rotation(dims=8)
     table.fit_rotation("sphere", kind="sphering", dims=8, queries=VECTORS[:60])
     funnel(table)
-    kept = table._collection.definition().rotations
+    kept = [*table._vector().rotations.values()]
     reserved = table._collection.reserved
     assert len(reserved) == 1 + sum(each.parts for each in kept)
     assert (engine.capabilities.name == "edge") == (len(reserved) == 1)
@@ -91,14 +91,14 @@ def test_whoever_is_stopped_while_writing_leaves_no_rows_behind(
         patched.setattr(here, "keep_bytes", stopped)
         with pytest.raises(KeyboardInterrupt):
             table.fit_rotation("other", dims=8)
-    assert [each.name for each in table._collection.definition(fresh=True).rotations] == ["pca"]
+    assert [each.name for each in table._vector(fresh=True).rotations.values()] == ["pca"]
 
 
 def test_numbers_that_are_gone_or_damaged_are_named(engine: QdrantEngine) -> None:
     table = filled(engine)
     table.fit_rotation(dims=8)
     funnel(table)
-    (kept,) = table._collection.definition().rotations
+    (kept,) = [*table._vector().rotations.values()]
     here = table._collection.deployment
     here.keep_bytes("docs", kept.token, b"{}\nnothing")
     engine._collections.clear()

@@ -5,14 +5,23 @@ A real Qdrant server has not been run with any of this.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
 import funnelvec as fv
-from funnelvec.errors import CapabilityError, Conflict, EngineError, Unreachable
+from funnelvec.errors import (
+    CapabilityError,
+    Conflict,
+    EngineError,
+    FilterError,
+    Timeout,
+    Unreachable,
+)
 from funnelvec.funnel import Funnel
 from tests.agreement import edge
 from tests.agreement.scenarios import SCENARIOS, Scenario, ask, compare, load, tolerance
@@ -101,6 +110,13 @@ def test_old_servers_and_those_that_are_not_there(
             table.add_resolution("4:f16")
 
 
+def test_a_server_that_takes_the_call_and_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(Timeout, match="took too long"):
+            fv.connect(url, timeout=1)
+
+
 def test_calls_are_no_larger_than_strict_mode_allows(server: Server) -> None:
     with fv.connect(server.url) as engine:
         table = engine.create("docs", dims=8)
@@ -123,6 +139,42 @@ def test_calls_are_no_larger_than_strict_mode_allows(server: Server) -> None:
         len(body["points"]) for m, p, body in server.log if m == "PUT" and p.endswith("/points")
     ]
     assert max(sizes) == 25 and sum(sizes) == 151
+
+
+def test_an_index_that_is_gone_is_named_and_found_again(server: Server) -> None:
+    with fv.connect(server.url) as engine:
+        columns = {"n": "integer", "a.b": "text", "more": "json"}
+        table = engine.create("docs", dims=8, columns=columns)
+        rows = {"n": range(50), "a.b": ["x"] * 50, "more": [{"n": 1}] * 50}
+        table.add(range(50), VECTORS[:50], columns=rows)
+        table.create_funnel("docs_search", "8:f32")
+        asked = {"a.b": "x", "more.n": 1, "n": {"$lt": 9}}
+        assert len(table.search(VECTORS[0], k=50, filter=asked)) == 9
+        bare = QdrantClient(url=server.url, check_compatibility=False)
+        bare.delete_payload_index("docs", "n")
+        bare.delete_payload_index("docs", '"a.b"')
+        again = engine.table("docs")  # sees what the collection is now
+        words = r"no payload index of 'n' any more.*client\.create_payload_index\('docs', 'n', 'int"
+        with pytest.raises(FilterError, match=words):
+            again.search(VECTORS[0], filter={"n": 3})
+        assert len(again.search(VECTORS[0], k=50, filter={"more.n": 1})) == 50  # JSON has none
+        bare.create_payload_index("docs", "n", "integer")
+        assert [hit.id for hit in again.search(VECTORS[0], filter={"n": 3})] == [3]
+        with pytest.raises(FilterError, match=r"no payload index of '.a.b.' any more"):
+            again.explain(VECTORS[0], filter={"a.b": "x"})
+        bare.close()
+
+
+def test_what_shards_do_to_a_stage_is_said(server: Server) -> None:
+    with fv.connect(server.url) as engine:
+        table = engine.create("docs", dims=8)
+        table.add(range(50), VECTORS[:50])
+        table.add_resolution("4:f16")
+        table.create_funnel("docs_search", "4:f16@20 > 8:f32")
+        assert not any("shards" in note for note in table.explain(VECTORS[0]).notes)
+        server.collections["docs"].shards = 3
+        notes = engine.table("docs").explain(VECTORS[0]).notes
+    assert any("3 shards, and each keeps so many rows of every stage but" in n for n in notes)
 
 
 def test_strict_mode_is_read_and_named(server: Server) -> None:

@@ -41,9 +41,26 @@ def used(engine: Any) -> None:
     table.search_many(VECTORS[:3], funnel="more")
     table.explain(VECTORS[0])
     table.measure_recall(sample=5)
+    hubbed(table)
     table.upsert([5], VECTORS[[9]])
     table.delete([6])
     table.status()
+
+
+def hubbed(table: Any) -> None:
+    """Searches by a corrected score: some rows score high with what they do not answer."""
+    table.add_hub()
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    scores = units[:25] @ units.T
+    near = np.argsort(-scores, axis=1)[:, 1:13]
+    labels = np.take_along_axis(scores - 2 * (units @ units.mean(axis=0)), near, axis=1) > 0.75
+    judged = fv.Judgments(
+        np.repeat(VECTORS[:25], 12, axis=0), near.ravel().tolist(), labels.ravel()
+    )
+    assert table.calibrate(judged).alpha > 0
+    assert table.search(VECTORS[7], k=5, min_relevance=0.01)
+    table.measure_recall(sample=5)
+    table.drop_hub()
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -148,8 +148,6 @@ def test_funnels_and_resolutions_go_and_names_are_told(engine: QdrantEngine) -> 
         lambda: table.log_queries(),
         lambda: table.add_window("8:f16", "price"),
         lambda: table.drop_window("8:f16", "price"),
-        lambda: table.add_hub(),
-        lambda: table.drop_hub(),
     ):
         with pytest.raises(CapabilityError, match="postgresql://"):
             refused()
@@ -172,6 +170,38 @@ def test_hostile_names_of_columns_are_payload_keys_like_others(engine: QdrantEng
     table.upsert([0], [[1, 1]], columns={'a"b': [None], "a.b": [7]})
     assert [hit.id for hit in table.search([1, 1], filter={"a.b": {"$gte": 7}})] == [0]
     assert table.search([1, 1], filter={'a"b': 1}) == []
+
+
+def test_rows_that_cannot_be_are_refused_before_any_is_written(engine: QdrantEngine) -> None:
+    table = filled(engine)
+    for ids, vectors, words in (
+        ([90, 91], VECTORS[:2, :5], r"shape \(n, 16\) of the column, not \(2, 5\)"),
+        ([90, 91], np.where(np.eye(2, 16) > 0, np.inf, 1.0), "row 0"),
+        ([90, 2**64], VECTORS[:2], "18446744073709551616"),
+        ([90, "b"], VECTORS[:2], "'b'"),
+        ([90, True], VECTORS[:2], "True"),
+        ([90, 90], VECTORS[:2], "90"),
+    ):
+        for write in (table.add, table.upsert):
+            if ids == [90, 90] and write == table.upsert:
+                continue
+            with pytest.raises(InvalidInput, match=words):
+                write(ids, vectors)
+    assert len(table) == 60 and table.search(VECTORS[0], k=1)[0].id != 90
+
+
+def test_a_definition_from_before_hubs_and_tuning_is_read() -> None:
+    with fv.connect("qdrant-local::memory:") as engine:
+        table = filled(engine)
+        deployment = table._collection.deployment
+        content = json.loads(deployment.read("docs") or "")
+        for vector in content["vectors"].values():
+            del vector["hub"], vector["tuned"]
+        deployment.write("docs", json.dumps({**content, "version": content["version"] + 1}),
+                         version=content["version"] + 1)  # fmt: skip
+        assert table.search(VECTORS[3], k=1)[0].id == 3
+        table.add_hub(sample=20)
+        assert table._vector().hub is not None
 
 
 def test_names_that_are_not_there_or_taken(engine: QdrantEngine) -> None:

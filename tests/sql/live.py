@@ -102,7 +102,6 @@ class Live:
         self.history: dict[int, list[Spell]] = {}
         self.faults: list[str] = []
         self.counts: Counter[str] = Counter()
-        self.found = self.expected = 0
         self.kills = 0
         #: What the clients search by: one name a time, drawn at random.
         self.funnels = ["live", "live", "signs", "exact"]
@@ -221,7 +220,7 @@ class Live:
             # Single precision inside the database; two vectors of ours are never as close.
             if not any(abs(score - one) < 1e-5 for one in possible):
                 return f"row {i} has the score {score}; alive were {possible}"
-        return self._check_missing(hits, direction, began, ended, part, complete)
+        return self._check_missing(hits, direction, began, ended, part) if complete else None
 
     def _check_missing(
         self,
@@ -230,7 +229,6 @@ class Live:
         began: float,
         ended: float,
         part: int | None,
-        complete: bool,
     ) -> str | None:
         sure = [
             (i, spell.row.version)
@@ -243,11 +241,7 @@ class Live:
         scores = np.stack([_direction(version) for _, version in sure]) @ direction
         better = {sure[n][0] for n in np.flatnonzero(scores > hits[-1][1] + 1e-5)}
         missing = better - {i for i, _ in hits}
-        if complete and missing:
-            return f"rows {sorted(missing)} are missing"
-        self.expected += len(better)
-        self.found += len(better) - len(missing)
-        return None
+        return f"rows {sorted(missing)} are missing" if missing else None
 
     def verify(self, connection: Connection) -> None:
         """Compare the table, its codes and its searches with the ledger, now that nobody writes."""

@@ -13,7 +13,7 @@ from funnelvec.errors import InvalidInput
 
 
 def test_the_tuner_is_among_the_grid(owner_url: str, owner_conn: Any) -> None:
-    dataset = generate(600, 60, dims=20, seed=4)
+    dataset = generate(400, 60, dims=12, seed=4)
     report = compare_tuning(owner_url, dataset, target=0.8, k=5, rounds=1, bases=["rotated"])
     (found,) = report.bases
     assert found.met and found.low <= found.recall <= found.high

@@ -342,9 +342,7 @@ def test_killed(
         scene.live.verify(owner)
         dropped = moment is while_dropping
         assert side.one(owner, "select to_regclass('items_emb_8_f16') is null") == dropped
-    print(
-        moment.__name__, dict(scene.live.counts), f"recall {scene.live.found}/{scene.live.expected}"
-    )
+    print(moment.__name__, dict(scene.live.counts))
     with databases.connected(server.url()) as admin:
         databases.drop_database(admin, name)
 

@@ -69,7 +69,7 @@ def test_32_clients_search_while_rows_are_written(
         )
         == "side ready"
     )
-    print(dict(live.counts), f"recall {live.found}/{live.expected}")
+    print(dict(live.counts))
 
 
 # -- waits -----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-DIMS, ROWS = 24, 400
+DIMS, ROWS = 24, 260
 MATRIX = (vectors(ROWS, dims=DIMS) @ np.linalg.qr(vectors(DIMS, seed=5, dims=DIMS))[0]).astype(
     np.float32
 )
@@ -331,7 +331,7 @@ def test_fitting_from_python(table: Any, docs: Connection) -> None:
     told: list[tuple[int, int]] = []
     report = table.fit_rotation("pca", dims=16, progress=lambda *given: told.append(given))
     assert report.kept and report.recommended and "recommended" in str(report)
-    assert (report.rows, report.held_out) == (320, 80) and told[-1] == (7, 7)
+    assert (report.rows, report.held_out) == (ROWS * 4 // 5, ROWS // 5) and told[-1] == (7, 7)
     assert [each.fitted for each in report.comparisons] == [each.fitted for each in dry.comparisons]
     table.fit_rotation("sphering", kind="sphering", queries=QUERIES, dims=16)
     table.add_resolution("8:f16~pca")

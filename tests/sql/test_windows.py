@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import random
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-ROWS, DIMS, KEEP, LEVELS = 3000, 16, 20, 3
+ROWS, DIMS, KEEP = 3000, 16, 20
 MATRIX = vectors(ROWS, dims=DIMS)
 QUERIES = vectors(5, seed=9, dims=DIMS)
 #: Every second number up to LAST, in an order that has nothing to do with the vectors.
@@ -123,6 +124,39 @@ def stock(stock_database: Database) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def i4_templates(pg_server: Server, stock_template: Database) -> Iterator[list[str]]:
+    """Databases with windows by ``i4``, of one level and of two, which are built once and copied."""
+    with contextlib.ExitStack() as stack:
+        names = []
+        for levels in (1, 2):
+            made = stack.enter_context(databases.copied(pg_server, stock_template.name))
+            with databases.connected(made.owner_url) as connection:
+                assert add(connection, "i4", levels=levels) == (3, 10)[levels - 1]
+            names.append(made.name)
+        yield names
+
+
+@pytest.fixture
+def stock_1(pg_server: Server, i4_templates: list[str]) -> Iterator[Connection]:
+    """The owner of a copy of the table with windows by ``i4``: one level."""
+    with (
+        databases.copied(pg_server, i4_templates[0]) as database,
+        databases.connected(database.owner_url) as connection,
+    ):
+        yield connection
+
+
+@pytest.fixture
+def stock_2(pg_server: Server, i4_templates: list[str]) -> Iterator[Connection]:
+    """The same with two levels."""
+    with (
+        databases.copied(pg_server, i4_templates[1]) as database,
+        databases.connected(database.owner_url) as connection,
+    ):
+        yield connection
+
+
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -133,7 +167,7 @@ def unquoted(name: str) -> str:
 
 def add(connection: Connection, by: str, **named: Any) -> int:
     # Small graphs are built fast, and find what they have to among so few dimensions.
-    named = {"m": 8, "ef_construction": 32, **named}
+    named = {"m": 8, "ef_construction": 16, **named}
     options = "".join(f", {name} => {value}" for name, value in named.items())
     call = f"select funnelvec.add_window('stock', 'embedding', '16:f16', %s{options})"
     return int(one(connection, call, by))
@@ -301,8 +335,8 @@ def test_no_row_of_a_range_is_outside_its_window(windowed: tuple[Connection, str
     assert len(seen) >= 4
 
 
-def test_what_no_window_holds_goes_by_the_index_of_all_rows(stock: Connection) -> None:
-    add(stock, "i4", levels=LEVELS)
+def test_what_no_window_holds_goes_by_the_index_of_all_rows(stock_2: Connection) -> None:
+    stock = stock_2
     for filter in (
         {"i4": {"$gte": 10, "$lt": 5900}},
         {"i4": {"$ne": 5}},
@@ -379,8 +413,8 @@ def test_two_columns_with_windows_the_smaller_wins(stock: Connection) -> None:
         assert len({*ask(stock, both, query)} & {*truth(mask, query)}) >= 9
 
 
-def test_a_contradiction_an_empty_range_and_one_value(stock: Connection) -> None:
-    add(stock, "i4", levels=LEVELS)
+def test_a_contradiction_an_empty_range_and_one_value(stock_2: Connection) -> None:
+    stock = stock_2
     assert ask(stock, {"i4": {"$gt": 900, "$lt": 900}}) == []
     assert ask(stock, {"$and": [{"i4": {"$lt": 100}}, {"i4": {"$gt": 5000}}]}) == []
     assert ask(stock, {"i4": 4322}) == [int(np.flatnonzero(PLACE == 4322)[0])]
@@ -403,9 +437,9 @@ def test_without_filter_and_without_windows_the_text_is_as_before(stock: Connect
 
 
 @pytest.mark.parametrize("mode", ["auto", "force_generic_plan", "force_custom_plan"])
-def test_prepared_statements_go_by_the_window_too(stock: Connection, mode: str) -> None:
+def test_prepared_statements_go_by_the_window_too(stock_2: Connection, mode: str) -> None:
     """The filter is a parameter there; its window is found when it is run, in every kind of plan."""
-    add(stock, "i4", levels=2)
+    stock = stock_2
     run(stock, f"set plan_cache_mode = '{mode}'")
     run(
         stock,
@@ -428,8 +462,8 @@ def test_prepared_statements_go_by_the_window_too(stock: Connection, mode: str) 
     assert len(used) == 4
 
 
-def test_pages_and_recall_through_a_window(stock: Connection) -> None:
-    add(stock, "i4", levels=2)
+def test_pages_and_recall_through_a_window(stock_2: Connection) -> None:
+    stock = stock_2
     filter = json.dumps({"i4": {"$gte": 1600, "$lt": 2900}})
     mask = (PLACE >= 1600) & (PLACE < 2900)
     pages: list[int] = []
@@ -494,8 +528,8 @@ def test_row_security_and_the_session_s_settings_change_nothing(
 # -- rows that come, go and have no value ---------------------------------------------------------
 
 
-def test_rows_without_a_value_and_rows_beyond_the_bounds(stock: Connection) -> None:
-    add(stock, "i4", levels=2)
+def test_rows_without_a_value_and_rows_beyond_the_bounds(stock_2: Connection) -> None:
+    stock = stock_2
     near = text(QUERIES[0])
     for key, place in ((10_001, -(10**6)), (10_002, 10**6), (10_003, None)):
         stock.execute(
@@ -612,8 +646,8 @@ def test_twice_is_once_and_other_levels_are_refused(stock: Connection) -> None:
 # -- what happens to windows ----------------------------------------------------------------------
 
 
-def test_an_index_that_is_gone_is_missed_by_nobody_and_made_again(stock: Connection) -> None:
-    add(stock, "i4", levels=2)
+def test_an_index_that_is_gone_is_missed_by_nobody_and_made_again(stock_2: Connection) -> None:
+    stock = stock_2
     filter = {"i4": {"$gte": 1600, "$lt": 2900}}
     name = scans(stock, filter)[0]
     run(stock, f"drop index {name}")
@@ -666,8 +700,8 @@ def test_dropping(stock: Connection) -> None:
     assert stock.execute("select * from funnelvec.repair()").fetchall() == []
 
 
-def test_a_column_that_goes_takes_its_windows(stock: Connection) -> None:
-    add(stock, "i4", levels=1)
+def test_a_column_that_goes_takes_its_windows(stock_1: Connection) -> None:
+    stock = stock_1
     run(stock, "alter table stock drop column i4")
     assert ask(stock, {"few": 1})
     actions = stock.execute("select what, action from funnelvec.repair()").fetchall()
@@ -678,8 +712,8 @@ def test_a_column_that_goes_takes_its_windows(stock: Connection) -> None:
     assert "remove the rows" in str(stock.execute("select * from funnelvec.repair()").fetchall())
 
 
-def test_renames_are_followed(stock: Connection) -> None:
-    add(stock, "i4", levels=2)
+def test_renames_are_followed(stock_2: Connection) -> None:
+    stock = stock_2
     filter = {"place": {"$gte": 1600, "$lt": 2900}}
     mask = (PLACE >= 1600) & (PLACE < 2900)
     run(stock, "alter table stock rename column i4 to place")
@@ -720,8 +754,8 @@ def test_renames_are_followed(stock: Connection) -> None:
         "resolution = '8:f16'",
     ],
 )
-def test_rows_written_by_hand_do_no_harm(stock: Connection, change: str) -> None:
-    add(stock, "i4", levels=1)
+def test_rows_written_by_hand_do_no_harm(stock_1: Connection, change: str) -> None:
+    stock = stock_1
     run(stock, f"update funnelvec.windows set {change}")
     filter = {"i4": {"$gte": 700, "$lt": 1500}}
     expected = truth((PLACE >= 700) & (PLACE < 1500), QUERIES[0])

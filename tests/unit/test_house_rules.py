@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,6 +284,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.evaluating",
+        "engines.hubs",
         "engines.options",
         "engines.judged",
         "engines.keys",
@@ -378,19 +380,28 @@ def within(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == p or (p != "" and name.startswith(p + ".")) for p in parts)
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The tree of a file, which every rule looks at."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those that only a type checker sees."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from run_time_nodes(child)
+    waiting = [node]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            yield child
+            waiting.append(child)
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Modules that a file imports at run time, `from funnelvec import codes` resolved."""
     found: set[str] = set()
-    for node in run_time_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in run_time_nodes(parsed(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -398,7 +409,7 @@ def imports(path: Path) -> set[str]:
             for alias in node.names:
                 longer = f"{node.module}.{alias.name}"
                 found.add(longer if longer in MODULES else str(node.module))
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -425,14 +436,13 @@ def test_nothing_imports_the_command_line() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short_and_say_what_they_are(module: str) -> None:
     source = MODULES[module].read_text(encoding="utf-8")
-    tree = ast.parse(source)
     assert len(source.splitlines()) < 400, f"{module}: split it"
-    assert ast.get_docstring(tree), f"{module} has no docstring"
+    assert ast.get_docstring(parsed(MODULES[module])), f"{module} has no docstring"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_functions_are_short(module: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             lines = (node.end_lineno or 0) - first.lineno + 1
@@ -450,5 +460,5 @@ def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | a
 
 @pytest.mark.parametrize("module", MODULES)
 def test_public_names_are_documented(module: str) -> None:
-    for node in public(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in public(parsed(MODULES[module])):
         assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"

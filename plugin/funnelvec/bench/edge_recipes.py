@@ -101,7 +101,7 @@ def templates(dims: int, basis: str, *, quick: bool) -> list[str]:
             f"{narrow}:int8 > {wider}:int8",
         ]
     else:  # what a prefix knew has to be found again; turbo turns vectors itself
-        found = [f"{wider}:turbo~pca", f"{narrow}:turbo8~pca"]
+        found = [f"{wider}:turbo~pca", f"{narrow}:turbo8~pca", f"{dims}:bq2"]
         more = [f"{dims}:turbo", f"{narrow}:f16~pca", f"{dims}:bit"]
     chosen = dict.fromkeys(found if quick else found + more)
     return [f"{each} > {dims}:f32" for each in chosen]

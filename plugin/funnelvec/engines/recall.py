@@ -21,7 +21,7 @@ from funnelvec.types import BaseCode
 __all__ = ["bootstrap_interval", "check_log_arguments", "check_queries", "check_recall_arguments"]
 
 _RESAMPLES = 1000
-_DRAWS_AT_ONCE = 1 << 16  # half a megabyte of numbers
+_DRAWS_AT_ONCE = 1 << 14  # 128 kB of numbers: what is worked with stays in the cache
 _MASK = np.uint64(2**32 - 1)
 _MOST = 100_000
 _SHORTEST, _LONGEST = datetime.timedelta(seconds=1), datetime.timedelta(days=36_500)

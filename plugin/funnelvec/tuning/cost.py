@@ -140,7 +140,7 @@ def usual(engine: str, dims: int) -> Prices:
         )  # fmt: skip
     return replace(
         postgres, call=0.4, walk_floats=0.1, walk_bits=0.1, step_floats=0.004, step_bits=0.004,
-        stage=0.05, row=0.001, wide=0.002 + 1e-6 * dims, scan=2e-4 + 1e-6 * dims, paged=False,
+        stage=0.05, row=0.001, wide=0.002 + 1e-6 * dims, scan=2e-4 + 1e-6 * dims, paged=False, m=32,
     )  # fmt: skip
 
 

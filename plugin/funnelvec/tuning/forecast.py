@@ -104,7 +104,7 @@ def _suited(ground: Ground, wanted: Wanted, prices: Prices, found: Forecast) -> 
     if not affordable(found.sizes, wanted):
         light = _at_best(ground, wanted, prices, found.simulated, LIGHT)
         return light if affordable(light.sizes, wanted) else found
-    if not found.reaches and wanted.budget.latency is None:
+    if not found.reaches and wanted.budget.latency is None and prices.m < DENSE.m:
         dense = _at_best(ground, wanted, prices, found.simulated, DENSE)
         return dense if dense.reaches and affordable(dense.sizes, wanted) else found
     return found

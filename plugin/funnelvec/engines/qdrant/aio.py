@@ -16,9 +16,10 @@ from qdrant_client import AsyncQdrantClient
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import KeyName
 from funnelvec.engines.qdrant.calling import Calls, Heeding, Relay
-from funnelvec.engines.qdrant.client import ClientDeployment, errors
+from funnelvec.engines.qdrant.client import ClientDeployment
 from funnelvec.engines.qdrant.deployment import Deployment
 from funnelvec.engines.qdrant.engine import QdrantEngine, client_options, edge_deployment
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.hook.client import unhooked
 from funnelvec.engines.qdrant.table import QdrantTable
 from funnelvec.reports import Problem, Repair
@@ -213,12 +214,12 @@ class AsyncQdrantEngine:
         return await self._calls.run(lambda: AsyncQdrantTable(more(), self._calls))
 
     async def problems(self) -> list[Problem]:
-        """Nothing: what funnelvec knows of a collection is part of it, and goes where it goes."""
-        return self._engine.problems()
+        """List hub columns that other programs' writes have left behind."""
+        return await self._calls.run(self._engine.problems)
 
     async def repair(self, *, dry_run: bool = False) -> list[Repair]:
-        """Nothing to do."""
-        return self._engine.repair(dry_run=dry_run)
+        """Measure rows that their hub columns do not know."""
+        return await self._calls.run(lambda: self._engine.repair(dry_run=dry_run))
 
     async def close(self) -> None:
         """Release what was opened here; a client of the application's stays open."""

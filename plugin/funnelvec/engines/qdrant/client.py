@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from funnelvec.engines.qdrant.answers import TIED, levelled, record_of, scored, without_params
+from funnelvec.engines.qdrant.banks import KeptHub
 from funnelvec.engines.qdrant.compile import Template
+from funnelvec.engines.qdrant.conditions import holding_filter
 from funnelvec.engines.qdrant.copying import recover
 from funnelvec.engines.qdrant.definition import Definition
 from funnelvec.engines.qdrant.deployment import (
@@ -31,7 +30,9 @@ from funnelvec.engines.qdrant.deployment import (
     Search,
     Told,
 )
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.features import ADD_VECTOR, CONDITIONAL, UNLINKED, check_version
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.reserved import (
     DEFINITION_KEY,
@@ -42,57 +43,17 @@ from funnelvec.engines.qdrant.reserved import (
     joined,
     standing_at,
 )
-from funnelvec.errors import Conflict, EngineError, FunnelvecError, Timeout, Unreachable
 from funnelvec.types import ColumnKind
 
-__all__ = ["ClientDeployment", "index_schema"]
+__all__ = ["ClientDeployment"]
 
 #: Payload key of the reserved point for loads.
 _LOADS = "_fv_loads"
 
-_SCHEMAS: dict[str, models.PayloadSchemaType] = {
-    "integer": models.PayloadSchemaType.INTEGER,
-    "number": models.PayloadSchemaType.FLOAT,
-    "text": models.PayloadSchemaType.KEYWORD,
-    "boolean": models.PayloadSchemaType.BOOL,
-    "date": models.PayloadSchemaType.DATETIME,
-    "timestamp": models.PayloadSchemaType.DATETIME,
-    "uuid": models.PayloadSchemaType.UUID,
-}
 #: Bytes in a part of a fitted rotation: servers take requests of 32 MB.
 _PART_BYTES = 1 << 20
 #: Seconds between two looks at a server that builds indexes.
 _LOOK = 0.2
-
-
-_UNLINKED: dict[models.PayloadSchemaType, Callable[[], models.PayloadSchemaParams]] = {
-    models.PayloadSchemaType.INTEGER: lambda: models.IntegerIndexParams(
-        type=models.IntegerIndexType.INTEGER, enable_hnsw=False
-    ),
-    models.PayloadSchemaType.KEYWORD: lambda: models.KeywordIndexParams(
-        type=models.KeywordIndexType.KEYWORD, enable_hnsw=False
-    ),
-    models.PayloadSchemaType.UUID: lambda: models.UuidIndexParams(
-        type=models.UuidIndexType.UUID, enable_hnsw=False
-    ),
-    models.PayloadSchemaType.DATETIME: lambda: models.DatetimeIndexParams(
-        type=models.DatetimeIndexType.DATETIME, enable_hnsw=False
-    ),
-}
-
-
-def index_schema(
-    kind: ColumnKind, *, unique: bool = False
-) -> models.PayloadSchemaType | models.PayloadSchemaParams | None:
-    """The payload index that serves filters on a column; JSON has none, since it has no type.
-
-    Of a field with an index Qdrant links the points of each range of values among themselves, in
-    every graph that it builds, for searches that are filtered by it. Where every point has a value
-    of its own (`unique`) that is wanted of no search, and it takes as long as the graph itself.
-    """
-    schema = _SCHEMAS.get(kind.removesuffix("[]"))
-    known = "enable_hnsw" in models.IntegerIndexParams.model_fields  # not of a client before 1.17
-    return _UNLINKED[schema]() if unique and known and schema in _UNLINKED else schema
 
 
 class ClientDeployment:
@@ -118,7 +79,8 @@ class ClientDeployment:
         with errors():
             if not self.client.collection_exists(collection) and not self._recovered(collection):
                 return None
-            return info_of(self.client.get_collection(collection))
+            found = info_of(self.client.get_collection(collection))
+        return replace(found, tells_indexes=not self._local)
 
     def _recovered(self, collection: str) -> bool:
         """Whether a finished copy of it waited for its name; see `copying`."""
@@ -218,6 +180,43 @@ class ClientDeployment:
         """Remove points."""
         with errors():
             self.client.delete(collection, models.PointIdsList(points=list(ids)), wait=True)
+
+    def add_number(self, collection: str, hub: KeptHub) -> None:
+        """Have an index on a number; local mode has none."""
+        if not self._local:
+            schema = index_schema("number", unique=self.version >= UNLINKED)
+            with errors():
+                self.client.create_payload_index(collection, hub.path, schema, wait=True)
+
+    def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
+        """Write numbers, each into a payload of its own."""
+        with errors():
+            operations = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(
+                        payload={hub.key: number}, **self._only(id, hub.path)
+                    )
+                )
+                for id, number in numbers.items()
+            ]
+            self.client.batch_update_points(collection, cast("Any", operations), wait=True)
+
+    def _only(self, id: PointId, path: str) -> dict[str, Any]:
+        """Say which point, if nobody has written a number meanwhile, as only a server lets them."""
+        if self._local:  # it goes through all points for a filter
+            return {"points": [id]}
+        own = models.HasIdCondition(has_id=[id])
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+        return {"filter": models.Filter(must=[own, empty])}
+
+    def drop_number(self, collection: str, hub: KeptHub, but: Sequence[PointId]) -> None:
+        """Remove a number of all payloads, and its index."""
+        with errors():
+            self.client.delete_payload(
+                collection, [hub.path], points=holding_filter(hub.path, but), wait=True
+            )
+            if not self._local:
+                self.client.delete_payload_index(collection, hub.path, wait=True)
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names
@@ -369,25 +368,3 @@ class ClientDeployment:
         """Close the client if it was opened here."""
         if self._owned:
             self.client.close()
-
-
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Turn the client's errors into ours."""
-    try:
-        yield
-    except FunnelvecError:
-        raise
-    except UnexpectedResponse as error:
-        said = (error.content or b"").decode(errors="replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            said = json.loads(said)["status"]["error"]
-        if error.status_code == 409:
-            raise Conflict(f"Qdrant: {said}") from error
-        if error.status_code in (408, 504):
-            raise Timeout(f"Qdrant took too long: {said}") from error
-        raise EngineError(f"Qdrant refused ({error.status_code}): {said}") from error
-    except ResponseHandlingException as error:
-        raise Unreachable(f"the Qdrant server does not answer: {error.source}") from error
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:  # local mode's
-        raise EngineError(f"Qdrant refused: {error}") from error

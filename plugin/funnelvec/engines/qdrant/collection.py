@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from qdrant_client import models
+
 from funnelvec.codes import Rotation
 from funnelvec.codes.rotations import is_random
+from funnelvec.engines.hubs import HubBank
+from funnelvec.engines.qdrant.banks import KeptHub, unpacked_bank
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
+from funnelvec.engines.qdrant.names import payload_path
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
-from funnelvec.errors import CapabilityError, Conflict, EngineError, NotFound
+from funnelvec.errors import CapabilityError, Conflict, EngineError, FilterError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
@@ -45,6 +51,7 @@ class Collection:
         #: Whether there was no row to tell by what keys hold.
         self._guessed = False
         self._maps: dict[str, Rotation] = {}  # by token: they never change
+        self._banks: dict[str, HubBank] = {}  # by id: nor do they
         #: Of many searches that find the definition old, one reads it.
         self._reading = threading.RLock()
         #: Changes of this process wait for each other; those of others are a `Conflict`.
@@ -113,6 +120,19 @@ class Collection:
             self._maps[kept.token] = unpacked(kept, data)
         return self._maps[kept.token]
 
+    def bank(self, hub: KeptHub) -> HubBank:
+        """Read what hubs are measured with, once.
+
+        Raises
+        ------
+        EngineError
+            If it is gone, or damaged.
+        """
+        if hub.id not in self._banks:
+            data = self.deployment.read_bytes(self.name, hub.id, hub.parts)
+            self._banks[hub.id] = unpacked_bank(hub, data)
+        return self._banks[hub.id]
+
     def rotation(self, vector: Vector, resolution: Resolution) -> Rotation | None:
         """The fitted rotation of a resolution, None where it has none.
 
@@ -132,6 +152,29 @@ class Collection:
                 "fits it, and ~random needs no fitting"
             )
         return self.map_of(kept)
+
+    def check_indexed(self, columns: Iterable[str]) -> None:
+        """Refuse filters on columns whose index somebody has removed: they read every point.
+
+        Raises
+        ------
+        FilterError
+            If there is such a column.
+        """
+        kinds = self.definition().filterable
+        wanted = {payload_path(column): index_schema(kinds[column]) for column in columns}
+        for path, schema in wanted.items():
+            if not self.info.tells_indexes or path in self.info.kinds:
+                continue
+            if not isinstance(schema, models.PayloadSchemaType):  # JSON has none
+                continue
+            self.renew()  # somebody may have made it meanwhile
+            if path not in self.info.kinds:
+                raise FilterError(
+                    f"collection {self.name!r} has no payload index of {path!r} any more, so this "
+                    f"filter would go through every point; make it again: "
+                    f"client.create_payload_index({self.name!r}, {path!r}, {schema.value!r})"
+                )
 
     def check_free(self, what: str) -> None:
         """Refuse to change a collection that is being copied.
@@ -188,7 +231,9 @@ class Collection:
         self._guessed = False
         if not kept.foreign:
             return kept
-        kinds: dict[str, ColumnKind] = {**self.info.kinds, **kept.kinds}
+        own = {v.hub.path for v in kept.vectors.values() if v.hub is not None}
+        indexed = {path: kind for path, kind in self.info.kinds.items() if path not in own}
+        kinds: dict[str, ColumnKind] = {**indexed, **kept.kinds}
         if "id" not in kept.kinds:
             first, _ = self.deployment.scroll(
                 self.name, filter=without_ids(kept.reserved), limit=1, offset=None, vectors=()

@@ -8,13 +8,15 @@ n shards rescores up to n times as many.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from funnelvec.engines.qdrant.vectors import Column, Stored
+from funnelvec.engines.qdrant.correcting import Correction
+from funnelvec.engines.qdrant.vectors import Column, Stored, unsigned
 from funnelvec.errors import CapabilityError, InvalidInput
 from funnelvec.funnel import Funnel, Stage
 from funnelvec.resolution import Resolution
@@ -86,12 +88,13 @@ _EMPTY: list[float] = []
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A funnel over a column, and which of its resolutions have an index."""
+    """A funnel over a column, which of its resolutions have an index, what its scores are less."""
 
     column: Column
     funnel: Funnel
     indexed: frozenset[Resolution] = frozenset()
     limits: Limits = NO_LIMITS
+    correction: Correction | None = None
 
     @property
     def last(self) -> Stored:
@@ -101,8 +104,13 @@ class Plan:
     def upto(self, count: int) -> Plan:
         """Return the funnel of the first `count` stages."""
         *before, last = self.funnel.stages[:count]
-        shorter = Funnel((*before, Stage(last.resolution)))
-        return Plan(self.column, shorter, self.indexed, self.limits)
+        whole = count == len(self.funnel.stages)
+        shorter = self.funnel if whole else Funnel((*before, Stage(last.resolution)))
+        return replace(self, funnel=shorter, correction=self.correction if whole else None)
+
+    def scorer(self, stored: Stored) -> Callable[[float], float]:
+        """Return what makes our score of Qdrant's, of a search that ends in `stored`."""
+        return stored.scorer() if self.correction is None else unsigned
 
 
 _Encoder = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32] | None]
@@ -120,6 +128,8 @@ class Template:
         What each of them compares, the last one's too, and what makes it of a query.
     bare
         Whether the last one compares with the query as it is.
+    correction
+        What `search` takes off the scores of the last of `stages`; None where it compares itself.
     """
 
     stages: tuple[models.Prefetch, ...]
@@ -127,6 +137,7 @@ class Template:
     stored: tuple[Stored, ...]
     encoders: tuple[_Encoder, ...]
     bare: bool
+    correction: Correction | None = None
 
     @classmethod
     def of(
@@ -163,7 +174,16 @@ class Template:
         )
         encoders = [each.encoder() for each in (*stored, last)]
         bare = last.is_base and last.column.code == "f32" and last.metric == "cosine"
-        return cls(tuple(stages), search, (*stored, last), tuple(encoders), bare)
+        found = cls(tuple(stages), search, (*stored, last), tuple(encoders), bare)
+        return found if plan.correction is None else found._corrected(plan, plan.correction)
+
+    def _corrected(self, plan: Plan, correction: Correction) -> Template:
+        """Return the search as one by the corrected score of all rows of the last shortlist."""
+        keep = plan.funnel.narrowest_keep or self.search.limit or 0
+        search = correction.over(self.search, plan.last, rows=keep)
+        last: Any = search.prefetch
+        bare = search.model_copy(update={"prefetch": None})
+        return replace(self, stages=(*self.stages, last), search=bare, correction=correction)
 
     def vectors(
         self, query: npt.NDArray[np.float32], *, seen: bool = False
@@ -182,7 +202,9 @@ class Template:
 
     def threshold(self, cutoff: float | None) -> float | None:
         """What Qdrant is told of the lowest score of the last stage."""
-        return None if cutoff is None else self.stored[-1].threshold(cutoff)
+        if cutoff is None:
+            return None
+        return (self.correction or self.stored[-1]).threshold(cutoff)
 
     def request(
         self, vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
@@ -191,8 +213,9 @@ class Template:
         inner: models.Prefetch | None = None
         for stage, vector in zip(self.stages, vectors, strict=False):
             inner = stage.model_copy(update={"prefetch": inner, "query": vector.tolist()})
-        last = vectors[-1].tolist()
-        changed = {"prefetch": inner, "query": last, "score_threshold": threshold}
+        changed: dict[str, Any] = {"prefetch": inner, "score_threshold": threshold}
+        if self.correction is None:
+            changed["query"] = vectors[-1].tolist()
         return self.search.model_copy(update=changed)
 
     def ask(
@@ -245,7 +268,7 @@ def rescore_request(
     ids: Sequence[int | str],
     limit: int,
 ) -> models.QueryRequest:
-    """Compile one stage by itself, over the points that reach it."""
+    """Compile one stage by itself, over the points that reach it; scores are not corrected."""
     return models.QueryRequest(
         query=_nearest(stored, query),
         using=stored.name,
@@ -262,9 +285,12 @@ def scan_request(
     query: npt.NDArray[np.float32],
     *,
     limit: int,
+    rows: int,
     filter: models.Filter | None = None,
 ) -> models.QueryRequest:
-    """Compile exact search over the column itself.
+    """Compile exact search over the column itself, by the corrected score where there is one.
+
+    Any of the `rows` of the table may be the best of that.
 
     Raises
     ------
@@ -277,7 +303,7 @@ def scan_request(
             "there is nothing to compare with; have it allowed, or measure on a copy"
         )
     base = plan.column.stored(plan.column.base)
-    return models.QueryRequest(
+    search = models.QueryRequest(
         query=_nearest(base, query),
         using=base.name,
         filter=filter,
@@ -286,6 +312,10 @@ def scan_request(
         with_payload=False,
         with_vector=False,
     )
+    if plan.correction is None:
+        return search
+    most = plan.limits.check(max(1, rows), "exact search by a corrected score")
+    return plan.correction.over(search, base, rows=most)
 
 
 def _nearest(stored: Stored, query: npt.NDArray[np.float32]) -> list[float]:

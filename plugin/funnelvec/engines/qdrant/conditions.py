@@ -58,6 +58,19 @@ def lacking_filter(vector: str, but: Sequence[int | str]) -> models.Filter:
     return models.Filter(must_not=[has, models.HasIdCondition(has_id=list(but))])
 
 
+def unmeasured_filter(path: str, vector: str, but: Sequence[int | str]) -> models.Filter:
+    """Return what points match that have a vector and no number, but for some points."""
+    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+    has = models.HasVectorCondition(has_vector=vector)
+    return models.Filter(must=[empty, has], must_not=[models.HasIdCondition(has_id=list(but))])
+
+
+def holding_filter(path: str, but: Sequence[int | str]) -> models.Filter:
+    """Return what points match that have something at a path, but for some points."""
+    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+    return models.Filter(must_not=[empty, models.HasIdCondition(has_id=list(but))])
+
+
 def _compile(filter: Filter, kinds: Mapping[str, ColumnKind]) -> _Condition:
     match filter:
         case Test():

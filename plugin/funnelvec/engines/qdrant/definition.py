@@ -15,6 +15,8 @@ from typing import Any
 from funnelvec.calibration import Certificate, StoredCalibration, read_calibration
 from funnelvec.codes import Rotation
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
+from funnelvec.engines.qdrant.banks import KeptHub
+from funnelvec.engines.qdrant.correcting import Correction
 from funnelvec.engines.qdrant.maps import KeptRotation
 from funnelvec.engines.qdrant.names import DEFINITION, PointId, chunk_id
 from funnelvec.engines.qdrant.vectors import Column
@@ -77,6 +79,14 @@ class Vector:
     certificates: Mapping[str, KeptCertificate] = field(default_factory=dict)
     #: What tuning runs have found, by funnel, with the funnel's text then.
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hub: KeptHub | None = None
+
+    @property
+    def reserved(self) -> list[PointId]:
+        """Points that hold what was made for it."""
+        kept = [(rotation.token, rotation.parts) for rotation in self.rotations.values()]
+        kept += [] if self.hub is None else [(self.hub.id, self.hub.parts)]
+        return [chunk_id(token, number) for token, parts in kept for number in range(parts)]
 
     @property
     def indexed(self) -> frozenset[Resolution]:
@@ -88,25 +98,61 @@ class Vector:
         """Resolutions that some points may not have yet."""
         return [each for each, kept in self.resolutions.items() if not kept.ready]
 
-    def calibration(self, named: NamedFunnel) -> StoredCalibration | None:
-        """The calibration in force for a funnel."""
-        wanted = _calibrated_as(named)
-        return next((c for c in self.calibrations if (c.model, c.last_stage) == wanted), None)
+    def calibration(
+        self, named: NamedFunnel, *, corrected: bool = True
+    ) -> StoredCalibration | None:
+        """The calibration in force for a funnel: the newest that it can use.
+
+        Without `corrected` the newest over the plain score.
+        """
+        wanted, keep = _calibrated_as(named), named.funnel.narrowest_keep
+        ready = corrected and self.hub is not None and self.hub.state == "ready"
+        hub = self.hub.id if self.hub is not None and ready else None
+        for each in self.calibrations[::-1]:
+            if _made_for(each) == wanted and each.serves(keep) and each.hub in (None, hub):
+                return each
+        return None
+
+    def correction(self, named: NamedFunnel) -> Correction | None:
+        """What the scores of a funnel are less, None where they are left as they are."""
+        found = self.calibration(named)
+        if self.hub is None or found is None or not found.alpha:
+            return None
+        return Correction(self.hub.path, found.alpha)
 
     def calibrated(self, fitted: StoredCalibration) -> Vector:
-        """Return the vector with one calibration more, in place of the one before.
+        """Return the vector with one calibration more, in place of what it makes useless.
 
-        Certificates of the funnels that go by it are void from now on.
+        One over a corrected score leaves one over the plain score, for the time without a hub
+        column and for funnels of one stage. Certificates of funnels that go by it are void.
         """
-        wanted = (fitted.model, fitted.last_stage)
+        rest = tuple(
+            each
+            for each in self.calibrations
+            if _made_for(each) != _made_for(fitted) or (fitted.hub and not each.hub)
+        )
+        return self._judged_by(replace(self, calibrations=(*rest, fitted)), renewed=fitted)
+
+    def hubbed(self, hub: KeptHub | None) -> Vector:
+        """Return the vector with another state of its hub column; certificates may be void."""
+        kept = tuple(c for c in self.calibrations if c.hub is None or (hub and c.hub == hub.id))
+        return self._judged_by(replace(self, hub=hub, calibrations=kept))
+
+    def _judged_by(self, after: Vector, renewed: StoredCalibration | None = None) -> Vector:
+        """`after`, with certificates void of funnels that go by other calibrations there."""
+
+        def changed(funnel: str) -> bool:
+            now = after.calibration(self.funnels[funnel])
+            return now is renewed if renewed is not None else now != self._in_force(funnel)
+
         certificates = {
-            name: replace(
-                kept, void=kept.void or _calibrated_as(self.funnels[_funnel_of(name)]) == wanted
-            )
+            name: replace(kept, void=kept.void or changed(_funnel_of(name)))
             for name, kept in self.certificates.items()
         }
-        kept = [each for each in self.calibrations if (each.model, each.last_stage) != wanted]
-        return replace(self, calibrations=(*kept, fitted), certificates=certificates)
+        return replace(after, certificates=certificates)
+
+    def _in_force(self, funnel: str) -> StoredCalibration | None:
+        return self.calibration(self.funnels[funnel])
 
     def certified(self, funnel: str, certificate: Certificate | None) -> Vector:
         """Return the vector with a certificate of a funnel, or without those it had."""
@@ -147,6 +193,10 @@ def _certified_as(kind: Promised, funnel: str) -> str:
 
 def _funnel_of(name: str) -> str:
     return name.partition(" ")[2]
+
+
+def _made_for(calibration: StoredCalibration) -> tuple[str | None, str]:
+    return calibration.model, calibration.last_stage
 
 
 def _calibrated_as(named: NamedFunnel) -> tuple[str | None, str]:
@@ -196,11 +246,6 @@ class Definition:
         return self.others if self.foreign else dict(self.kinds)
 
     @property
-    def rotations(self) -> list[KeptRotation]:
-        """All fitted rotations, of whichever vector."""
-        return [each for vector in self.vectors.values() for each in vector.rotations.values()]
-
-    @property
     def used_rotations(self) -> list[KeptRotation]:
         """Fitted rotations that resolutions take."""
         return [
@@ -213,8 +258,12 @@ class Definition:
     @property
     def reserved(self) -> list[PointId]:
         """Points that are no rows."""
-        kept = self.rotations
-        return [DEFINITION, *(chunk_id(r.token, n) for r in kept for n in range(r.parts))]
+        return [DEFINITION, *(id for vector in self.vectors.values() for id in vector.reserved)]
+
+    @property
+    def hub_keys(self) -> frozenset[str]:
+        """Keys of the payload that are ours."""
+        return frozenset(v.hub.key for v in self.vectors.values() if v.hub is not None)
 
     def mapped(self, maps: Mapping[str, Rotation]) -> Definition:
         """Return the definition with the maps of `used_rotations`, by token."""
@@ -313,6 +362,7 @@ def _written(vector: Vector) -> dict[str, Any]:
             for name, kept in vector.certificates.items()
         },
         "tuned": {name: dict(kept) for name, kept in vector.tuned.items()},
+        "hub": None if vector.hub is None else asdict(vector.hub),
     }
 
 
@@ -331,4 +381,5 @@ def _read(name: str, given: Mapping[str, Any]) -> Vector:
             for name, c in given["certificates"].items()
         },
         given.get("tuned", {}),
+        None if given.get("hub") is None else KeptHub(**given["hub"]),
     )

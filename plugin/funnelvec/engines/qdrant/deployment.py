@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from funnelvec.engines.qdrant.banks import KeptHub
 from funnelvec.engines.qdrant.compile import NO_LIMITS, Limits, Template
 from funnelvec.engines.qdrant.features import Version
 from funnelvec.engines.qdrant.names import PointId
@@ -98,6 +99,8 @@ class Info:
         Names of vectors of other forms: sparse, or several rows.
     kinds
         Kinds of the payload fields that have an index.
+    tells_indexes
+        Whether these are all: only servers say.
     """
 
     vectors: Mapping[str, models.VectorParams]
@@ -105,6 +108,7 @@ class Info:
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     limits: Limits = NO_LIMITS
     shards: int = 1
+    tells_indexes: bool = False
 
 
 #: Is told how many seconds something has taken so far.
@@ -167,6 +171,15 @@ class Deployment(Protocol):
 
     def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Remove points."""
+
+    def add_number(self, collection: str, hub: KeptHub) -> None:
+        """Have an index on a number of payloads that is ours."""
+
+    def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
+        """Write a number into the payload of points that have none there yet."""
+
+    def drop_number(self, collection: str, hub: KeptHub, but: Sequence[PointId]) -> None:
+        """Remove a number of all payloads but those of some points, and its index."""
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names

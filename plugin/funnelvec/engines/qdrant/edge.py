@@ -19,8 +19,9 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from funnelvec.engines.qdrant import translate
-from funnelvec.engines.qdrant.client import index_schema
+from funnelvec.engines.qdrant.banks import KeptHub
 from funnelvec.engines.qdrant.compile import Template
+from funnelvec.engines.qdrant.conditions import holding_filter
 from funnelvec.engines.qdrant.deployment import (
     BATCH,
     Found,
@@ -33,6 +34,7 @@ from funnelvec.engines.qdrant.deployment import (
     Told,
 )
 from funnelvec.engines.qdrant.folder import Folder, write
+from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.engines.qdrant.shards import Shards, config_of, errors
 from funnelvec.types import ColumnKind
@@ -154,6 +156,29 @@ class EdgeDeployment:
         """Remove points."""
         gone = [translate.id_of(id) for id in ids]
         self._shards.update(collection, edge.UpdateOperation.delete_points(cast("Any", gone)))
+
+    def add_number(self, collection: str, hub: KeptHub) -> None:
+        """Have an index on a number."""
+        schema = index_schema("number", unique=True)
+        assert schema is not None  # numbers have one
+        made = edge.UpdateOperation.create_field_index(hub.path, translate.index_of(schema))
+        self._shards.update(collection, made)
+
+    def set_numbers(self, collection: str, hub: KeptHub, numbers: Mapping[PointId, float]) -> None:
+        """Write numbers, each into a payload of its own."""
+        empty = edge.IsEmptyCondition(hub.path)
+        for id, number in numbers.items():
+            only = edge.Filter(must=[edge.HasIdCondition({translate.id_of(id)}), empty])
+            self._shards.update(
+                collection, edge.UpdateOperation.set_payload_by_filter(only, {hub.key: number})
+            )
+
+    def drop_number(self, collection: str, hub: KeptHub, but: Sequence[PointId]) -> None:
+        """Remove a number of all payloads, and its index."""
+        held = translate.filter_of(holding_filter(hub.path, but))
+        gone = edge.UpdateOperation.delete_payload_by_filter(held, [hub.path])
+        self._shards.update(collection, gone)
+        self._shards.update(collection, edge.UpdateOperation.delete_field_index(hub.path))
 
     def retrieve(
         self, collection: str, ids: Sequence[PointId], *, payload: bool, vectors: Names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -13,10 +13,11 @@ from funnelvec.engines import checks, options
 from funnelvec.engines.base import Capabilities
 from funnelvec.engines.keys import key_name
 from funnelvec.engines.qdrant import names
-from funnelvec.engines.qdrant.client import ClientDeployment, errors
+from funnelvec.engines.qdrant.client import ClientDeployment
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.features import codes_of
 from funnelvec.engines.qdrant.hook.client import unhooked
 from funnelvec.engines.qdrant.table import QdrantTable
@@ -146,16 +147,32 @@ class QdrantEngine:
         return self.table(name, vector=vector)
 
     def problems(self) -> list[Problem]:
-        """Nothing: what funnelvec knows of a collection is part of it, and goes where it goes.
+        """List hub columns that other programs' writes have left behind.
 
-        Resolutions that are not filled are in `Table.status`.
+        What funnelvec knows of a collection is part of it, and goes where it goes; resolutions
+        that are not filled are in `Table.status`.
         """
-        return []
+        return [Problem(f"{table.name}.{table.vector}", fault) for table, fault in self._faults()]
 
     def repair(self, *, dry_run: bool = False) -> list[Repair]:
-        """Nothing to do."""
+        """Measure rows that their hub columns do not know."""
         options.check_flag(dry_run, "dry_run")
-        return []
+        done = []
+        for table, _ in self._faults():
+            if table.mend_hub(dry_run=dry_run):
+                done.append(Repair(f"{table.name}.{table.vector}", "measure rows without a hub"))
+        return done
+
+    def _faults(self) -> Iterator[tuple[QdrantTable, str]]:
+        for name in sorted(self._deployment.collections()):
+            if self._deployment.read(name) is None:
+                continue
+            collection = self._collections.get(name) or Collection(self._deployment, name)
+            for vector in collection.definition(fresh=True).vectors:
+                table = QdrantTable(collection, vector)
+                fault = table.hub_fault()
+                if fault is not None:
+                    yield table, fault
 
     def close(self) -> None:
         """Release what was opened here."""

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from funnelvec.errors import CapabilityError
+from funnelvec.funnel import Funnel
 from funnelvec.resolution import CODES, OWN_CODES, Resolution
 from funnelvec.types import Code
 
@@ -16,6 +17,7 @@ __all__ = [
     "UNLINKED",
     "Version",
     "check_code",
+    "check_last",
     "check_version",
     "codes_of",
 ]
@@ -102,4 +104,20 @@ def check_code(resolution: Resolution, version: Version | None) -> None:
             _CODES[resolution.code],
             f"the code of {resolution}",
             f"upgrade the server, or take {resolution.dims}:int8",
+        )
+
+
+def check_last(funnel: Funnel) -> None:
+    """Refuse scores that mean nothing outside Qdrant, or change with what else is stored.
+
+    Raises
+    ------
+    CapabilityError
+        If a funnel ends in them.
+    """
+    last = funnel.last.resolution
+    if last.code in OWN_CODES and last.code != "int8":
+        raise CapabilityError(
+            f"funnel '{funnel}' ends in {last.code}, whose scores are estimates of Qdrant's that "
+            f"no calibration can use; end in {last.dims}:int8, {last.dims}:f16 or the column itself"
         )

@@ -12,6 +12,7 @@ from qdrant_client import models
 from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.precision import Shown
 from funnelvec.calibration.stored import provenance_of
 from funnelvec.engines import checks, options
@@ -22,7 +23,7 @@ from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
-from funnelvec.engines.qdrant.deployment import Scored
+from funnelvec.engines.qdrant.deployment import BATCH, Scored
 from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.qdrant.refusing import check_applied
 from funnelvec.engines.store import NamedFunnel
@@ -49,6 +50,7 @@ class QdrantJudging:
 
     if TYPE_CHECKING:
 
+        def count(self) -> int: ...
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
@@ -101,6 +103,7 @@ class QdrantJudging:
         fitted = fit_family(
             JudgedScores.of(present, scores),
             family,
+            hubs=self._judged_hubs(named, [ids[pair] for pair in kept]),
             **provenance_of(
                 present,
                 model=named.model,
@@ -111,6 +114,20 @@ class QdrantJudging:
         )
         self._change(lambda vector: vector.calibrated(fitted))
         return fitted
+
+    def _judged_hubs(self, named: NamedFunnel, ids: Sequence[names.PointId]) -> JudgedHubs | None:
+        """Hubs of judged rows; None where there is nothing to correct."""
+        hub = self._vector().hub
+        if hub is None or hub.state != "ready" or named.funnel.narrowest_keep is None:
+            return None
+        found: dict[names.PointId, float] = {}
+        wanted = list(dict.fromkeys(ids))
+        for start in range(0, len(wanted), BATCH):
+            for record in self._collection.deployment.retrieve(
+                self.name, wanted[start : start + BATCH], payload=True, vectors=()
+            ):
+                found[record.id] = float(record.payload.get(hub.key) or 0.0)
+        return JudgedHubs(hub.id, np.array([found.get(id, 0.0) for id in ids]))
 
     def certify(
         self,
@@ -217,20 +234,23 @@ class QdrantJudging:
         """Scores of those relevant rows that are among the exact top k, -inf where lost."""
         question = self._question(named, Asked(k, None, None))
         plan, base = question.plan, question.plan.column.stored(question.plan.column.base)
-        requests = []
+        requests, rows, score = [], self.count(), plan.scorer(base)
         for name, query in queries.items():
             own = list(relevant[name])
-            requests.append(scan_request(plan, query, limit=k))
-            requests.append(rescore_request(plan, base, query, ids=own, limit=len(own)))
+            alone = rescore_request(plan, base, query, ids=own, limit=len(own))
+            if plan.correction is not None:
+                alone = plan.correction.over(alone, base, rows=len(own))
+            requests.append(scan_request(plan, query, limit=k, rows=rows))
+            requests.append(alone)
             requests.append(self._request(question, query, k + 1))
         answers, slack = iter(self._query(requests)), self._collection.deployment.slack
         found = {}
         for name, query in queries.items():
             exact, judged, first = next(answers), next(answers), next(answers)
             # Rows that are as near as the k-th count as well, as in SQL.
-            least = min((base.score(point.score) for point in exact), default=np.inf)
+            least = min((score(point.score) for point in exact), default=np.inf)
             least -= slack * max(1.0, abs(least)) if np.isfinite(least) else 0.0
-            within = [point.id for point in judged if base.score(point.score) >= least]
+            within = [point.id for point in judged if score(point.score) >= least]
             reached = {hit.id: hit.score for hit in self._answer(question, query, first)}
             keys = [relevant[name][id] for id in within]
             found[name] = [reached.get(key, -np.inf) for key in keys]

@@ -322,6 +322,10 @@ class QdrantLoading:
         payloads = [
             self._payload(definition, rows, row, before.get(id)) for row, id in enumerate(rows.ids)
         ]
+        if vector.hub is not None and vector.hub.measures:
+            hubs = self._collection.bank(vector.hub).measure(rows.ids, rows.vectors)
+            for payload, number in zip(payloads, hubs.tolist(), strict=True):
+                payload[vector.hub.key] = number
         kept = [
             {n: v for n, v in before[id].vectors.items() if n in others} if id in before else {}
             for id in rows.ids

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from funnelvec.engines import options
-from funnelvec.engines.qdrant.client import ClientDeployment, errors
+from funnelvec.engines.qdrant.client import ClientDeployment
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.copying import Copy, target_of
 from funnelvec.engines.qdrant.definition import Definition, Vector
+from funnelvec.engines.qdrant.failing import errors
 from funnelvec.engines.qdrant.features import ADD_VECTOR
 from funnelvec.engines.qdrant.vectors import Stored
 from funnelvec.engines.together import OneByOne

@@ -97,6 +97,9 @@ class QdrantObserving:
         hits = self._answer(question, vector)
         total_ms = 1e3 * (perf_counter() - start)
         reports, notes = self._stages(question, vector, len(hits))
+        if question.plan.correction is not None:
+            alpha = question.plan.correction.alpha
+            notes.append(f"scores are less {alpha:.6g} times the hub of the row")
         least = question.cutoff(vector)
         if least is not None:
             said = cutoff if min_relevance is None else f"min_relevance {min_relevance:g}"
@@ -165,8 +168,9 @@ class QdrantObserving:
         """Measure the funnel against exact search."""
         named, vector = self._funnel(funnel), self._vector()
         matrix = None if queries is None else check_queries(queries, vector.column.base)
+        rows = self.count()
         size = check_recall_arguments(
-            sample=sample, k=k, seed=seed, funnel=named.funnel, rows=self.count(),
+            sample=sample, k=k, seed=seed, funnel=named.funnel, rows=rows,
             given=None if matrix is None else len(matrix),
         )  # fmt: skip
         compiled = self._filter(filter)
@@ -175,7 +179,7 @@ class QdrantObserving:
         alive: list[list[float]] = []
         times: list[tuple[float, float]] = []
         for query, itself in drawn:
-            measured = self._compared(plan, query, itself, k=k, filter=compiled)
+            measured = self._compared(plan, query, itself, k=k, rows=rows, filter=compiled)
             if measured is not None:
                 alive.append(measured[0])
                 times.append(measured[1])
@@ -237,17 +241,19 @@ class QdrantObserving:
         itself: PointId | None,
         *,
         k: int,
+        rows: int,
         filter: models.Filter | None,
     ) -> tuple[list[float], tuple[float, float]] | None:
         """Share of the exact top k that each stage lets through, and both times in ms."""
         limit = k + (itself is not None)
-        truth, exact_ms = self._timed(scan_request(plan, query, limit=4 * limit, filter=filter))
+        request = scan_request(plan, query, limit=4 * limit, rows=rows, filter=filter)
+        truth, exact_ms = self._timed(request)
         best = [point for point in truth if point.id != itself]
         if not best:
             return None
         wanted = min(k, len(best))
         worst = best[wanted - 1].score
-        falls = plan.column.stored(plan.column.base).falls
+        falls = plan.correction is None and plan.column.stored(plan.column.base).falls
         top = {p.id for p in best if (p.score <= worst if falls else p.score >= worst)}
         shares = []
         for count, stage in enumerate(plan.funnel.stages, 1):

@@ -1,4 +1,4 @@
-"""What a table in Qdrant has no place for: windows, adapters, feedback, hub columns."""
+"""What a table in Qdrant has no place for: windows, adapters, feedback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
-from funnelvec.engines.options import HUB_SAMPLE
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
 from funnelvec.types import Family, Key
@@ -26,12 +25,6 @@ _WINDOWS = (
 _FOLLOWED = (
     "this version keeps no feedback and no scores of judged queries in Qdrant; a postgresql:// or "
     "memory: table does, and funnelvec.calibration.online and .drift work on arrays"
-)
-
-
-_HUBS = (
-    "this version keeps no hub column in Qdrant, which would have to correct scores in its last "
-    "stage; a postgresql:// or memory: table does"
 )
 
 
@@ -79,16 +72,6 @@ class QdrantRefusing:
     ) -> Drift:
         """Refused: this version keeps no scores of judged queries in Qdrant."""
         raise CapabilityError(_FOLLOWED)
-
-    def add_hub(
-        self, *, sample: int = HUB_SAMPLE, allow_rewrite: bool = False, concurrently: bool = False
-    ) -> str:
-        """Refused: this version keeps no hub column in Qdrant."""
-        raise CapabilityError(_HUBS)
-
-    def drop_hub(self) -> None:
-        """Refused, as `add_hub` is."""
-        raise CapabilityError(_HUBS)
 
     def add_window(
         self,

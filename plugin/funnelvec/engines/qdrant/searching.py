@@ -205,7 +205,7 @@ class QdrantSearching:
             calibration=calibration,
             after=beginning(asked, definition),
             key=reader(definition),
-            score=plan.last.scorer(),
+            score=plan.scorer(plan.last),
             search=self._collection.deployment.prepare(self.name, template),
             certificate=certificate,
             best_f1=chosen == "best_f1",
@@ -218,8 +218,8 @@ class QdrantSearching:
         return replace(question, k=k, template=template, search=search)
 
     def _plan(self, vector: Vector, named: NamedFunnel) -> Plan:
-        limits = self._collection.info.limits
-        return Plan(vector.column, named.funnel, vector.indexed, limits)
+        limits, correction = self._collection.info.limits, vector.correction(named)
+        return Plan(vector.column, named.funnel, vector.indexed, limits, correction)
 
     def _filter(self, given: Mapping[str, Any] | None) -> models.Filter | None:
         parsed = filters.parse(given)
@@ -235,7 +235,11 @@ class QdrantSearching:
                 f"{error}; a field of a collection that another program has made can be filtered "
                 "on when it has a payload index, which also says what it holds"
             ) from None
-        return compile_filter(bound, definition.filterable)
+        kinds = definition.filterable
+        if not definition.foreign:  # of others, what has no index is no column
+            columns = {filters.column_of(field, kinds)[0] for field in filters.fields(bound)}
+            self._collection.check_indexed(columns)
+        return compile_filter(bound, kinds)
 
     def _request(
         self, question: Question, vector: npt.NDArray[np.float32], limit: int

@@ -20,7 +20,8 @@ from funnelvec.engines.qdrant.conditions import lacking_filter, without_ids
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Points
 from funnelvec.engines.qdrant.examining import QdrantExamining
-from funnelvec.engines.qdrant.features import check_code, codes_of
+from funnelvec.engines.qdrant.features import check_code, check_last, codes_of
+from funnelvec.engines.qdrant.hubbing import QdrantHubbing
 from funnelvec.engines.qdrant.judging import QdrantJudging
 from funnelvec.engines.qdrant.loading import QdrantLoading
 from funnelvec.engines.qdrant.moving import QdrantMoving
@@ -30,11 +31,11 @@ from funnelvec.engines.qdrant.rotating import QdrantRotating
 from funnelvec.engines.qdrant.searching import QdrantSearching
 from funnelvec.engines.qdrant.tuning import QdrantTuning
 from funnelvec.engines.store import NamedFunnel
-from funnelvec.errors import CapabilityError, Conflict, InvalidInput, NotFound
+from funnelvec.errors import Conflict, InvalidInput, NotFound
 from funnelvec.funnel import Funnel
 from funnelvec.kinds import convert
 from funnelvec.reports import FillingStep
-from funnelvec.resolution import OWN_CODES, Resolution
+from funnelvec.resolution import Resolution
 from funnelvec.types import BaseCode, Metric, Storage
 
 __all__ = ["QdrantTable"]
@@ -46,6 +47,7 @@ class QdrantTable(
     QdrantObserving,
     QdrantExamining,
     QdrantRotating,
+    QdrantHubbing,
     QdrantJudging,
     QdrantMoving,
     QdrantTuning,
@@ -214,6 +216,7 @@ class QdrantTable(
                 if resolution not in provided:  # whoever began may not have got that far
                     table._provide(resolution)
                 done += table._fill(resolution, size, report)
+            done += table._measure_rows(size, report)
         if any(vector.indexed for vector in collection.definition().vectors.values()):
             collection.deployment.settle(self.name, building_words(report, self.name))
         return done
@@ -313,7 +316,7 @@ class QdrantTable(
         vector = self._vector(fresh=True)
         funnel.check(dims=vector.column.base.dims, code=vector.column.code, approximate=approximate)
         self._check_metric(metric)
-        _check_last(funnel)
+        check_last(funnel)
         if model is not None:
             model = _text(model)
         named = NamedFunnel(name, funnel, model, self._returned(returns))
@@ -362,16 +365,6 @@ class QdrantTable(
                 others = ", ".join(sorted(known)) or "none"
                 raise NotFound(f"table {self.name!r} has no column {name!r} (it has: {others})")
         return wanted
-
-
-def _check_last(funnel: Funnel) -> None:
-    """Refuse scores that mean nothing outside Qdrant, or change with what else is stored."""
-    last = funnel.last.resolution
-    if last.code in OWN_CODES and last.code != "int8":
-        raise CapabilityError(
-            f"funnel '{funnel}' ends in {last.code}, whose scores are estimates of Qdrant's that "
-            f"no calibration can use; end in {last.dims}:int8, {last.dims}:f16 or the column itself"
-        )
 
 
 def _text(model: str) -> str:

@@ -60,12 +60,14 @@ _SCHEMAS = {
 _Index: TypeAlias = (
     edge.PayloadSchemaType
     | edge.IntegerIndexParams
+    | edge.FloatIndexParams
     | edge.KeywordIndexParams
     | edge.UuidIndexParams
     | edge.DatetimeIndexParams
 )
 _INDEXES: dict[type, Callable[..., _Index]] = {
     models.IntegerIndexParams: edge.IntegerIndexParams,
+    models.FloatIndexParams: edge.FloatIndexParams,
     models.KeywordIndexParams: edge.KeywordIndexParams,
     models.UuidIndexParams: edge.UuidIndexParams,
     models.DatetimeIndexParams: edge.DatetimeIndexParams,
@@ -126,7 +128,7 @@ def request_of(given: models.QueryRequest) -> edge.QueryRequest:
     """A search; the vector that a level looks at is part of its query in Edge."""
     return edge.QueryRequest(
         limit=given.limit or 10,
-        query=_nearest(given.query, given.using),
+        query=_query(given.query, given.using),
         prefetches=_prefetches(given.prefetch),
         filter=None if given.filter is None else filter_of(given.filter),
         params=_params(given.params),
@@ -151,6 +153,7 @@ def prepared(given: Template) -> Requesting:
     last, params = given.search, _params(given.search.params)
     using, limit, payload = last.using, last.limit or 10, last.with_payload or False
     filter = None if last.filter is None else filter_of(last.filter)
+    corrected = None if given.correction is None else _query(last.query, None)
 
     def request(
         vectors: Sequence[npt.NDArray[np.float32]], threshold: float | None
@@ -163,7 +166,7 @@ def prepared(given: Template) -> Requesting:
             ]
         return search(
             limit=limit,
-            query=nearest(_numbers(vectors[-1]), using=using),
+            query=corrected or nearest(_numbers(vectors[-1]), using=using),
             prefetches=inner,
             filter=filter,
             params=params,
@@ -178,6 +181,29 @@ def prepared(given: Template) -> Requesting:
 def _numbers(vector: npt.NDArray[np.float32]) -> Any:
     # Edge takes the numbers one by one, which are made in half the time from this as from a list.
     return array("f", vector.tobytes())
+
+
+def _query(given: Any, using: str | None) -> Any:
+    if isinstance(given, models.FormulaQuery):
+        return edge.Formula(_expression(given.formula), given.defaults or {})
+    return _nearest(given, using)
+
+
+def _expression(given: Any) -> edge.Expression:
+    """What stands in formulas of ours: numbers, paths, sums, products, signs."""
+    match given:
+        case str():
+            return edge.Expression.Variable(given)
+        case int() | float():
+            return edge.Expression.Constant(given)
+        case models.SumExpression():
+            return edge.Expression.Sum([_expression(each) for each in given.sum])
+        case models.MultExpression():
+            return edge.Expression.Mult([_expression(each) for each in given.mult])
+        case models.NegExpression():
+            return edge.Expression.Neg(_expression(given.neg))
+        case _:
+            raise CapabilityError(f"the expression {given!r} has no form in Edge here")
 
 
 def _nearest(vector: Any, using: str | None) -> edge.Query:

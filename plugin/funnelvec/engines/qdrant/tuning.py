@@ -34,6 +34,7 @@ class QdrantTuning(Tuning):
 
     if TYPE_CHECKING:
 
+        def count(self) -> int: ...
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
@@ -45,7 +46,7 @@ class QdrantTuning(Tuning):
         ) -> list[tuple[npt.NDArray[np.float32], PointId | None]]: ...  # fmt: skip
         def _compared(
             self, plan: Plan, query: npt.NDArray[np.float32], itself: PointId | None, *, k: int,
-            filter: None,
+            rows: int, filter: None,
         ) -> tuple[list[float], tuple[float, float]] | None: ...  # fmt: skip
 
     def _engine_name(self) -> str:
@@ -92,7 +93,10 @@ class QdrantTuning(Tuning):
                 return found
         plan = self._plan(vector, named)
         drawn = self._drawn(vector, named, None, size=sample, seed=seed, among=among)
-        asked = [self._compared(plan, query, own, k=k, filter=None) for query, own in drawn]
+        rows = self.count()
+        asked = [
+            self._compared(plan, query, own, k=k, rows=rows, filter=None) for query, own in drawn
+        ]
         answered = [each for each in asked if each is not None]
         if not answered:
             return found

@@ -36,7 +36,7 @@ from funnelvec.errors import CapabilityError
 from funnelvec.resolution import OWN_CODES, Resolution
 from funnelvec.types import BaseCode, Metric, needs_direction
 
-__all__ = ["DISTANCES", "Column", "Stored", "unsigned"]
+__all__ = ["DISTANCES", "Column", "Stored", "below", "unsigned"]
 
 DISTANCES: dict[Metric, models.Distance] = {
     "cosine": models.Distance.COSINE,
@@ -77,6 +77,13 @@ _SCANNED, _FULL_SCAN, _LEAST_SCAN = 2_000, 10_000, 10
 def unsigned(raw: float) -> float:
     """Return a score that is Qdrant's own, zero without a sign."""
     return raw + 0.0
+
+
+def below(score: float) -> float:
+    """Return the next lower 32-bit float, which is none of the infinite ones."""
+    with np.errstate(over="ignore"):
+        found = np.nextafter(np.float32(score), np.float32(-np.inf))
+    return float(np.clip(found, -3.4e38, 3.4e38))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +207,18 @@ class Stored:
 
         Qdrant goes through all points where their vectors take less than 10,000 kB, which of
         narrow codes are tens of thousands, and takes several times as long as its graph. A graph
-        over narrow codes is built with more care than Qdrant's own, which costs seconds: what one
-        of them misses, no keep brings back.
+        over narrow codes has twice the links of Qdrant's own: what it misses, no keep brings back,
+        and to look longer for fewer links takes longer than to keep more.
         """
         if not index:
             return _NO_GRAPH
         code = "f16" if self.is_quantized else self.resolution.code
         width = self.size * _DATATYPES.get(code, (None, 4.0))[1]
+        links, effort = (32, 128) if width <= _NARROW else (16, 100)
+        m = m or links
         return models.HnswConfigDiff(
-            m=m or 16,
-            ef_construct=ef_construction or max(2 * (m or 16), 200 if width <= _NARROW else 100),
+            m=m,
+            ef_construct=ef_construction or max(2 * m, effort),
             full_scan_threshold=min(_FULL_SCAN, max(_LEAST_SCAN, round(_SCANNED * width / 1024))),
         )
 
@@ -327,9 +336,7 @@ class Stored:
         raw = cutoff * self.size if self.is_bits else cutoff
         if self.resolution.code == "int8":
             raw = -math.sqrt(max(0.0, 1.0 - cutoff) * 2.0) * int8.scale(self.size)
-        with np.errstate(over="ignore"):
-            below = np.nextafter(np.float32(raw), np.float32(-np.inf))
-        found = float(np.clip(below, -3.4e38, 3.4e38))
+        found = below(raw)
         return -found if self.falls else found
 
     def unpack(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,12 @@ from qdrant_client import models
 
 from funnelvec.codes.rotations import is_random
 from funnelvec.engines.base import default_funnel
+from funnelvec.engines.qdrant.conditions import holding_filter
 from funnelvec.engines.qdrant.definition import Definition, Kept, Vector
 from funnelvec.engines.qdrant.features import Version, check_code, check_version
 from funnelvec.engines.qdrant.hook.known import Hook
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps
+from funnelvec.engines.qdrant.names import PointId
 from funnelvec.engines.qdrant.reserved import definition_change, definition_point
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
 from funnelvec.engines.store import NamedFunnel
@@ -187,9 +189,23 @@ def drop_vector(hook: Hook, given: Given) -> Steps[Any]:
             stored = vector.column.stored(resolution)
             if not stored.is_base:
                 yield Call("delete_vector_name", {**given, "vector_name": stored.name})
+        yield from _clear(hook, collection, vector, known.reserved)
     answer = yield Call("delete_vector_name", given)
     hook.forget(collection)
     return answer
+
+
+def _clear(hook: Hook, collection: str, vector: Vector, reserved: Sequence[PointId]) -> Steps[None]:
+    """Remove the points and numbers that were kept for a vector."""
+    common: Given = {"collection_name": collection, "wait": True}
+    if vector.hub is not None:
+        held = holding_filter(vector.hub.path, reserved)
+        yield Call("delete_payload", {**common, "keys": [vector.hub.path], "points": held})
+        if not hook.local:  # which has no indexes
+            yield Call("delete_payload_index", {**common, "field_name": vector.hub.path})
+    if vector.reserved:
+        gone = models.PointIdsList(points=[*vector.reserved])
+        yield Call("delete", {**common, "points_selector": gone})
 
 
 def _undefine(hook: Hook, collection: str, name: str) -> Steps[None]:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest
 
+from funnelvec.engines.hubs import HubBank
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.names import PointId
 from funnelvec.errors import CapabilityError, InvalidInput
 
-__all__ = ["Written", "as_names", "as_points", "with_codes"]
+__all__ = ["Banks", "Written", "as_names", "as_points", "with_codes"]
+
+#: What hubs are measured with, by the name of the vector.
+Banks: TypeAlias = Mapping[str, HubBank]
 
 _INFERRED = (models.Document, models.Image, models.InferenceObject)
 
 
 @dataclass(slots=True)
 class Written:
-    """Points with their codes, and which codes some of them cannot have, by name."""
+    """Points with their codes, and which codes some of them cannot have, by name.
+
+    `numbers` are what their payloads get: how much of a hub each of them is.
+    """
 
     vectors: list[dict[str, Any]]
+    numbers: list[dict[str, float]]
     changed: bool = False
     lacking: dict[str, list[PointId]] = field(default_factory=dict)
 
@@ -69,8 +78,9 @@ def with_codes(
     there: Collection[str] | None,
     ids: Sequence[PointId],
     given: Sequence[Any],
+    banks: Banks,
 ) -> Written:
-    """Add codes to the vectors of points.
+    """Add codes to the vectors of points, and measure hubs.
 
     Parameters
     ----------
@@ -80,6 +90,8 @@ def with_codes(
         Names of the vectors that the collection has; None where it has all.
     ids, given
         Points and what each of them has: a vector, or vectors by name.
+    banks
+        What hubs are measured with, by the name of the vector.
 
     Raises
     ------
@@ -88,13 +100,17 @@ def with_codes(
     CapabilityError
         If a vector is left to the server to make.
     """
-    written = Written([as_names(each) for each in given])
+    written = Written([as_names(each) for each in given], [{} for _ in given])
     for name, vector in vectors.items():
         rows = [row for row, each in enumerate(written.vectors) if each.get(name) is not None]
         matrix = _matrix(vector, [written.vectors[row][name] for row in rows])
         if matrix is None:
             continue
         _check(matrix, name, [ids[row] for row in rows])
+        if vector.hub is not None and name in banks:
+            own = [_known_as(ids[row]) for row in rows]
+            for row, hub in zip(rows, banks[name].measure(own, matrix).tolist(), strict=True):
+                written.numbers[row][vector.hub.key] = hub
         for resolution in vector.resolutions:
             stored = vector.column.stored(resolution)
             if stored.is_base or (there is not None and stored.name not in there):
@@ -110,9 +126,19 @@ def with_codes(
     return written
 
 
+def _known_as(id: Any) -> PointId:
+    """An id as Qdrant gives it back: applications write UUIDs in several forms."""
+    if isinstance(id, int):
+        return id
+    try:
+        return str(uuid.UUID(str(id)))
+    except ValueError:  # for Qdrant to refuse
+        return str(id)
+
+
 def _matrix(vector: Vector, given: Sequence[Any]) -> npt.NDArray[np.float32] | None:
     """Stack vectors; None where some are none of the width, which is for Qdrant to refuse."""
-    if not given or not vector.resolutions:
+    if not given or not (vector.resolutions or vector.hub):
         return None
     if any(isinstance(each, _INFERRED) for each in given):
         raise CapabilityError(

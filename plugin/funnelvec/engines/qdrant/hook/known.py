@@ -13,6 +13,7 @@ from qdrant_client import models
 
 from funnelvec.codes import Rotation
 from funnelvec.engines.base import default_funnel
+from funnelvec.engines.hubs import HubBank
 from funnelvec.engines.qdrant.collection import FRESH_SECONDS
 from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Info
@@ -95,6 +96,8 @@ class Hook:
         Key of the payload under which relevance is told; None where it is not asked for.
     templates
         Forms of requests that have been sent, see `funnelling`.
+    banks
+        What hubs are measured with, by their ids; they never change.
     """
 
     wanted: Wanted = None
@@ -102,6 +105,7 @@ class Hook:
     min_relevance: float | None = None
     local: bool = False
     templates: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    banks: dict[str, HubBank] = field(default_factory=dict)
     _known: dict[str, Known] = field(default_factory=dict)
     _maps: dict[str, Rotation] = field(default_factory=dict)
     _told: set[tuple[str, str]] = field(default_factory=set)

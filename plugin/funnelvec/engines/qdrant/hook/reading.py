@@ -9,6 +9,7 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest
 
 from funnelvec.engines.qdrant.conditions import without_ids
+from funnelvec.engines.qdrant.hook.hubbing import unnumbered
 from funnelvec.engines.qdrant.hook.known import Hook, Known
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps
 from funnelvec.engines.qdrant.names import DEFINITION
@@ -22,7 +23,9 @@ def wanted(known: Known, with_vectors: Any) -> Any:
 
 
 def hidden(known: Known, records: Iterable[Any], with_vectors: Any) -> None:
-    """Give points the form that they have in a collection without our vectors."""
+    """Give points the form that they have in a collection without our vectors and numbers."""
+    records = list(records)
+    unnumbered(known, records)
     if with_vectors is not True or not known.hidden or known.shown != [""]:
         return
     for record in records:  # the unnamed vector alone is no mapping
@@ -67,9 +70,9 @@ def retrieve(hook: Hook, given: Given) -> Steps[Any]:
     if DEFINITION in ids:
         given = {**given, "ids": [id for id in ids if id != DEFINITION]}
     with_vectors = given.get("with_vectors", False)
-    if with_vectors is not True:
+    if with_vectors is not True and not given.get("with_payload", True):
         return (yield Call("retrieve", given))
-    known = yield from hook.find(given["collection_name"], detail=True)
+    known = yield from hook.find(given["collection_name"], detail=with_vectors is True)
     records = yield Call("retrieve", {**given, "with_vectors": wanted(known, with_vectors)})
     hidden(known, records, with_vectors)
     return records
@@ -87,8 +90,11 @@ def collection(hook: Hook, given: Given) -> Steps[Any]:
         alone = list(rest) == [""] and len(rest) < len(vectors)
         params = params.model_copy(update={"vectors": rest[""] if alone else rest})
     count = found.points_count
+    ours = {v.hub.path for v in known.vectors.values() if v.hub is not None}
+    schema = {path: each for path, each in found.payload_schema.items() if path not in ours}
     return found.model_copy(
         update={
+            "payload_schema": schema,
             "config": found.config.model_copy(update={"params": params}),
             "points_count": None if count is None else max(0, count - len(known.reserved)),
         }

@@ -13,6 +13,7 @@ from qdrant_client.http.models import QueryResponse  # models.QueryResponse is t
 
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.hook.funnelling import Asked, Way, funnelled, query_of, within
+from funnelvec.engines.qdrant.hook.hubbing import corrected, correction_of
 from funnelvec.engines.qdrant.hook.judging import Judge, judge_of
 from funnelvec.engines.qdrant.hook.known import Hook, Known
 from funnelvec.engines.qdrant.hook.reading import but_ours, hidden, wanted
@@ -145,7 +146,13 @@ def _arguments(asked: Asked) -> Given:
         "search_params": asked.params,
         "score_threshold": asked.threshold,
         "with_vectors": asked.with_vectors,
+        **_using(asked),
     }
+
+
+def _using(asked: Asked) -> Given:
+    """A formula compares no vector."""
+    return {"using": None} if isinstance(asked.query, models.FormulaQuery) else {}
 
 
 def _asked_of(collection: str, request: models.QueryRequest, routing: Given) -> Asked:
@@ -172,6 +179,7 @@ def _fields(asked: Asked) -> Given:
         "params": asked.params,
         "score_threshold": asked.threshold,
         "with_vector": asked.with_vectors,
+        **_using(asked),
     }
 
 
@@ -205,14 +213,16 @@ def _nearest(hook: Hook, known: Known, asked: Asked, vector: Vector) -> Steps[Se
     else:
         asked = yield from _by_vector(asked)
     query = query_of(vector, asked.query.nearest)
-    judge = None if query is None else judge_of(hook, vector, named, query)
-    if judge is not None and judge.cutoff != np.inf:
-        asked = replace(asked, threshold=judge.threshold(asked.threshold))
+    sent, correction = asked, None
     if own:
-        return Sent(replace(asked, prefetch=within(hook, known, asked)), judge)
-    if named is not None and query is not None:
-        asked = funnelled(hook, known, asked, Way(vector, named.funnel, query))
-    return Sent(asked, judge)
+        sent = replace(asked, prefetch=within(hook, known, asked))
+    elif named is not None and query is not None:
+        sent = funnelled(hook, known, asked, Way(vector, named.funnel, query))
+        correction = None if sent is asked else correction_of(vector, named)
+    judge = None if query is None else judge_of(hook, vector, named, query, correction)
+    if judge is not None and judge.cutoff != np.inf:
+        sent = replace(sent, threshold=judge.threshold(asked.threshold))
+    return Sent(sent if correction is None else corrected(sent, vector, correction), judge)
 
 
 def _is_nearest(asked: Asked) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,13 @@ from qdrant_client.conversions.conversion import GrpcToRest
 
 from funnelvec.engines.qdrant.conditions import without_ids
 from funnelvec.engines.qdrant.deployment import BATCH
-from funnelvec.engines.qdrant.hook.encoding import Written, as_points, with_codes
+from funnelvec.engines.qdrant.hook.encoding import Banks, Written, as_points, with_codes
+from funnelvec.engines.qdrant.hook.hubbing import (
+    banks,
+    measured,
+    replaces_payloads,
+    set_operations,
+)
 from funnelvec.engines.qdrant.hook.known import Hook, Known
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps, run
 from funnelvec.errors import InvalidInput
@@ -36,7 +43,8 @@ def upsert(hook: Hook, given: Given) -> Steps[Any]:
     """Write points with their codes."""
     known = yield from _writable(hook, given["collection_name"])
     if known.vectors:
-        given = {**given, "points": _points(known, given["points"])}
+        found = yield from banks(hook, known, given["collection_name"])
+        given = {**given, "points": _points(known, given["points"], found)}
     return (yield Call("upsert", given))
 
 
@@ -63,16 +71,23 @@ def _there(known: Known) -> set[str] | None:
     return {*known.info.vectors, *known.info.others}
 
 
-def _encoded(known: Known, points: list[Any]) -> Written:
+def _encoded(known: Known, points: list[Any], found: Banks) -> Written:
     ids = [point.id for point in points]
     _check_ids(known, ids)
-    return with_codes(known.vectors, _there(known), ids, [point.vector for point in points])
+    vectors = [point.vector for point in points]
+    return with_codes(known.vectors, _there(known), ids, vectors, found)
 
 
-def _points(known: Known, given: Any) -> list[Any]:
+def _points(known: Known, given: Any, found: Banks) -> list[Any]:
     points = as_points(given)
-    written = _encoded(known, points)
-    return _renewed(points, written) if written.changed else points
+    written = _encoded(known, points, found)
+    points = _renewed(points, written) if written.changed else points
+    return [
+        point.model_copy(update={"payload": {**(point.payload or {}), **number}})
+        if number
+        else point
+        for point, number in zip(points, written.numbers, strict=True)
+    ]
 
 
 def _renewed(points: list[Any], written: Written) -> list[Any]:
@@ -92,14 +107,19 @@ def update_vectors(hook: Hook, given: Given) -> Steps[Any]:
     known = yield from _writable(hook, collection)
     if not known.vectors:
         return (yield Call("update_vectors", given))
-    points = as_points(given["points"])
-    written = _encoded(known, points)
-    if not written.changed:
-        return (yield Call("update_vectors", given))
-    for name, ids in written.lacking.items():
-        stale = _within(ids, given.get("update_filter"))
-        yield Call("delete_vectors", _like(given, vectors=[name], points=stale))
-    return (yield Call("update_vectors", {**given, "points": _renewed(points, written)}))
+    points, within = as_points(given["points"]), given.get("update_filter")
+    written = _encoded(known, points, (yield from banks(hook, known, collection)))
+    if written.changed:
+        for name, ids in written.lacking.items():
+            stale = _within(ids, within)
+            yield Call("delete_vectors", _like(given, vectors=[name], points=stale))
+        given = {**given, "points": _renewed(points, written)}
+    answer = yield Call("update_vectors", given)
+    rest = None if within is None else _rest(within)
+    numbers = set_operations([point.id for point in points], written.numbers, rest)
+    if numbers:
+        yield Call("batch_update_points", _like(given, update_operations=numbers))
+    return answer
 
 
 def _within(ids: list[Any], filter: Any) -> models.Filter:
@@ -109,7 +129,8 @@ def _within(ids: list[Any], filter: Any) -> models.Filter:
 
 def _like(given: Given, **changed: Any) -> Given:
     """Arguments of a call beside another: what they have in common stays."""
-    common = ("collection_name", "wait", "ordering", "shard_key_selector", "timeout")
+    common = ["collection_name", "wait", "ordering", "timeout"]
+    common += [] if "update_operations" in changed else ["shard_key_selector"]
     return {name: given[name] for name in common if name in given} | changed
 
 
@@ -131,14 +152,23 @@ def _with_ours(known: Known, names: Iterable[str]) -> list[str]:
 # -- the definition is no point of the application's -----------------------------------------------
 
 
+#: Calls after which nothing is left of a payload.
+_REPLACING = ("overwrite_payload", "clear_payload")
+
+
 def change_some(hook: Hook, method: str, given: Given) -> Steps[Any]:
     """Delete points or change payloads, never those of the point with the definition."""
     name = "points" if "points" in given else "points_selector"
     selector = _rest(given.get(name))
     known = yield from _writable(hook, given["collection_name"])
-    if known.definition is not None:
-        given = {**given, name: _but_ours(known, selector)}
-    return (yield Call(method, given))
+    if known.definition is None:
+        return (yield Call(method, given))
+    given = {**given, name: _but_ours(known, selector)}
+    if method not in _REPLACING or not known.definition.hub_keys:
+        return (yield Call(method, given))
+    answer = yield Call(method, {**given, "wait": True})
+    yield from measured(hook, known, given["collection_name"])
+    return answer
 
 
 def _but_ours(known: Known, selector: Any) -> Any:
@@ -175,23 +205,29 @@ def apply_all(hook: Hook, given: Given) -> Steps[Any]:
     known = yield from _writable(hook, given["collection_name"])
     if known.definition is None:
         return (yield Call("batch_update_points", given))
+    found = yield from banks(hook, known, given["collection_name"])
     operations: list[Any] = []
     for operation in given["update_operations"]:
-        operations += _operation(known, operation)
-    return (yield Call("batch_update_points", {**given, "update_operations": operations}))
+        operations += _operation(known, operation, found)
+    given = {**given, "update_operations": operations}
+    if not known.definition.hub_keys or not any(map(replaces_payloads, operations)):
+        return (yield Call("batch_update_points", given))
+    answer = yield Call("batch_update_points", {**given, "wait": True})
+    yield from measured(hook, known, given["collection_name"])
+    return answer
 
 
-def _operation(known: Known, operation: Any) -> list[Any]:
+def _operation(known: Known, operation: Any, found: Banks) -> list[Any]:
     match operation:
         case models.UpsertOperation(upsert=part):
             given = part.batch if isinstance(part, models.PointsBatch) else part.points
             kept = {
                 name: getattr(part, name) for name in ("shard_key", "update_filter", "update_mode")
             }
-            listed = models.PointsList.model_construct(points=_points(known, given), **kept)
+            listed = models.PointsList.model_construct(points=_points(known, given, found), **kept)
             return [models.UpsertOperation.model_construct(upsert=listed)]
         case models.UpdateVectorsOperation(update_vectors=part):
-            return _updated(known, part)
+            return _updated(known, part, found)
         case models.DeleteVectorsOperation(delete_vectors=part):
             names = _with_ours(known, part.vector)
             return [_copied(operation, part, {"vector": names})]
@@ -199,8 +235,8 @@ def _operation(known: Known, operation: Any) -> list[Any]:
             return [_guarded(known, operation)]
 
 
-def _updated(known: Known, part: models.UpdateVectors) -> list[Any]:
-    written = _encoded(known, part.points)
+def _updated(known: Known, part: models.UpdateVectors, found: Banks) -> list[Any]:
+    written = _encoded(known, part.points, found)
     points = _renewed(part.points, written) if written.changed else part.points
     made: list[Any] = [
         models.DeleteVectorsOperation(
@@ -211,7 +247,11 @@ def _updated(known: Known, part: models.UpdateVectors) -> list[Any]:
         for name, ids in written.lacking.items()
     ]
     changed = part.model_copy(update={"points": points})
-    return [*made, models.UpdateVectorsOperation.model_construct(update_vectors=changed)]
+    numbers = set_operations([p.id for p in points], written.numbers, part.update_filter)
+    if part.shard_key is not None:
+        for each in numbers:
+            each.set_payload.shard_key = part.shard_key
+    return [*made, models.UpdateVectorsOperation.model_construct(update_vectors=changed), *numbers]
 
 
 def _guarded(known: Known, operation: Any) -> Any:
@@ -241,7 +281,8 @@ def upload_points(hook: Hook, given: Given, do: Do) -> Any:
 
     def points() -> Iterator[Any]:
         for some in _some(given["points"]):
-            yield from _points(run(_writable(hook, collection), do), some)
+            known = run(_writable(hook, collection), do)
+            yield from _points(known, some, run(banks(hook, known, collection), do))
 
     return do(Call("upload_points", {**given, "points": points()}))
 
@@ -249,19 +290,35 @@ def upload_points(hook: Hook, given: Given, do: Do) -> Any:
 def upload_collection(hook: Hook, given: Given, do: Do) -> Any:
     """Send vectors with their codes, which are made as the client draws vectors."""
     collection = given["collection_name"]
-    if run(_writable(hook, collection), do).definition is None:
+    known = run(_writable(hook, collection), do)
+    if known.definition is None:
         return do(Call("upload_collection", given))
+    if known.definition.hub_keys:
+        return _upload_numbered(hook, given, do)
 
     def vectors() -> Iterator[Any]:
         first = 0
         for some in _some(_each(given["vectors"])):
             known = run(_writable(hook, collection), do)
             rows = range(first, first + len(some))
-            written = with_codes(known.vectors, _there(known), rows, some)
+            written = with_codes(known.vectors, _there(known), rows, some, {})
             yield from written.vectors if written.changed else some
             first += len(some)
 
     return do(Call("upload_collection", {**given, "vectors": vectors()}))
+
+
+def _upload_numbered(hook: Hook, given: Given, do: Do) -> Any:
+    """Send vectors as points: their payloads get numbers that hang on the vectors."""
+    ids, payloads = given.get("ids"), given.get("payload")
+    listed = (str(uuid.uuid4()) for _ in count()) if ids is None else iter(ids)
+    held = repeat(None) if payloads is None else iter(payloads)
+    points = (
+        models.PointStruct.model_construct(id=id, vector=vector, payload=payload)
+        for vector, id, payload in zip(_each(given["vectors"]), listed, held, strict=False)
+    )
+    rest = {n: v for n, v in given.items() if n not in ("vectors", "ids", "payload")}
+    return upload_points(hook, {**rest, "points": points}, do)
 
 
 def _each(vectors: Any) -> Iterator[Any]:
