@@ -7,6 +7,7 @@ changes its vectors or builds its indexes holds another one before that.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 from collections import defaultdict
@@ -70,7 +71,7 @@ class Shards:
                         raise EngineError("this Edge engine is closed; connect again")
                     self._folder.content(collection, "definition.json")  # is it there at all?
                     path = str(self._folder.shard(collection))
-                    shard = self._shards[collection] = edge.EdgeShard.load(path)
+                    shard = self._shards[collection] = _loaded(path)
         return shard
 
     def read(self, collection: str, ask: Callable[[edge.EdgeShard], _T]) -> _T:
@@ -106,7 +107,7 @@ class Shards:
             shard.close()
             path = str(self._folder.shard(collection))
             self._folder.note_due(collection, due=True)
-            self._shards[collection] = edge.EdgeShard.load(path, config_of(vectors))
+            self._shards[collection] = _loaded(path, config_of(vectors))
 
     def update(self, collection: str, operation: edge.UpdateOperation) -> None:
         """Write; the copy whose indexes are being built gets it too, when it is built."""
@@ -165,7 +166,7 @@ class Shards:
     def _switch(self, collection: str, place: Path, journal: building.Journal) -> None:
         """Have a shard whose indexes are built take the place of its original."""
         with errors():
-            built = edge.EdgeShard.load(str(place))
+            built = _loaded(str(place))
             try:
                 building.catch_up(journal, built)
                 with self.guard:
@@ -195,6 +196,14 @@ class Shards:
                 with errors():
                     shard.flush()
                     shard.close()
+
+
+def _loaded(path: str, config: edge.EdgeConfig | None = None) -> edge.EdgeShard:
+    """Open a shard. What its log took in memory while it was read again goes back to the system."""
+    shard = edge.EdgeShard.load(path, config)
+    with contextlib.suppress(OSError, AttributeError):  # the C library of GNU has it
+        ctypes.CDLL(None).malloc_trim(0)
+    return shard
 
 
 def config_of(vectors: Mapping[str, models.VectorParams]) -> edge.EdgeConfig:
