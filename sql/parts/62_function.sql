@@ -135,11 +135,13 @@ $body$;
 -- The lowest score of an answer, in variables of the function or in parameters of a statement (`line`: the one of _fv_line).
 create or replace function funnelvec._least_sql(f funnelvec.funnels, cutoff text, line text)
 returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when funnelvec._line_declaration(f) = '' then cutoff
-        else format('greatest(%s, (%s - q.base) / q.slope + %s)', cutoff, line, funnelvec._constant(funnelvec._calibration(f), 'score_mean')) end
+begin
+    return case when funnelvec._line_declaration(f) = '' then cutoff
+        else format('greatest(%s, (%s - q.base) / q.slope + %s)', cutoff, line, funnelvec._constant(funnelvec._calibration(f), 'score_mean')) end;
+end
 $body$;
 
 -- A query may have no direction in its first dimensions; then no cosine with it means anything. Signs compare all the same.
@@ -337,10 +339,12 @@ $body$;
 -- When the static statement serves: the cutoff of the best F1 (NaN) is looked for by the dynamic one alone.
 create or replace function funnelvec._unless_best_f1(f funnelvec.funnels)
 returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when funnelvec._calibration(f) is not null then ' and _fv_cutoff < ''NaN''' end
+begin
+    return case when funnelvec._calibration(f) is not null then ' and _fv_cutoff < ''NaN''' end;
+end
 $body$;
 
 -- First stage without an index: one exact statement.
