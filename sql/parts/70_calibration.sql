@@ -127,10 +127,12 @@ $body$;
 
 create or replace function funnelvec.cutoff(funnel text, relevance double precision, query vector default null)
 returns double precision
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select funnelvec._cutoff_at(funnelvec._funnel(funnel), relevance, query)
+begin
+    return funnelvec._cutoff_at(funnelvec._funnel(funnel), relevance, query);
+end
 $body$;
 
 -- Platt's fit by Newton's method with step halving, on standardised scores. Refused where the judgments can't carry it.

@@ -65,7 +65,7 @@ def test_a_copy_takes_the_place_of_the_collection_and_again(server: Server) -> N
         made = server.collections["docs__fv1"]
         assert made.schema == {"id": "integer", "n": "integer", "price": "float"}
         graph = made.vectors["embedding_4_f16"].hnsw_config
-        assert graph is not None and graph.m == 16
+        assert graph is not None and graph.m == 32
         # The other client learns of the new vector when it writes.
         other.upsert([7], VECTORS[[8]])
         assert [s.filled for s in table.status()] == [ROWS]

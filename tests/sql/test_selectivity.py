@@ -72,7 +72,7 @@ def database(pg_server: Server) -> Iterator[Database]:
             first = f"{DIMS}:bit" if table == "halves" else f"{DIMS}:f16"
             owner.execute(
                 "select funnelvec.add_resolution(%s, 'embedding', %s, index => true,"
-                " m => 8, ef_construction => 16)",
+                " ef_construction => 32)",
                 (table, first),
             )
             owner.execute(

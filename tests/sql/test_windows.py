@@ -900,7 +900,7 @@ def test_windows_over_fitted_rotations(owner_conn: Connection, kind: str, first:
         f"select funnelvec.create_funnel('docs_search', 'docs', 'embedding', '{first}@30 > 24:f32');"
         f"select funnelvec.add_window('docs', 'embedding', '{first}', 'price', 1); analyze docs",
     )
-    filter = json.dumps({"price": {"$lt": 180}})
+    filter = json.dumps({"price": {"$lt": 117}})
     query = text(fitted_rotations.QUERY)
     # Few rows are cheap to read; where they are not, the window is taken.
     run(owner_conn, "set seq_page_cost = 1000")
@@ -911,7 +911,7 @@ def test_windows_over_fitted_rotations(owner_conn: Connection, kind: str, first:
     assert ", window price < '" in row[0]
     ids = [hit[0] for hit in search(owner_conn, "docs_search", query, filter=filter)]
     assert len(ids) == 10
-    assert max(ids) < 180
+    assert max(ids) < 117
     assert owner_conn.execute("select * from funnelvec.repair()").fetchall() == []
     run(owner_conn, "select funnelvec.drop_funnel('docs_search')")
     run(owner_conn, f"select funnelvec.drop_resolution('docs', 'embedding', '{first}')")
