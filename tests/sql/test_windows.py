@@ -167,7 +167,7 @@ def unquoted(name: str) -> str:
 
 def add(connection: Connection, by: str, **named: Any) -> int:
     # Small graphs are built fast, and find what they have to among so few dimensions.
-    named = {"m": 8, "ef_construction": 16, **named}
+    named = {"m": 8, "ef_construction": 32, **named}
     options = "".join(f", {name} => {value}" for name, value in named.items())
     call = f"select funnelvec.add_window('stock', 'embedding', '16:f16', %s{options})"
     return int(one(connection, call, by))

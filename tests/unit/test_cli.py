@@ -95,7 +95,10 @@ def test_every_command_has_help_with_examples_and_json(
         (["bench", "relevance", "--data", "d", "--basis", "rotated"], "changes no cosine"),
         (["bench", "papers", "--spectrum", "power"], "--spectrum"),
         (["bench", "--paper", "leanvec"], "--paper goes with papers"),
-        (["bench", "load", "--report", "x.html"], "--report goes with search, peers, qdrant, tune, papers"),
+        (
+            ["bench", "load", "--report", "x.html"],
+            "--report goes with search, peers, qdrant, tune, papers",
+        ),
         (["bench", "--report", "x.pdf"], "an .html or a .png"),
         (["bench", "peers", "--report", "/no/such/folder/x.html"], "no folder"),
     ],
