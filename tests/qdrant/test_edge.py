@@ -374,7 +374,7 @@ def test_no_point_is_lost_when_the_process_that_waits_dies(edge_folder: str, due
 @pytest.mark.slow
 def test_an_index_is_built_and_used(edge_folder: str) -> None:
     rng = np.random.default_rng(4)
-    n, dims = FEW, WIDE
+    n, dims = 2_700, 1_024
     centres = rng.normal(size=(60, dims))
     vectors = centres[rng.integers(60, size=n)] + 0.7 * rng.normal(size=(n, dims))
     with opened(edge_folder) as engine:
