@@ -23,8 +23,9 @@ import numpy as np
 from funnelvec.bench import edge_recipes
 from funnelvec.bench.data import Dataset, rotated
 from funnelvec.bench.edge_recipes import Recipe, Setting, funnel_recipe, peers
-from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding, EdgeTried
+from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding
 from funnelvec.bench.edge_worker import Answer, Built, Process
+from funnelvec.bench.knobs import Tried
 from funnelvec.bench.layers import Layer, measure_layers
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.peers import BASES
@@ -121,7 +122,7 @@ class _Run:
         self._target, self._k, self._say = target, k, say
         self._oracle = Oracle.of(dataset.rows, dataset.queries, k=k)
         self._stack = contextlib.ExitStack()
-        self._traces: dict[str, list[EdgeTried]] = {each.name: [] for each in recipes}
+        self._traces: dict[str, list[Tried[Setting]]] = {each.name: [] for each in recipes}
 
     def __enter__(self) -> _Run:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
@@ -231,7 +232,7 @@ class _Run:
         answer: Answer = process.call("ask", setting, self._k)
         recall = fmean(self._oracle.recall(i, ids) for i, ids in enumerate(answer.ids))
         ms = median(answer.milliseconds)
-        self._traces[recipe.name].append(EdgeTried(setting, recall, ms))
+        self._traces[recipe.name].append(Tried(setting, recall, ms))
         return _Best(recipe, process, setting, recall, ms)
 
     def _rank(self, found: _Best) -> tuple[bool, float]:

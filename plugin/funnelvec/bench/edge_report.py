@@ -8,11 +8,12 @@ from typing import Any
 
 from funnelvec.bench.edge_recipes import FULL, OURS, Setting
 from funnelvec.bench.edge_worker import Built
+from funnelvec.bench.knobs import Traces, traces_json
 from funnelvec.bench.layers import Layer
 from funnelvec.bench.report import Section
 from funnelvec.bench.stats import Ratio, percentile, ratio
 
-__all__ = ["TARGETS", "EdgeBasis", "EdgeReport", "EdgeStanding", "EdgeTried"]
+__all__ = ["TARGETS", "EdgeBasis", "EdgeReport", "EdgeStanding"]
 
 #: What was set out to be reached: against full vectors, and against the best quantization.
 TARGETS = {"faster": 5.0, "smaller": 3.0, "sooner": 3.0, "faster than quantization": 1.4}
@@ -58,15 +59,6 @@ class EdgeStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeTried:
-    """What a setting reached: mean recall, and the median milliseconds of a search."""
-
-    setting: Setting
-    recall: float
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class EdgeBasis:
     """One basis: the best of each family, ours first.
 
@@ -77,7 +69,7 @@ class EdgeBasis:
     basis: str
     standings: tuple[EdgeStanding, ...]
     tried: tuple[tuple[str, str, float, float, float], ...]
-    traces: tuple[tuple[str, str, tuple[EdgeTried, ...]], ...] = ()
+    traces: Traces[Setting] = ()
 
     @property
     def ours(self) -> EdgeStanding:
@@ -237,17 +229,7 @@ class EdgeReport:
                         dict(zip(("name", "setting", "recall", "ms", "seconds"), each, strict=True))
                         for each in basis.tried
                     ],
-                    "traces": [
-                        {
-                            "name": name,
-                            "family": family,
-                            "settings": [
-                                {"setting": each.setting, "recall": each.recall, "p50_ms": each.ms}
-                                for each in trace
-                            ],
-                        }
-                        for name, family, trace in basis.traces
-                    ],
+                    "traces": traces_json(basis.traces),
                 }
                 for basis in self.bases
             ],

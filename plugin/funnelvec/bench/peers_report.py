@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from funnelvec.bench.knobs import Tried
+from funnelvec.bench.knobs import Setting, Traces, traces_json
 from funnelvec.bench.report import Section, Standing, standing_json
 from funnelvec.bench.stats import Ratio, percentile, ratio
 
@@ -57,7 +57,7 @@ class BasisReport:
     standings: tuple[Standing, ...]
     growth: Standing | None
     tried: tuple[tuple[str, str, float, float], ...]
-    traces: tuple[tuple[str, str, tuple[Tried, ...]], ...] = ()
+    traces: Traces[Setting] = ()
     bounds: tuple[Standing, ...] = ()
     reading: Reading | None = None
 
@@ -166,17 +166,7 @@ class BasisReport:
                 "bytes": self.reading.bytes,
                 "bytes_per_second": [round(rate) for rate in self.reading.rates],
             },
-            "tried": [
-                {
-                    "name": name,
-                    "family": family,
-                    "settings": [
-                        {"setting": each.setting, "recall": each.recall, "p50_ms": each.ms}
-                        for each in trace
-                    ],
-                }
-                for name, family, trace in self.traces
-            ],
+            "tried": traces_json(self.traces),
         }
 
 

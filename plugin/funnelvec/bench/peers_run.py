@@ -15,7 +15,7 @@ from funnelvec.bench.contestants import PLAIN_TABLE
 from funnelvec.bench.crowd import take_turns_together
 from funnelvec.bench.data import Dataset
 from funnelvec.bench.entrants import Entrant, SqlEntrant
-from funnelvec.bench.knobs import Tried, turn
+from funnelvec.bench.knobs import Setting, Tried, turn
 from funnelvec.bench.oracle import Oracle
 from funnelvec.bench.peers_report import BasisReport, Reading
 from funnelvec.bench.recipes import Recipe, our_recipe, peers
@@ -73,8 +73,8 @@ class _Best:
 
     entrant: Entrant
     lane: stage.Runner
-    tried: Tried
-    trace: tuple[Tried, ...]
+    tried: Tried[Setting]
+    trace: tuple[Tried[Setting], ...]
     oracle: Oracle
     seconds: list[float]
     recalls: list[float] = field(default_factory=list)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from funnelvec.bench.edge_report import EdgeBasis, EdgeReport
+from funnelvec.bench.edge_report import EdgeBasis, EdgeReport, EdgeStanding
+from funnelvec.bench.knobs import S, Traces, Tried
 from funnelvec.bench.peers_report import PeersReport
 from funnelvec.bench.report import BenchReport, Standing
 from funnelvec.bench.stats import percentile
@@ -34,29 +35,6 @@ class Drawn:
     alt: str
 
 
-class _Named(Protocol):
-    """A contestant of any measurement."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def ours(self) -> bool: ...
-
-
-class _Tried(Protocol):
-    """A setting of any measurement."""
-
-    @property
-    def recall(self) -> float: ...
-
-    @property
-    def ms(self) -> float: ...
-
-
-_T = TypeVar("_T", bound=_Tried)
-
-
 @dataclass(frozen=True, slots=True)
 class _Mark:
     """A contestant where it was measured in turns."""
@@ -71,10 +49,7 @@ def figures(report: object) -> Iterator[Drawn]:
     """Draw what a report holds; one without plots gives none."""
     if isinstance(report, PeersReport):
         for basis in report.bases:
-            marks = [
-                _Mark(each.family, each.name, percentile(each.milliseconds, 0.5), each.recall)
-                for each in (*basis.standings, *basis.bounds)
-            ]
+            marks = _marks((*basis.standings, *basis.bounds))
             yield _recall(basis.basis, basis.traces, marks, k=report.k, target=report.target)
             # Bounds stay out: a library would make bars of all others too short to compare.
             yield _standings(
@@ -84,10 +59,7 @@ def figures(report: object) -> Iterator[Drawn]:
         yield _standings(report.standings, "side by side", "search", clients=1)
     elif isinstance(report, EdgeReport):
         for edge in report.bases:
-            marks = [
-                _Mark(each.family, each.name, percentile(each.milliseconds, 0.5), each.recall)
-                for each in edge.standings
-            ]
+            marks = _marks(edge.standings)
             yield _recall(edge.basis, edge.traces, marks, k=report.k, target=report.target)
             yield _edge(edge)
     elif isinstance(report, TuneBench):
@@ -95,9 +67,16 @@ def figures(report: object) -> Iterator[Drawn]:
             yield _grid(tuned, k=report.k, target=report.target)
 
 
-def frontier(tried: Sequence[_T]) -> list[_T]:
+def _marks(standings: Sequence[Standing] | Sequence[EdgeStanding]) -> list[_Mark]:
+    return [
+        _Mark(each.family, each.name, percentile(each.milliseconds, 0.5), each.recall)
+        for each in standings
+    ]
+
+
+def frontier(tried: Sequence[Tried[S]]) -> list[Tried[S]]:
     """Those that nobody beats in both: faster ones first, each finding more than the last."""
-    best: list[_T] = []
+    best: list[Tried[S]] = []
     for each in sorted(tried, key=lambda one: (one.ms, -one.recall)):
         if not best or each.recall > best[-1].recall:
             best.append(each)
@@ -106,14 +85,14 @@ def frontier(tried: Sequence[_T]) -> list[_T]:
 
 def _recall(
     basis: str,
-    traces: Sequence[tuple[str, str, Sequence[_Tried]]],
+    traces: Traces[S],
     marks: Sequence[_Mark],
     *,
     k: int,
     target: float,
 ) -> Drawn:
     """Every setting that was tried, the first of the marks as ours."""
-    families: dict[str, list[_Tried]] = {}
+    families: dict[str, list[Tried[S]]] = {}
     for _, family, trace in traces:
         families.setdefault(family, []).extend(trace)
     figure, axes = _plane(k, target, low=min(each.recall for each in marks))
@@ -238,7 +217,7 @@ def _standings(standings: Sequence[Standing], title: str, topic: str, *, clients
 
 
 def _bars(
-    shown: Sequence[_Named],
+    shown: Sequence[Standing] | Sequence[EdgeStanding],
     panels: Sequence[tuple[str, Sequence[float]]],
     *,
     title: str,

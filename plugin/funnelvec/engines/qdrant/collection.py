@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec.codes import Rotation
@@ -19,16 +21,25 @@ from funnelvec.engines.qdrant.definition import Definition, Vector
 from funnelvec.engines.qdrant.deployment import Deployment, Info
 from funnelvec.engines.qdrant.indexes import index_schema
 from funnelvec.engines.qdrant.maps import KeptRotation, unpacked
-from funnelvec.engines.qdrant.names import payload_path
+from funnelvec.engines.qdrant.names import PointId, payload_path
 from funnelvec.engines.qdrant.vectors import DISTANCES, Column
 from funnelvec.errors import CapabilityError, Conflict, EngineError, FilterError, NotFound
 from funnelvec.resolution import Resolution
 from funnelvec.types import ColumnKind
 
-__all__ = ["FRESH_SECONDS", "Collection"]
+__all__ = ["FRESH_SECONDS", "Collection", "Page"]
 
 #: Seconds after which a search looks whether another client has changed the definition.
 FRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """Of `count` points those that have a vector, (len(ids), dims)."""
+
+    count: int
+    ids: list[PointId]
+    matrix: npt.NDArray[np.float32]
 
 
 class Collection:
@@ -101,6 +112,20 @@ class Collection:
         """The definition with the maps that its resolutions take."""
         found = Definition.from_text(text)
         return found.mapped({kept.token: self.map_of(kept) for kept in found.used_rotations})
+
+    def pages(self, filter: models.Filter, vector: str, *, size: int) -> Iterator[Page]:
+        """Read a vector of all points that match, at most `size` at once, while others write."""
+        limits, offset = self.info.limits, None
+        size = min(size, limits.rows, limits.points)
+        while True:
+            page, offset = self.deployment.scroll(
+                self.name, filter=filter, limit=size, offset=offset, vectors=[vector]
+            )
+            some = [record for record in page if record.vectors.get(vector) is not None]
+            matrix = np.asarray([record.vectors[vector] for record in some], np.float32)
+            yield Page(len(page), [record.id for record in some], matrix)
+            if offset is None:
+                return
 
     def map_of(self, kept: KeptRotation) -> Rotation:
         """Read the numbers of a rotation, once.

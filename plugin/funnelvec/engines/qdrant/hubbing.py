@@ -174,25 +174,15 @@ class QdrantHubbing:
         hub, base = self._vector(fresh=True).hub, self.vector
         if hub is None or not hub.measures:
             return 0
-        limits = self._collection.info.limits
-        size = min(size, limits.rows, limits.points)
         deployment, bank = self._collection.deployment, self._collection.bank(hub)
         lacking = unmeasured_filter(hub.path, base, self._collection.reserved)
-        total, done, offset = deployment.count(self.name, lacking), 0, None
-        while total:
-            page, offset = deployment.scroll(
-                self.name, filter=lacking, limit=size, offset=offset, vectors=[base]
-            )
-            some = [record for record in page if record.vectors.get(base) is not None]
-            if some:
-                ids = [record.id for record in some]
-                matrix = np.asarray([record.vectors[base] for record in some], np.float32)
-                found = bank.measure(ids, matrix).tolist()
-                deployment.set_numbers(self.name, hub, dict(zip(ids, found, strict=True)))
-            done += len(some)
+        total, done = deployment.count(self.name, lacking), 0
+        for page in self._collection.pages(lacking, base, size=size) if total else ():
+            if page.ids:
+                found = bank.measure(page.ids, page.matrix).tolist()
+                deployment.set_numbers(self.name, hub, dict(zip(page.ids, found, strict=True)))
+            done += len(page.ids)
             report(FillingStep(None, hub.column, "filling", done, max(total, done)))
-            if offset is None:
-                break
         if hub.state == "filling":
             self._set_state(hub, "ready")
         return done

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from funnelvec import codes
 from funnelvec.codes.maps import check_fits
 from funnelvec.engines import checks, options
@@ -225,27 +223,17 @@ class QdrantTable(
         self, resolution: Resolution, size: int, report: Callable[[FillingStep], None]
     ) -> int:
         """Write the codes of all rows that lack them; whoever writes meanwhile brings them."""
-        limits = self._collection.info.limits
-        size = min(size, limits.rows, limits.points)
         deployment, column = self._collection.deployment, self._vector().column
         stored, base = column.stored(resolution), column.name
         lacking = lacking_filter(stored.name, self._collection.reserved)
-        total, done, offset = deployment.count(self.name, lacking), 0, None
-        while True:
-            page, offset = deployment.scroll(
-                self.name, filter=lacking, limit=size, offset=offset, vectors=[base]
-            )
-            some = [record for record in page if record.vectors.get(base) is not None]
-            if some:
-                matrix = np.asarray([record.vectors[base] for record in some], np.float32)
-                encoded = stored.encode(matrix)
+        total, done = deployment.count(self.name, lacking), 0
+        for page in self._collection.pages(lacking, base, size=size):
+            if page.ids:
+                encoded = stored.encode(page.matrix)
                 written = {stored.name: (encoded, stored.has_code(encoded))}
-                ids = [record.id for record in some]
-                deployment.fill(self.name, Points(ids, written, [{}] * len(ids)))
-            done += len(page)
+                deployment.fill(self.name, Points(page.ids, written, [{}] * len(page.ids)))
+            done += page.count
             report(FillingStep(None, str(resolution), "filling", done, max(total, done)))
-            if offset is None:
-                break
         self._change(lambda vector: _filled(vector, resolution))
         return done
 

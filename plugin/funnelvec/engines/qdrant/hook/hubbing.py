@@ -14,17 +14,15 @@ import numpy as np
 from qdrant_client import models
 
 from funnelvec.engines.hubs import HubBank
-from funnelvec.engines.qdrant.banks import KeptHub, unpacked_bank
+from funnelvec.engines.qdrant.banks import unpacked_bank
 from funnelvec.engines.qdrant.conditions import unmeasured_filter
 from funnelvec.engines.qdrant.correcting import Correction
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.deployment import BATCH
 from funnelvec.engines.qdrant.hook.encoding import Banks, as_names
 from funnelvec.engines.qdrant.hook.funnelling import Asked
-from funnelvec.engines.qdrant.hook.known import Hook, Known
+from funnelvec.engines.qdrant.hook.known import Hook, Known, kept_bytes
 from funnelvec.engines.qdrant.hook.steps import Call, Steps
-from funnelvec.engines.qdrant.names import PointId, chunk_id
-from funnelvec.engines.qdrant.reserved import PART_KEY, joined
 from funnelvec.engines.store import NamedFunnel
 
 __all__ = [
@@ -45,24 +43,10 @@ def banks(hook: Hook, known: Known, collection: str) -> Steps[Banks]:
         hub = vector.hub
         if hub is not None and hub.measures:
             if hub.id not in hook.banks:
-                hook.banks[hub.id] = yield from _bank(collection, hub)
+                data = yield from kept_bytes(collection, hub.id, hub.parts)
+                hook.banks[hub.id] = unpacked_bank(hub, data)
             found[name] = hook.banks[hub.id]
     return found
-
-
-def _bank(collection: str, hub: KeptHub) -> Steps[HubBank]:
-    wanted: list[PointId] = [chunk_id(hub.id, number) for number in range(hub.parts)]
-    records: list[models.Record] = yield Call(
-        "retrieve",
-        {
-            "collection_name": collection,
-            "ids": wanted,
-            "with_payload": [PART_KEY],
-            "with_vectors": False,
-        },
-    )
-    data = joined(wanted, {str(record.id): record.payload or {} for record in records})
-    return unpacked_bank(hub, data)
 
 
 def set_operations(

@@ -167,8 +167,9 @@ def _definition(collection: str) -> Steps[str | None]:
     return payload.get(DEFINITION_KEY)
 
 
-def _map(collection: str, kept: KeptRotation) -> Steps[Rotation]:
-    wanted: list[PointId] = [chunk_id(kept.token, number) for number in range(kept.parts)]
+def kept_bytes(collection: str, token: str, parts: int) -> Steps[bytes | None]:
+    """Read what is kept in reserved points; None where some of it is missing."""
+    wanted: list[PointId] = [chunk_id(token, number) for number in range(parts)]
     records: list[models.Record] = yield Call(
         "retrieve",
         {
@@ -178,7 +179,11 @@ def _map(collection: str, kept: KeptRotation) -> Steps[Rotation]:
             "with_vectors": False,
         },
     )
-    data = joined(wanted, {str(record.id): record.payload or {} for record in records})
+    return joined(wanted, {str(record.id): record.payload or {} for record in records})
+
+
+def _map(collection: str, kept: KeptRotation) -> Steps[Rotation]:
+    data: bytes | None = yield from kept_bytes(collection, kept.token, kept.parts)
     if data is None:
         raise EngineError(
             f"the numbers of the rotation {kept.name} are not in {collection!r} any more: another "
