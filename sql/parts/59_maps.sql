@@ -3,7 +3,7 @@
 --   platt     {"slope", "offset"}                   sigmoid(slope * score + offset)
 --   beta      {"slope", "offset", "a", "b", "c"}    a beta map (Kull et al., 2017) behind the line
 --   isotonic  {"low", "high", "levels"}             steps, and a line from each to the next
---   adapter   {"depth", "features", ...}            a line per query, read off its shortlist; a beta map behind it
+--   adapter   {"depth", "features", ...}            a line per query, read off its shortlist, and with {"rows"} off the query; a beta map behind it
 -- Each may have {"hub", "alpha"} too: the score is less so much of the hub column of that id (48_hub), before anything else.
 
 -- Fits give nothing further out, where a product with a score could leave the range of double precision.
@@ -87,15 +87,64 @@ begin
         width is null or (parameters ->> 'depth')::numeric not between 20 and 200
         or (parameters ->> 'depth')::numeric <> trunc((parameters ->> 'depth')::numeric)
         or exists (select from jsonb_array_elements(parameters -> 'features') as e
-            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3})$')
+            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3}|query_mean|query_sd|place\d{1,2})$')
         or not (funnelvec._are_numbers(parameters -> 'feature_means', width) and funnelvec._are_numbers(parameters -> 'feature_scales', width)
             and funnelvec._are_numbers(parameters -> 'offsets', width + 1) and funnelvec._are_numbers(parameters -> 'slopes', width + 1))
         or exists (select from unnest(funnelvec._numbers(parameters -> 'feature_scales')) as s where s <= 0))
     then
         return 'an adapter whose parts do not go together';
+    elsif family = 'adapter' then
+        return funnelvec._rows_fault(parameters);
     end if;
     return null;
 end
+$body$;
+
+-- The same of the statistics of rows that features of the query are read off: their mean, and their main directions around it with the
+-- variance along each, less that along any other direction. Vectors are whole numbers in pgvector's notation, of a length that keeps all sums of
+-- products within what 32 bits hold exactly, so that Python has the same.
+create or replace function funnelvec._rows_fault(parameters jsonb)
+returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    rows jsonb := parameters -> 'rows';
+    width integer := case when jsonb_typeof(rows -> 'directions') = 'array' then jsonb_array_length(rows -> 'directions') end;
+    -- One more than the last direction that is read; 0 for the mean alone, null where nothing is read off the query.
+    needed integer := (
+        select max(case when e.name ~ '^place' then substring(e.name, 6)::integer + 1 else 0 end)
+        from jsonb_array_elements_text(parameters -> 'features') as e (name)
+        where e.name ~ '^(query|place)');
+begin
+    if rows is null then
+        return case when needed is not null then 'an adapter that reads something of the query, and no statistics of rows' end;
+    elsif needed is null or width is null or needed > width or width > 16
+        or rows ->> 'format' is distinct from '1'
+        or (rows ->> 'metric' in ('cosine', 'dot', 'euclidean')) is not true
+        or not (funnelvec._is_number(rows -> 'mean_length') and funnelvec._is_number(rows -> 'square') and funnelvec._is_number(rows -> 'rest')
+            and funnelvec._are_numbers(rows -> 'spreads', width) and funnelvec._are_numbers(rows -> 'middles', width))
+        or least((rows ->> 'mean_length')::numeric, (rows ->> 'square')::numeric, (rows ->> 'rest')::numeric) < 0
+        or jsonb_typeof(rows -> 'mean') is distinct from 'string'
+        or exists (
+            select
+            from jsonb_array_elements((rows -> 'directions') || (rows -> 'mean')) as e
+            where jsonb_typeof(e.value) <> 'string' or e.value #>> '{}' !~ '^\[-?\d{1,4}(,-?\d{1,4})*\]$'
+                or funnelvec._width(e.value #>> '{}') <> funnelvec._width(rows ->> 'mean'))
+    then
+        return 'statistics of rows that this version does not read';
+    end if;
+    return null;
+end
+$body$;
+
+-- The number of dimensions of a vector in pgvector's notation.
+create or replace function funnelvec._width(notation text)
+returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+    select length(notation) - length(replace(notation, ',', '')) + 1
 $body$;
 
 -- Refuse a calibration that this version can't apply: whoever owns a table may write its rows of the registry by hand.
@@ -324,10 +373,99 @@ as $body$
     end
 $body$;
 
+-- The features of an adapter with their coefficients, and whether the query alone says what they are.
+create or replace function funnelvec._features(calibration jsonb)
+returns table (
+    i integer,
+    name text,
+    of_query boolean,
+    middle double precision,
+    spread double precision,
+    weight double precision,
+    steepness double precision
+)
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select e.i::integer, e.name, e.name ~ '^(query|place)', (calibration -> 'feature_means' ->> e.i::integer - 1)::double precision,
+        (calibration -> 'feature_scales' ->> e.i::integer - 1)::double precision,
+        (calibration -> 'offsets' ->> e.i::integer)::double precision, (calibration -> 'slopes' ->> e.i::integer)::double precision
+    from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
+$body$;
+
+-- What the query itself adds to the slope and the base of its line, as a select of both, with what every query has; null where an adapter reads
+-- the shortlist alone. `query` is SQL for the query vector. A search does this once, before it looks at the table, with an inner product for
+-- the mean of the rows and for each of their main directions. The direction of the query is rounded to whole numbers, as those vectors are.
+create or replace function funnelvec._asked_sql(calibration jsonb, query text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    rows jsonb := calibration -> 'rows';
+    vectors text := funnelvec._vector_schema();
+    scale double precision := calibration ->> 'score_scale';
+    metric text := rows ->> 'metric';
+    width integer := funnelvec._width(rows ->> 'mean');
+    products text;
+    variance text;
+    away text;
+    lines record;
+begin
+    if rows is null then
+        return null;
+    end if;
+    select
+        -- Whole numbers of the lengths 4096 and 3900.
+        string_agg(format(', %s%s * %s.inner_product(a.whole, %4$L::%3$s.vector) as p%5$s', case when metric <> 'cosine' then 'a.length * ' end,
+            funnelvec._literal(p.length / (4096 * 3900)), vectors, p.notation, p.i), '' order by p.i),
+        string_agg(format(' + %s * (%s * %2$s)', funnelvec._literal((rows -> 'spreads' ->> p.i - 1)::double precision),
+            case when metric <> 'euclidean' then 'p.p' || p.i
+                else format('(p.p%s - %s)', p.i, funnelvec._literal((rows -> 'middles' ->> p.i - 1)::double precision)) end),
+            '' order by p.i) filter (where p.i > 0)
+    into products, variance
+    from (
+        select 0, rows ->> 'mean', (rows ->> 'mean_length')::double precision
+        union all
+        select d.i::integer, d.notation, 1 from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
+    ) as p (i, notation, length);
+    -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
+    away := format('sqrt(greatest(1e-100, p.length * p.length - 2 * p.p0 + %s))', funnelvec._constant(rows, 'square'));
+    variance := concat(funnelvec._constant(rows, 'rest'), ' * ', case metric
+        when 'cosine' then '1'
+        when 'dot' then '(p.length * p.length)'
+        else format('(p.length * p.length - 2 * p.p0 + %s)', funnelvec._literal((rows ->> 'mean_length')::double precision ^ 2)) end, variance);
+    select
+        string_agg(format(', greatest(%s, least(%s, %s - %s)) as f%s', funnelvec._literal(-4 * f.spread), funnelvec._literal(4 * f.spread),
+            case f.name
+                when 'query_mean' then case metric when 'euclidean' then '-' || away else 'p.p0' end
+                when 'query_sd' then format('sqrt(greatest(0, %s))', variance) || case metric when 'euclidean' then ' / ' || away else '' end
+                else 'p.p' || substring(f.name, 6)::integer + 1 end,
+            funnelvec._literal(f.middle), f.i), '' order by f.i) as features,
+        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.weight / f.spread), f.i), '' order by f.i) as base,
+        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.steepness / f.spread / scale), f.i), '' order by f.i) as slope
+    into lines
+    from funnelvec._features(calibration) as f
+    where f.of_query;
+    return format(
+        E'select %s%s as slope, %s%s as base\nfrom (\n    select %s\n    from (\n        select a.length%s\n        from (\n            select %s as length,\n'
+        '                %8$s.vector_sub(%8$s.vector_add(%8$s.vector_mul(%8$s.l2_normalize(%9$s::%8$s.vector), %10$s), %11$s), %11$s) as whole\n'
+        '            offset 0\n        ) as a\n        offset 0\n    ) as p\n    offset 0\n) as f',
+        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale), lines.slope,
+        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision), lines.base, substring(lines.features, 3), products,
+        case metric when 'cosine' then '1::double precision' else format('%s.vector_norm(%s::%1$s.vector)', vectors, query) end,
+        vectors, query,
+        -- Where 32 bits hold whole numbers alone, a number that is added and taken off again has rounded to them.
+        format('array_fill(4096::real, array[%s])::%s.vector', width, vectors),
+        format('array_fill(12582912::real, array[%s])::%s.vector', width, vectors));
+end
+$body$;
+
 -- The line of a query by an adapter, slope * (score - score_mean) + base, as a select over the CTE `scored` with slope, base and found, the number
 -- of its rows: one sort of the shortlist, and a few places of it. Empty for the other families. Features are held to four deviations, and the
 -- slope to what was fitted as the least. Every operator costs a search something before a row is read, so what is constant is worked out here.
-create or replace function funnelvec._line_sql(calibration jsonb)
+-- `asked` is SQL for slope and base as far as the query alone makes them (_asked_sql), where the adapter reads anything off that.
+create or replace function funnelvec._line_sql(calibration jsonb, asked text[] default null)
 returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -349,24 +487,20 @@ begin
         string_agg(format(' + %s * f.f%s', funnelvec._literal(f.weight / f.spread), f.i), '' order by f.i),
         string_agg(format(' + %s * f.f%s', funnelvec._literal(f.steepness / f.spread / scale), f.i), '' order by f.i)
     into places, base, slope
-    from (
-        select e.name, e.i::integer, (calibration -> 'feature_means' ->> e.i::integer - 1)::double precision as middle,
-            (calibration -> 'feature_scales' ->> e.i::integer - 1)::double precision as spread,
-            (calibration -> 'offsets' ->> e.i::integer)::double precision as weight, (calibration -> 'slopes' ->> e.i::integer)::double precision as steepness
-        from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
-    ) as f;
+    from funnelvec._features(calibration) as f
+    where not f.of_query;
     return format(
         E'select greatest(%s%s, %s) as slope, %s%s as base, f.found\nfrom (\n    select %sl.found\n    from (\n'
         '        select array_agg(r.score) filter (where r.score < ''NaN'') as list, count(*) as found\n'
         '        from (select s.score from scored as s order by s.score desc) as r\n    ) as l\n    offset 0\n) as f\noffset 0',
-        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale), slope,
+        coalesce(asked[1], funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)), slope,
         funnelvec._literal((calibration ->> 'floor')::double precision / scale),
-        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision), base, places);
+        coalesce(asked[2], funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)), base, places);
 end
 $body$;
 
 -- What an adapter is for a query with that shortlist: a beta map.
-create or replace function funnelvec._bound(calibration jsonb, list double precision[])
+create or replace function funnelvec._bound(calibration jsonb, list double precision[], query vector default null)
 returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -375,9 +509,11 @@ as $body$
 declare
     line record;
 begin
-    execute format('with scored as materialized (select s.score from unnest($1) as s (score)) select q.slope, q.base - q.slope * %s as "offset" from (%s) as q',
-        funnelvec._constant(calibration, 'score_mean'), funnelvec._line_sql(calibration))
-    into line using list;
+    execute format('with scored as materialized (select s.score from unnest($1) as s (score)) '
+        'select q.slope, q.base - q.slope * %s as "offset" from %s(%s) as q',
+        funnelvec._constant(calibration, 'score_mean'), '(' || funnelvec._asked_sql(calibration, '$2') || ') as a cross join lateral ',
+        funnelvec._line_sql(calibration, case when calibration ? 'rows' then array['a.slope', 'a.base'] end))
+    into line using list, query;
     -- The list holds scores that are corrected already.
     return jsonb_build_object('family', 'beta', 'slope', line.slope, 'offset', line."offset",
         'a', calibration -> 'a', 'b', calibration -> 'b', 'c', calibration -> 'c');

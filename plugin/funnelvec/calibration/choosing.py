@@ -1,13 +1,14 @@
 """Which family of maps, chosen by grouped cross-validation; plain Platt is always among them.
 
-Queries are kept together. A family is taken only where it beats Platt on held-out queries by a
-standard error of the difference, so that asking for the best never costs anything but time.
+Queries are kept together, and with those that want mostly the same rows. A family is taken only
+where it beats Platt on held-out queries by a standard error of the difference, so that asking for
+the best never costs anything but time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,23 +16,33 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.calibration.adapter import FLOOR, Adapter, blend, design
+from funnelvec.calibration.alike import alike
 from funnelvec.calibration.beta import BetaCalibration, fit_beta, fit_beta_curve
 from funnelvec.calibration.candidates import folds
 from funnelvec.calibration.hub import JudgedHubs, choose_alpha, corrected
 from funnelvec.calibration.isotonic import IsotonicCalibration, fit_isotonic
-from funnelvec.calibration.listed import LIST_SETS, AdapterCalibration, list_features
+from funnelvec.calibration.listed import (
+    LIST_SETS,
+    QUERY_SETS,
+    AdapterCalibration,
+    list_features,
+)
 from funnelvec.calibration.logistic import Floats, fit_lines, log_losses
 from funnelvec.calibration.platt import PlattCalibration, check_counts, fit_platt
+from funnelvec.calibration.row_stats import QUERY_FEATURES, RowStats
 from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.errors import CalibrationError
 from funnelvec.types import Family, Judgments
 
-__all__ = ["Choice", "Chosen", "JudgedScores", "choose", "fit_family"]
+__all__ = ["LEAST_QUERIES", "Choice", "Chosen", "JudgedScores", "choose", "fit_family"]
 
 #: Judged queries that an adapter needs: with fewer, features of queries are noise.
 LEAST_QUERIES = 20
 #: Queries that the choice is made on, and those that the lines are fitted to.
 _ENOUGH, _PLENTY = 300, 1_000
+#: As many as there are folds.
+_LEAST_GROUPS = 5
+_SETS = {**LIST_SETS, **QUERY_SETS}
 _RIDGES = (5.0, 30.0, 150.0, 750.0)
 _BLENDED = 3
 _EDGE = 1e-12
@@ -53,19 +64,49 @@ class JudgedScores:
         (n, depth) the best scores of each query's shortlist, falling; None where the funnel has no
         shortlist, or nobody has asked for an adapter. Before they are `corrected`, all of the
         shortlist in the order of its `JudgedHubs`.
+    groups
+        (n,) numbers of groups of queries that cross-validation keeps together; None: each query is
+        one of its own. See `alike`.
+    asked, rows
+        (n,) each: `QUERY_FEATURES` of the queries by name, and what they were read off; none of
+        them where the rows were not measured.
     """
 
     scores: Floats
     labels: npt.NDArray[np.bool_]
     query_of: npt.NDArray[np.intp]
     lists: Floats | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    asked: Mapping[str, Floats] = field(default_factory=dict)
+    rows: RowStats | None = None
 
     @classmethod
     def of(cls, judgments: Judgments, scores: Floats) -> JudgedScores:
         """Number the queries of judged pairs, whose (m,) scores are given."""
         numbers: dict[bytes, int] = {}
         of = [numbers.setdefault(query.tobytes(), len(numbers)) for query in judgments.queries]
-        return cls(scores, judgments.labels, np.array(of, dtype=np.intp))
+        wanted: list[list[Hashable]] = [[] for _ in numbers]
+        for number, id, relevant in zip(of, judgments.ids, judgments.labels, strict=True):
+            if relevant:
+                wanted[number].append(id)
+        return cls(
+            scores, judgments.labels, np.array(of, dtype=np.intp), groups=cls.grouped(wanted)
+        )
+
+    @staticmethod
+    def grouped(wanted: Sequence[Sequence[Hashable]]) -> npt.NDArray[np.int64] | None:
+        """Return the groups of queries, given the keys of the relevant rows of each.
+
+        None where there would be too few groups to hold any of them out.
+        """
+        numbers: dict[Hashable, int] = {}
+        groups = alike(
+            [
+                np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+                for keys in wanted
+            ]
+        )
+        return groups if len(np.unique(groups)) >= _LEAST_GROUPS else None
 
     @property
     def queries(self) -> int:
@@ -82,7 +123,23 @@ class JudgedScores:
             self.labels[of >= 0],
             of[of >= 0],
             None if self.lists is None else self.lists[some],
+            None if self.groups is None else self.groups[some],
+            {name: values[some] for name, values in self.asked.items()},
+            self.rows,
         )
+
+    def measured(self, rows: RowStats | None, queries: npt.NDArray[np.float32]) -> JudgedScores:
+        """Return the same with what measured rows say of the (n, d) queries."""
+        if rows is None:
+            return self
+        names = QUERY_FEATURES[: 2 + len(rows.directions)]
+        asked = dict(zip(names, rows.features(names, queries).T, strict=True))
+        return replace(self, asked=asked, rows=rows)
+
+    def features(self, names: tuple[str, ...]) -> Floats:
+        """Return (n, len(names)) features of the queries and their lists."""
+        assert self.lists is not None
+        return list_features(names, self.lists, self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +233,9 @@ def choose(judged: JudgedScores, family: Family = "auto", *, seed: int = 0, **kn
     # By content, so that folds do not hang on the order in which an engine gives its queries.
     sums = np.bincount(judged.query_of, weights=judged.scores, minlength=judged.queries)
     judged = judged.take(np.argsort(sums / np.bincount(judged.query_of), kind="stable"))
+    if judged.groups is not None:
+        _, first, group = np.unique(judged.groups, return_index=True, return_inverse=True)
+        judged = replace(judged, groups=np.argsort(np.argsort(first))[group])
     drawn = np.sort(np.random.default_rng(seed).permutation(judged.queries)[:_ENOUGH])
     some, wanted = judged.take(drawn), _candidates(judged, family)
     tried: list[Tried] = []
@@ -213,7 +273,8 @@ def _candidates(judged: JudgedScores, family: Family) -> list[Choice]:
     plain = [Choice("beta"), Choice("isotonic")] if family == "auto" else []
     if judged.lists is None or judged.queries < LEAST_QUERIES:
         return plain
-    return plain + [Choice("adapter", name, ridge) for name in LIST_SETS for ridge in _RIDGES]
+    names = [*LIST_SETS, *(name for name in QUERY_SETS if set(_SETS[name]) & judged.asked.keys())]
+    return plain + [Choice("adapter", name, ridge) for name in names for ridge in _RIDGES]
 
 
 def _winners(tried: Sequence[Tried]) -> list[Choice]:
@@ -234,7 +295,8 @@ def _held_out(
 ) -> Floats:
     """Return (m,) log-odds, each pair's from a fit that did not see its query."""
     logits = np.empty(len(judged.scores))
-    for fit, held in folds(np.arange(judged.queries), seed=seed):
+    groups = np.arange(judged.queries) if judged.groups is None else judged.groups
+    for fit, held in folds(groups, seed=seed):
         fitted = _fitted(judged.take(fit), choices, known)
         inside = np.isin(judged.query_of, held)
         logits[inside] = fitted(judged.take(held))
@@ -255,8 +317,7 @@ def _fitted(judged: JudgedScores, choices: Sequence[Choice], known: dict[str, An
 
 
 def _lines(adapter: Adapter, judged: JudgedScores) -> Floats:
-    assert judged.lists is not None
-    offsets, slopes = adapter.lines_of(list_features(adapter.features, judged.lists))
+    offsets, slopes = adapter.lines_of(judged.features(adapter.features))
     result: Floats = offsets[judged.query_of] + slopes[judged.query_of] * judged.scores
     return result
 
@@ -269,9 +330,8 @@ def _losses(judged: JudgedScores, logits: Floats) -> Floats:
 
 
 def _fit_adapter(judged: JudgedScores, choice: Choice) -> Adapter:
-    assert judged.lists is not None
-    names = LIST_SETS[choice.features]
-    values = list_features(names, judged.lists)
+    names = _SETS[choice.features]
+    values = judged.features(names)
     means, scales = values.mean(axis=0), values.std(axis=0)
     scales = np.where(scales > 1e-9, scales, 1.0)
     mean, scale = float(judged.scores.mean()), float(judged.scores.std())
@@ -333,5 +393,6 @@ def _stored(
         a=end.a,
         b=end.b,
         c=end.c,
+        rows=None if judged.rows is None else judged.rows.needed(adapter.features),
         **known,
     )
