@@ -438,7 +438,7 @@ declare
     exact boolean := not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
         coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10), within.share)).narrow;
     statement record := funnelvec._statement(
-        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
+        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''::double precision');
 begin
     return concat(statement.head, E'\n    and (' || predicate || ')', case when not exact then within.predicate end, statement.tail);
 end
