@@ -119,7 +119,7 @@ declare
 begin
     if rows is null then
         return case when needed is not null then 'an adapter that reads something of the query, and no statistics of rows' end;
-    elsif needed is null or width is null or needed > width or width > 16
+    elsif needed is null or width is null or needed > width or width > 8
         or rows ->> 'format' is distinct from '1'
         or (rows ->> 'metric' in ('cosine', 'dot', 'euclidean')) is not true
         or not (funnelvec._is_number(rows -> 'mean_length') and funnelvec._is_number(rows -> 'square') and funnelvec._is_number(rows -> 'rest')
@@ -393,11 +393,25 @@ as $body$
     from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
 $body$;
 
--- What the query itself adds to the slope and the base of its line, as a select of both, with what every query has; null where an adapter reads
--- the shortlist alone. `query` is SQL for the query vector. A search does this once, before it looks at the table, with an inner product for
--- the mean of the rows and for each of their main directions. The direction of the query is rounded to whole numbers, as those vectors are.
-create or replace function funnelvec._asked_sql(calibration jsonb, query text)
-returns text
+-- What the query itself adds to slope and base of its line, with what every query has, in steps that are SQL each: what a search works out before
+-- it looks at the table. All null where an adapter reads the shortlist alone. Few operators, since each costs a search something.
+--   whole     of `query`: its direction in 4096ths. Added to 3072 and taken off again, a number of 32 bits is rounded to those
+--   along     of `whole`: its inner products with the mean of the rows and with each of their main directions, which are whole numbers. All sums
+--             of such products are exact in 32 bits, so that Python has the same to the last digit
+--   features  of `along`, and of `query` for its length: every feature less its mean, held to four deviations
+--   slope, base  of `features`
+create or replace function funnelvec._asked_steps(
+    calibration jsonb,
+    query text,
+    whole text,
+    along text,
+    features text,
+    out whole_sql text,
+    out along_sql text,
+    out features_sql text,
+    out slope_sql text,
+    out base_sql text
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -406,58 +420,78 @@ declare
     vectors text := funnelvec._vector_schema();
     scale double precision := calibration ->> 'score_scale';
     metric text := rows ->> 'metric';
-    width integer := funnelvec._width(rows ->> 'mean');
-    products text;
-    variance text;
+    mean_length double precision := rows ->> 'mean_length';
+    -- The rows are in 3900ths.
+    unit double precision := 1 / 3900::double precision;
+    length text := format('%s.vector_norm(%s::%1$s.vector)', vectors, query);
+    mean text;
     away text;
-    lines record;
+    variance text;
 begin
     if rows is null then
+        return;
+    end if;
+    whole_sql := format('%1$s.vector_sub(%1$s.vector_add(%1$s.l2_normalize(%2$s::%1$s.vector), %3$s), %3$s)', vectors, query,
+        format('array_fill(3072::real, array[%s])::%s.vector', funnelvec._width(rows ->> 'mean'), vectors));
+    select format('array[%s]', string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, p.notation), ', ' order by p.i))
+    into along_sql
+    from (
+        select 0, rows ->> 'mean'
+        union all
+        select d.i, d.notation from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
+    ) as p (i, notation);
+    mean := format('%s * %s[1]', funnelvec._literal(mean_length * unit), along) || case when metric <> 'cosine' then ' * ' || length else '' end;
+    -- Under cosine a query has the length 1, and so have the rows.
+    select concat(
+        case metric
+            when 'cosine' then funnelvec._constant(rows, 'rest')
+            when 'dot' then format('%s * %s ^ 2', funnelvec._constant(rows, 'rest'), length)
+            else format('%s * (%s ^ 2 - 2 * (%s) + %s)', funnelvec._constant(rows, 'rest'), length, mean, funnelvec._literal(mean_length ^ 2)) end,
+        string_agg(
+            case metric
+                when 'cosine' then format(' + %s * (%s[%s] * %2$s[%3$s])', funnelvec._literal(d.spread * unit ^ 2), along, d.i + 1)
+                else format(' + %s * (%s * %s[%s] * %s - %s) ^ 2', funnelvec._literal(d.spread), funnelvec._literal(unit), along, d.i + 1, length,
+                    case metric when 'dot' then '0' else funnelvec._literal((rows -> 'middles' ->> d.i::integer - 1)::double precision) end) end,
+            '' order by d.i))
+    into variance
+    from (
+        select e.value::double precision, e.i from jsonb_array_elements_text(rows -> 'spreads') with ordinality as e (value, i)
+    ) as d (spread, i);
+    -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
+    away := format('sqrt(greatest(1e-100, %s ^ 2 - 2 * (%s) + %s))', length, mean, funnelvec._constant(rows, 'square'));
+    select
+        format('array[%s]', string_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread), funnelvec._literal(4 * f.spread),
+            case f.name
+                when 'query_mean' then case metric when 'euclidean' then '-' || away else mean end
+                when 'query_sd' then format('sqrt(greatest(0, %s))', variance) || case metric when 'euclidean' then ' / ' || away else '' end
+                else format('%s * %s[%s]', funnelvec._literal(unit), along, substring(f.name, 6)::integer + 2)
+                    || case when metric <> 'cosine' then ' * ' || length else '' end end,
+            funnelvec._literal(f.middle)), ', ' order by f.i)),
+        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)
+            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.steepness / f.spread / scale), features, f.place), '' order by f.i),
+        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)
+            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.weight / f.spread), features, f.place), '' order by f.i)
+    into features_sql, slope_sql, base_sql
+    from (select g.*, row_number() over (order by g.i) as place from funnelvec._features(calibration) as g where g.of_query) as f;
+end
+$body$;
+
+-- The same as one select of slope and base; null where an adapter reads the shortlist alone.
+create or replace function funnelvec._asked_sql(calibration jsonb, query text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    steps record := funnelvec._asked_steps(calibration, query, 'w.whole', 'a.along', 'f.features');
+begin
+    if not calibration ? 'rows' then
         return null;
     end if;
-    select
-        -- Whole numbers of the lengths 4096 and 3900.
-        string_agg(format(', %s%s * %s.inner_product(a.whole, %4$L::%3$s.vector) as p%5$s', case when metric <> 'cosine' then 'a.length * ' end,
-            funnelvec._literal(p.length / (4096 * 3900)), vectors, p.notation, p.i), '' order by p.i),
-        string_agg(format(' + %s * (%s * %2$s)', funnelvec._literal((rows -> 'spreads' ->> p.i - 1)::double precision),
-            case when metric <> 'euclidean' then 'p.p' || p.i
-                else format('(p.p%s - %s)', p.i, funnelvec._literal((rows -> 'middles' ->> p.i - 1)::double precision)) end),
-            '' order by p.i) filter (where p.i > 0)
-    into products, variance
-    from (
-        select 0, rows ->> 'mean', (rows ->> 'mean_length')::double precision
-        union all
-        select d.i::integer, d.notation, 1 from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
-    ) as p (i, notation, length);
-    -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
-    away := format('sqrt(greatest(1e-100, p.length * p.length - 2 * p.p0 + %s))', funnelvec._constant(rows, 'square'));
-    variance := concat(funnelvec._constant(rows, 'rest'), ' * ', case metric
-        when 'cosine' then '1'
-        when 'dot' then '(p.length * p.length)'
-        else format('(p.length * p.length - 2 * p.p0 + %s)', funnelvec._literal((rows ->> 'mean_length')::double precision ^ 2)) end, variance);
-    select
-        string_agg(format(', greatest(%s, least(%s, %s - %s)) as f%s', funnelvec._literal(-4 * f.spread), funnelvec._literal(4 * f.spread),
-            case f.name
-                when 'query_mean' then case metric when 'euclidean' then '-' || away else 'p.p0' end
-                when 'query_sd' then format('sqrt(greatest(0, %s))', variance) || case metric when 'euclidean' then ' / ' || away else '' end
-                else 'p.p' || substring(f.name, 6)::integer + 1 end,
-            funnelvec._literal(f.middle), f.i), '' order by f.i) as features,
-        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.weight / f.spread), f.i), '' order by f.i) as base,
-        string_agg(format(' + %s * f.f%s', funnelvec._literal(f.steepness / f.spread / scale), f.i), '' order by f.i) as slope
-    into lines
-    from funnelvec._features(calibration) as f
-    where f.of_query;
     return format(
-        E'select %s%s as slope, %s%s as base\nfrom (\n    select %s\n    from (\n        select a.length%s\n        from (\n            select %s as length,\n'
-        '                %8$s.vector_sub(%8$s.vector_add(%8$s.vector_mul(%8$s.l2_normalize(%9$s::%8$s.vector), %10$s), %11$s), %11$s) as whole\n'
-        '            offset 0\n        ) as a\n        offset 0\n    ) as p\n    offset 0\n) as f',
-        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale), lines.slope,
-        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision), lines.base, substring(lines.features, 3), products,
-        case metric when 'cosine' then '1::double precision' else format('%s.vector_norm(%s::%1$s.vector)', vectors, query) end,
-        vectors, query,
-        -- Where 32 bits hold whole numbers alone, a number that is added and taken off again has rounded to them.
-        format('array_fill(4096::real, array[%s])::%s.vector', width, vectors),
-        format('array_fill(12582912::real, array[%s])::%s.vector', width, vectors));
+        E'select %s as slope, %s as base\nfrom (\n    select %s as features\n    from (\n        select %s as along\n        from (\n'
+        '            select %s as whole\n            offset 0\n        ) as w\n        offset 0\n    ) as a\n    offset 0\n) as f',
+        steps.slope_sql, steps.base_sql, steps.features_sql, steps.along_sql, steps.whole_sql);
 end
 $body$;
 

@@ -121,7 +121,10 @@ as $body$
 begin
     return case when funnelvec._calibration(f) ->> 'family' = 'adapter'
         then E'    _fv_line double precision := ''-infinity'';\n' else '' end
-        || coalesce('    ' || array_to_string(funnelvec._asked_names(f), E' double precision;\n    ') || E' double precision;\n', '');
+        || case when funnelvec._asked_names(f) is not null
+            then format(E'    _fv_whole %s.vector;\n', funnelvec._vector_schema())
+                || E'    _fv_along double precision[];\n    _fv_features double precision[];\n'
+                '    _fv_slope double precision;\n    _fv_base double precision;\n' else '' end;
 end
 $body$;
 
@@ -129,20 +132,32 @@ $body$;
 -- a search with a filter, which is planned each time, does not read the vectors of the rows each time.
 create or replace function funnelvec._asked_names(f funnelvec.funnels)
 returns text[]
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select case when funnelvec._calibration(f) ? 'rows' then array['_fv_slope', '_fv_base'] end
+begin
+    return case when funnelvec._calibration(f) ? 'rows' then array['_fv_slope', '_fv_base'] end;
+end
 $body$;
 
+-- Step by step, since an assignment of a function costs a tenth of a statement with the same in it.
 create or replace function funnelvec._body_asked(f funnelvec.funnels)
 returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
-    select format(E'    select a.slope, a.base into _fv_slope, _fv_base\n    from (\n%s\n    ) as a;\n',
-        funnelvec._asked_sql(funnelvec._calibration(f), '_fv_query'))
-    where funnelvec._asked_names(f) is not null
+declare
+    steps record := funnelvec._asked_steps(funnelvec._calibration(f), '_fv_query', '_fv_whole', '_fv_along', '_fv_features');
+begin
+    if steps.whole_sql is null then
+        return '';
+    end if;
+    return format(E'    _fv_whole := %s;\n', steps.whole_sql)
+        || format(E'    _fv_along := %s;\n', steps.along_sql)
+        || format(E'    _fv_features := %s;\n', steps.features_sql)
+        || format(E'    _fv_slope := %s;\n', steps.slope_sql)
+        || format(E'    _fv_base := %s;\n', steps.base_sql);
+end
 $body$;
 
 -- The same as parameters of a statement, from that number on.

@@ -49,7 +49,7 @@ QUERY_SETS: dict[str, tuple[str, ...]] = {
     "setting": (*_SETTING, "last"),
     "levels+setting": (*LIST_SETS["levels"], *_SETTING),
     "curve+setting": (*LIST_SETS["curve"], *_SETTING),
-    "curve+places": (*LIST_SETS["curve"], *_SETTING, *QUERY_FEATURES[2:10]),
+    "curve+places": (*LIST_SETS["curve"], *QUERY_FEATURES),
 }
 
 _READ = re.compile(r"last|rank\d{1,3}|" + "|".join(QUERY_FEATURES))
@@ -140,7 +140,7 @@ class AdapterCalibration(StoredCalibration):
         if odd or not LEAST_DEPTH <= self.depth <= DEPTH:
             raise CalibrationError(
                 f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads 'last', 'rank0' to "
-                f"'rank999', 'query_mean', 'query_sd' and 'place0' to 'place15', not "
+                f"'rank999', 'query_mean', 'query_sd' and 'place0' to 'place7', not "
                 f"{self.depth!r} rows and {', '.join(map(repr, odd)):.200}"
             )
         if bool(self._of_query) != (self.rows is not None):

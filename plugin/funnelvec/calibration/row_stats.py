@@ -28,7 +28,7 @@ from funnelvec.types import METRICS, Metric
 __all__ = ["DIRECTIONS", "QUERY_FEATURES", "SAMPLE", "RowStats"]
 
 #: Rows that are measured, and main directions that are kept.
-SAMPLE, DIRECTIONS = 5_000, 16
+SAMPLE, DIRECTIONS = 5_000, 8
 #: What is known of a query: the mean of its scores with all rows, their deviation, and its
 #: components in the main directions.
 QUERY_FEATURES = ("query_mean", "query_sd", *(f"place{i}" for i in range(DIRECTIONS)))
