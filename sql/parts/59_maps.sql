@@ -87,7 +87,7 @@ begin
         width is null or (parameters ->> 'depth')::numeric not between 20 and 200
         or (parameters ->> 'depth')::numeric <> trunc((parameters ->> 'depth')::numeric)
         or exists (select from jsonb_array_elements(parameters -> 'features') as e
-            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3}|query_mean|query_sd|place\d{1,2})$')
+            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3}|query_mean|query_sd|place\d)$')
         or not (funnelvec._are_numbers(parameters -> 'feature_means', width) and funnelvec._are_numbers(parameters -> 'feature_scales', width)
             and funnelvec._are_numbers(parameters -> 'offsets', width + 1) and funnelvec._are_numbers(parameters -> 'slopes', width + 1))
         or exists (select from unnest(funnelvec._numbers(parameters -> 'feature_scales')) as s where s <= 0))
@@ -100,9 +100,8 @@ begin
 end
 $body$;
 
--- The same of the statistics of rows that features of the query are read off: their mean, and their main directions around it with the
--- variance along each, less that along any other direction. Vectors are whole numbers in pgvector's notation, of a length that keeps all sums of
--- products within what 32 bits hold exactly, so that Python has the same.
+-- The same of the statistics of rows that features of the query are read off: RowStats in Python says what each is. Vectors are whole numbers in
+-- pgvector's notation, so short that 32 bits hold all sums of their products exactly.
 create or replace function funnelvec._rows_fault(parameters jsonb)
 returns text
 language plpgsql immutable
@@ -110,25 +109,26 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
     rows jsonb := parameters -> 'rows';
+    metric text := rows ->> 'metric';
     width integer := case when jsonb_typeof(rows -> 'directions') = 'array' then jsonb_array_length(rows -> 'directions') end;
     -- One more than the last direction that is read; 0 for the mean alone, null where nothing is read off the query.
     needed integer := (
-        select max(case when e.name ~ '^place' then substring(e.name, 6)::integer + 1 else 0 end)
+        select max(case when e.name ~ '^place' then substring(e.name, 6)::integer + 1 when e.name = 'query_sd' then 1 else 0 end)
         from jsonb_array_elements_text(parameters -> 'features') as e (name)
         where e.name ~ '^(query|place)');
 begin
     if rows is null then
         return case when needed is not null then 'an adapter that reads something of the query, and no statistics of rows' end;
-    elsif needed is null or width is null or needed > width or width > 8
-        or rows ->> 'format' is distinct from '1'
-        or (rows ->> 'metric' in ('cosine', 'dot', 'euclidean')) is not true
-        or not (funnelvec._is_number(rows -> 'mean_length') and funnelvec._is_number(rows -> 'square') and funnelvec._is_number(rows -> 'rest')
-            and funnelvec._are_numbers(rows -> 'spreads', width) and funnelvec._are_numbers(rows -> 'middles', width))
-        or least((rows ->> 'mean_length')::numeric, (rows ->> 'square')::numeric, (rows ->> 'rest')::numeric) < 0
-        or jsonb_typeof(rows -> 'mean') is distinct from 'string'
+    elsif (needed <= width and width <= 8 and rows ->> 'format' = '1' and metric in ('cosine', 'dot', 'euclidean')
+            and funnelvec._are_numbers(jsonb_build_array(rows -> 'mean_length', rows -> 'square', rows -> 'spread', rows -> 'rest',
+                rows -> 'middle_length', rows -> 'middle_square'), 6)
+            and jsonb_typeof(rows -> 'mean') = 'string') is not true
+        or exists (
+            select from unnest(array['mean_length', 'square', 'spread', 'rest', 'middle_length', 'middle_square']) as n (name)
+            where (rows ->> n.name)::numeric < 0)
         or exists (
             select
-            from jsonb_array_elements((rows -> 'directions') || (rows -> 'mean')) as e
+            from jsonb_array_elements((rows -> 'directions') || (rows -> 'mean') || case when metric = 'euclidean' then rows -> 'middle' else '[]' end) as e
             where jsonb_typeof(e.value) <> 'string' or e.value #>> '{}' !~ '^\[-?\d{1,4}(,-?\d{1,4})*\]$'
                 or funnelvec._width(e.value #>> '{}') <> funnelvec._width(rows ->> 'mean'))
     then
@@ -396,9 +396,9 @@ $body$;
 -- What the query itself adds to slope and base of its line, with what every query has, in steps that are SQL each: what a search works out before
 -- it looks at the table. All null where an adapter reads the shortlist alone. Few operators, since each costs a search something.
 --   whole     of `query`: its direction in 4096ths. Added to 3072 and taken off again, a number of 32 bits is rounded to those
---   along     of `whole`: its inner products with the mean of the rows and with each of their main directions, which are whole numbers. All sums
---             of such products are exact in 32 bits, so that Python has the same to the last digit
---   features  of `along`, and of `query` for its length: every feature less its mean, held to four deviations
+--   along     of `whole`: its inner products with the main directions of the rows, which are whole numbers. All sums of such products are
+--             exact in 32 bits, so that Python has the same to the last digit
+--   features  of `whole`, `along`, and of `query` for its length: every feature in a unit of its own, less its mean, held to four deviations
 --   slope, base  of `features`
 create or replace function funnelvec._asked_steps(
     calibration jsonb,
@@ -421,58 +421,60 @@ declare
     scale double precision := calibration ->> 'score_scale';
     metric text := rows ->> 'metric';
     mean_length double precision := rows ->> 'mean_length';
-    -- The rows are in 3900ths.
+    -- Vectors of the rows are in 3900ths.
     unit double precision := 1 / 3900::double precision;
     length text := format('%s.vector_norm(%s::%1$s.vector)', vectors, query);
-    mean text;
-    away text;
-    variance text;
+    -- Under cosine a query has the length 1, and so have the rows.
+    longer text := case when metric <> 'cosine' then ' * ' || length else '' end;
+    mean text := format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'mean') || longer;
+    square text := format('%s ^ 2 - 2 * %s * %s', length, funnelvec._literal(mean_length * unit), mean);
+    spread text := format('%s.vector_norm(%s::%1$s.vector) ^ 2', vectors, along);
+    away text := format('sqrt(greatest(1e-100, %s + %s))', square, funnelvec._constant(rows, 'square'));
+    deviation text;
 begin
     if rows is null then
         return;
     end if;
     whole_sql := format('%1$s.vector_sub(%1$s.vector_add(%1$s.l2_normalize(%2$s::%1$s.vector), %3$s), %3$s)', vectors, query,
         format('array_fill(3072::real, array[%s])::%s.vector', funnelvec._width(rows ->> 'mean'), vectors));
-    select format('array[%s]', string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, p.notation), ', ' order by p.i))
-    into along_sql
-    from (
-        select 0, rows ->> 'mean'
-        union all
-        select d.i, d.notation from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
-    ) as p (i, notation);
-    mean := format('%s * %s[1]', funnelvec._literal(mean_length * unit), along) || case when metric <> 'cosine' then ' * ' || length else '' end;
-    -- Under cosine a query has the length 1, and so have the rows.
-    select concat(
-        case metric
-            when 'cosine' then funnelvec._constant(rows, 'rest')
-            when 'dot' then format('%s * %s ^ 2', funnelvec._constant(rows, 'rest'), length)
-            else format('%s * (%s ^ 2 - 2 * (%s) + %s)', funnelvec._constant(rows, 'rest'), length, mean, funnelvec._literal(mean_length ^ 2)) end,
-        string_agg(
-            case metric
-                when 'cosine' then format(' + %s * (%s[%s] * %2$s[%3$s])', funnelvec._literal(d.spread * unit ^ 2), along, d.i + 1)
-                else format(' + %s * (%s * %s[%s] * %s - %s) ^ 2', funnelvec._literal(d.spread), funnelvec._literal(unit), along, d.i + 1, length,
-                    case metric when 'dot' then '0' else funnelvec._literal((rows -> 'middles' ->> d.i::integer - 1)::double precision) end) end,
-            '' order by d.i))
-    into variance
-    from (
-        select e.value::double precision, e.i from jsonb_array_elements_text(rows -> 'spreads') with ordinality as e (value, i)
-    ) as d (spread, i);
+    along_sql := coalesce((
+        select format('array[%s]', string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, d.notation), ', ' order by d.i))
+        from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
+        having count(*) > 0), 'null');
     -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
-    away := format('sqrt(greatest(1e-100, %s ^ 2 - 2 * (%s) + %s))', length, mean, funnelvec._constant(rows, 'square'));
+    deviation := case metric
+        when 'cosine' then format('sqrt(%s + %s * %s)', funnelvec._constant(rows, 'rest'),
+            funnelvec._literal((rows ->> 'spread')::double precision * unit ^ 2), spread)
+        when 'dot' then format('sqrt(%s + %s * %s) * %s', funnelvec._constant(rows, 'rest'),
+            funnelvec._literal((rows ->> 'spread')::double precision * unit ^ 2), spread, length)
+        else format('sqrt(greatest(0, %s * (%s + %s) + %s * (%s * %s * %s ^ 2 + %s - %s * %s))) / %s',
+            funnelvec._constant(rows, 'rest'), square, funnelvec._literal(mean_length ^ 2), funnelvec._constant(rows, 'spread'),
+            funnelvec._literal(unit ^ 2), spread, length, funnelvec._constant(rows, 'middle_square'),
+            funnelvec._literal(2 * unit * (rows ->> 'middle_length')::double precision),
+            format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'middle') || longer, away) end;
     select
-        format('array[%s]', string_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread), funnelvec._literal(4 * f.spread),
-            case f.name
-                when 'query_mean' then case metric when 'euclidean' then '-' || away else mean end
-                when 'query_sd' then format('sqrt(greatest(0, %s))', variance) || case metric when 'euclidean' then ' / ' || away else '' end
-                else format('%s * %s[%s]', funnelvec._literal(unit), along, substring(f.name, 6)::integer + 2)
-                    || case when metric <> 'cosine' then ' * ' || length else '' end end,
-            funnelvec._literal(f.middle)), ', ' order by f.i)),
+        format('array[%s]', string_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread / f.unit),
+            funnelvec._literal(4 * f.spread / f.unit), f.expression, funnelvec._literal(f.middle / f.unit)), ', ' order by f.i)),
         funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)
-            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.steepness / f.spread / scale), features, f.place), '' order by f.i),
+            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.steepness / f.spread / scale * f.unit), features, f.place), '' order by f.i),
         funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)
-            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.weight / f.spread), features, f.place), '' order by f.i)
+            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.weight / f.spread * f.unit), features, f.place), '' order by f.i)
     into features_sql, slope_sql, base_sql
-    from (select g.*, row_number() over (order by g.i) as place from funnelvec._features(calibration) as g where g.of_query) as f;
+    from (
+        select g.*, row_number() over (order by g.i) as place, u.unit, u.expression
+        from funnelvec._features(calibration) as g
+        cross join lateral (
+            select unit, format('%s[%s]', along, substring(g.name, 6)::integer + 1) || longer where g.name ~ '^place'
+            union all
+            select 1, deviation where g.name = 'query_sd'
+            union all
+            select 1, '-' || away where g.name = 'query_mean' and metric = 'euclidean'
+            union all
+            select coalesce(nullif(mean_length, 0) * unit, 1), case when mean_length = 0 then '0' else mean end
+            where g.name = 'query_mean' and metric <> 'euclidean'
+        ) as u (unit, expression)
+        where g.of_query
+    ) as f;
 end
 $body$;
 
@@ -483,14 +485,14 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    steps record := funnelvec._asked_steps(calibration, query, 'w.whole', 'a.along', 'f.features');
+    steps record := funnelvec._asked_steps(calibration, query, 'a.whole', 'a.along', 'f.features');
 begin
-    if not calibration ? 'rows' then
+    if (calibration ? 'rows') is not true then
         return null;
     end if;
     return format(
-        E'select %s as slope, %s as base\nfrom (\n    select %s as features\n    from (\n        select %s as along\n        from (\n'
-        '            select %s as whole\n            offset 0\n        ) as w\n        offset 0\n    ) as a\n    offset 0\n) as f',
+        E'select %s as slope, %s as base\nfrom (\n    select %s as features\n    from (\n        select a.whole, %s as along\n        from (\n'
+        '            select %s as whole\n            offset 0\n        ) as a\n        offset 0\n    ) as a\n    offset 0\n) as f',
         steps.slope_sql, steps.base_sql, steps.features_sql, steps.along_sql, steps.whole_sql);
 end
 $body$;

@@ -210,7 +210,7 @@ def test_what_lacks_its_statistics_is_refused(tables: Any, database: Any) -> Non
             ({**good["rows"], "mean": "[1,2]"}, "does not read"),
             ({**good["rows"], "metric": "l1"}, "does not read"),
             ({**good["rows"], "directions": []}, "does not read"),
-            ({**good["rows"], "spreads": ["x"]}, "does not read"),
+            ({**good["rows"], "spread": "x"}, "does not read"),
             ({**good["rows"], "rest": -1}, "does not read"),
             (
                 {**good["rows"], "mean": "[1]", "directions": ["[1]"] * len(good["rows"]["directions"])},

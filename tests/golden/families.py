@@ -355,17 +355,19 @@ def spelled(value: object) -> object:
 def asking_cases() -> list[Case]:
     """Adapters that read something off the query, by every metric; queries of all lengths."""
     rng = random.Random(4)
-    width, dims = 3, 24
+    lengths, dims = (3900, 3900, 2500, 40, 3000), 24
     names = ["query_mean", "rank0", "query_sd", "place2", "last", "place0"]
     cases: list[Case] = []
     for metric in ("cosine", "dot", "euclidean"):
-        vectors = [[rng.gauss(0, 1) for _ in range(dims)] for _ in range(width + 1)]
-        mean, *directions = (
-            "[" + ",".join(str(round(3900 * x / math.hypot(*v))) for x in v) + "]" for v in vectors
+        vectors = [(length, [rng.gauss(0, 1) for _ in range(dims)]) for length in lengths]
+        mean, *directions, middle = (
+            "[" + ",".join(str(round(length * x / math.hypot(*v))) for x in v) + "]"
+            for length, v in vectors
         )
         rows: dict[str, object] = {
             "format": 1, "metric": metric, "mean": mean, "mean_length": 0.7, "square": 1.3, "directions": directions,
-            "spreads": [0.3, 0.1, 0.0], "rest": 0.004, "middles": [0.2, -0.1, 0.05],
+            "spread": 0.3, "rest": 0.004, "middle": middle if metric == "euclidean" else None, "middle_length": 0.2,
+            "middle_square": 0.05,
         }  # fmt: skip
         made: dict[str, object] = {
             "features": names, "depth": 20,
@@ -406,9 +408,6 @@ def of_query(rows: dict[str, object], query: list[float]) -> dict[str, Decimal]:
     def number(name: str) -> Decimal:
         return Decimal(float(rows[name]))  # type: ignore[arg-type]
 
-    def numbers(name: str) -> list[Decimal]:
-        return [Decimal(x) for x in rows[name]]  # type: ignore[attr-defined]
-
     length = sum((Decimal(x) ** 2 for x in query), Decimal(0)).sqrt()
     whole = [round(Fraction(f32(float(Decimal(x) / length))) * 4096) for x in query]
     size = Decimal(1) if rows["metric"] == "cosine" else length
@@ -421,17 +420,15 @@ def of_query(rows: dict[str, object], query: list[float]) -> dict[str, Decimal]:
 
     mean = along(str(rows["mean"])) * number("mean_length")
     places = [along(each) for each in rows["directions"]]  # type: ignore[attr-defined]
-    spreads, middles = numbers("spreads"), numbers("middles")
     found = {f"place{i}": place for i, place in enumerate(places)}
+    spread = sum((place**2 for place in places), Decimal(0))
     if rows["metric"] == "euclidean":
         away = (size**2 - 2 * mean + number("square")).sqrt()
+        spread += number("middle_square") - 2 * along(str(rows["middle"])) * number("middle_length")
         inside = number("rest") * (size**2 - 2 * mean + number("mean_length") ** 2)
-        for place, spread, middle in zip(places, spreads, middles, strict=True):
-            inside += spread * (place - middle) ** 2
-        return {**found, "query_mean": -away, "query_sd": inside.sqrt() / away}
-    inside = number("rest") * size**2
-    for place, spread in zip(places, spreads, strict=True):
-        inside += spread * place**2
+        inside += number("spread") * spread
+        return {**found, "query_mean": -away, "query_sd": max(inside, Decimal(0)).sqrt() / away}
+    inside = number("rest") * size**2 + number("spread") * spread
     return {**found, "query_mean": mean, "query_sd": inside.sqrt()}
 
 

@@ -140,7 +140,7 @@ class AdapterCalibration(StoredCalibration):
         if odd or not LEAST_DEPTH <= self.depth <= DEPTH:
             raise CalibrationError(
                 f"an adapter looks at {LEAST_DEPTH} to {DEPTH} rows and reads 'last', 'rank0' to "
-                f"'rank999', 'query_mean', 'query_sd' and 'place0' to 'place7', not "
+                f"'rank999', 'query_mean', 'query_sd' and 'place0' to 'place3', not "
                 f"{self.depth!r} rows and {', '.join(map(repr, odd)):.200}"
             )
         if bool(self._of_query) != (self.rows is not None):

@@ -25,13 +25,14 @@ from funnelvec.calibration.logistic import Floats
 from funnelvec.errors import CalibrationError, InvalidInput
 from funnelvec.types import METRICS, Metric
 
-__all__ = ["DIRECTIONS", "QUERY_FEATURES", "SAMPLE", "RowStats"]
+__all__ = ["QUERY_FEATURES", "SAMPLE", "RowStats"]
 
-#: Rows that are measured, and main directions that are kept.
-SAMPLE, DIRECTIONS = 5_000, 8
-#: What is known of a query: the mean of its scores with all rows, their deviation, and its
-#: components in the main directions.
-QUERY_FEATURES = ("query_mean", "query_sd", *(f"place{i}" for i in range(DIRECTIONS)))
+#: Rows that are measured, main directions that are kept, and how many of them are features: more
+#: cost a search more, and gained nothing.
+SAMPLE, DIRECTIONS, _PLACES = 5_000, 8, 4
+#: What is known of a query: the mean of its scores with all rows, their deviation, and where it
+#: lies along the main directions.
+QUERY_FEATURES = ("query_mean", "query_sd", *(f"place{i}" for i in range(_PLACES)))
 
 #: Lengths in whole numbers of a query's direction and of the vectors of the rows. Rounding adds at
 #: most half the root of the dimensions to each, and (4096 + 63.3) * (3900 + 63.3) is below 2^24.
@@ -55,13 +56,16 @@ class RowStats:
     square
         The mean of the squared lengths of the rows.
     directions
-        The main directions of the rows around their mean, in whole numbers.
-    spreads
-        The variance of the rows along each of them, less `rest`.
+        The main directions of the rows around their mean, in whole numbers: the first is 3900
+        long, and the others are shorter as the deviation of the rows along them is smaller.
+    spread
+        The variance of the rows along the first one. Of each it counts what is over `rest`.
     rest
         Their variance along any other direction.
-    middles
-        The mean of the rows along each main direction.
+    middle, middle_length, middle_square
+        Under euclidean alone: where the mean of the rows lies among their main directions, as a
+        direction in whole numbers and how long it is, and the squared length of the mean in
+        those directions, each of them weighed like `directions`.
     format
         Of what is kept.
     """
@@ -71,27 +75,32 @@ class RowStats:
     mean_length: float
     square: float
     directions: tuple[str, ...]
-    spreads: tuple[float, ...]
+    spread: float
     rest: float
-    middles: tuple[float, ...]
+    middle: str | None = None
+    middle_length: float = 0.0
+    middle_square: float = 0.0
     format: int = 1
 
     def __post_init__(self) -> None:
-        numbers = (self.mean_length, self.square, self.rest, *self.spreads, *self.middles)
-        width = len(self.directions)
+        numbers = (self.mean_length, self.square, self.spread, self.rest, self.middle_length)
         if (
             self.format != 1
             or self.metric not in METRICS
-            or {len(self.spreads), len(self.middles)} != {width}
-            or width > DIRECTIONS
-            or not np.isfinite(numbers).all()
-            or min((self.mean_length, self.square, self.rest)) < 0
-            or not all(_WHOLE.fullmatch(text) for text in (self.mean, *self.directions))
-            or len({text.count(",") for text in (self.mean, *self.directions)}) != 1
+            or len(self.directions) > DIRECTIONS
+            or not np.isfinite((*numbers, self.middle_square)).all()
+            or min((*numbers, self.middle_square)) < 0
+            or (self.middle is None) == (self.metric == "euclidean")
+            or not all(_WHOLE.fullmatch(text) for text in self._vectors)
+            or len({text.count(",") for text in self._vectors}) != 1
         ):
             raise CalibrationError(
                 f"not statistics of rows that this version of funnelvec reads: {self!r:.200}"
             )
+
+    @property
+    def _vectors(self) -> tuple[str, ...]:
+        return (self.mean, *self.directions, *(() if self.middle is None else (self.middle,)))
 
     @property
     def dims(self) -> int:
@@ -139,16 +148,27 @@ class RowStats:
         left = wide.shape[1] - len(variances)
         total = float((wide * wide).sum()) / len(wide)
         rest = max(0.0, total - float(variances.sum())) / left if left else 0.0
-        length = float(np.sqrt(mean @ mean))
+        spreads = np.maximum(variances - rest, 0.0)
+        weights = np.sqrt(spreads / max(spreads[0], _TINY))
+        about: dict[str, Any] = {}
+        if metric == "euclidean":
+            places = vectors @ mean
+            middle, length = _direction((weights**2 * places) @ vectors)
+            about = {
+                "middle": middle,
+                "middle_length": length,
+                "middle_square": _plain(float(((weights * places) ** 2).sum())),
+            }
+        kept, length = _direction(mean)
         return cls(
             metric=metric,
-            mean=_whole(mean / length if length > _TINY else 0.0 * mean),
-            mean_length=_plain(length),
+            mean=kept,
+            mean_length=length,
             square=_plain(square),
-            directions=tuple(_whole(vector) for vector in vectors),
-            spreads=tuple(_plain(max(0.0, float(each) - rest)) for each in variances),
+            directions=tuple(map(_whole, vectors * weights[:, np.newaxis])),
+            spread=_plain(float(spreads[0])),
             rest=_plain(rest),
-            middles=tuple(_plain(float(vector @ mean)) for vector in vectors),
+            **about,
         )
 
     def needed(self, features: Sequence[str]) -> RowStats | None:
@@ -157,20 +177,16 @@ class RowStats:
             return None
         places = [int(name[5:]) + 1 for name in features if name.startswith("place")]
         width = len(self.directions) if "query_sd" in features else max(places, default=0)
-        return replace(
-            self,
-            directions=self.directions[:width],
-            spreads=self.spreads[:width],
-            middles=self.middles[:width],
-        )
+        return replace(self, directions=self.directions[:width])
 
     def check(self, features: Sequence[str]) -> None:
         """Refuse features that these statistics have nothing for."""
-        places = [int(name[5:]) for name in features if name.startswith("place")]
-        if max(places, default=-1) >= len(self.directions):
+        places = [int(name[5:]) + 1 for name in features if name.startswith("place")]
+        least = max([*places, int("query_sd" in features)])
+        if least > len(self.directions):
             raise CalibrationError(
-                f"the adapter reads place{max(places)}, and its statistics of rows have "
-                f"{len(self.directions)} directions"
+                f"the adapter reads {least} main directions of the rows, and its statistics have "
+                f"{len(self.directions)}"
             )
 
     def features(self, names: Sequence[str], queries: npt.NDArray[np.float32]) -> Floats:
@@ -199,27 +215,34 @@ class RowStats:
                 f"rows of {self.dims}"
             )
         length, whole = _asked(queries, normalized=self.metric == "cosine")
-        products = whole @ _numbers((self.mean, *self.directions)).T * _UNIT * length[:, np.newaxis]
-        along, places = products[:, 0] * self.mean_length, products[:, 1:]
+        products = whole @ _numbers(self._vectors).T * _UNIT * length[:, np.newaxis]
+        along, places = products[:, 0] * self.mean_length, products[:, 1 : 1 + len(self.directions)]
         known = {f"place{i}": places[:, i] for i in range(places.shape[1])}
-        spreads, middles = np.array(self.spreads), np.array(self.middles)
+        spread = (places**2).sum(axis=1)
         if self.metric == "euclidean":
             # The root of the mean squared distance, and the deviation of distances to first order:
             # that of the rows along the line from their mean to the query.
             away = np.sqrt(np.maximum(length**2 - 2 * along + self.square, _TINY))
             reach = length**2 - 2 * along + self.mean_length**2
-            inside = self.rest * reach + (places - middles) ** 2 @ spreads
+            spread += self.middle_square - 2 * self.middle_length * products[:, -1]
             known["query_mean"] = -away
+            inside = self.rest * reach + self.spread * spread
             known["query_sd"] = np.sqrt(np.maximum(inside, 0.0)) / away
         else:
             known["query_mean"] = along
-            known["query_sd"] = np.sqrt(self.rest * length**2 + places**2 @ spreads)
+            known["query_sd"] = np.sqrt(self.rest * length**2 + self.spread * spread)
         return np.stack([known[name] for name in names], axis=1)
 
 
 def _plain(number: float) -> float:
     """Databases refuse what is nearly nothing but not 0."""
     return number if abs(number) > _TINY else 0.0
+
+
+def _direction(vector: Floats) -> tuple[str, float]:
+    """Return the direction of a vector in whole numbers, and its length."""
+    length = float(np.sqrt(vector @ vector))
+    return _whole(vector / length if length > _TINY else 0.0 * vector), _plain(length)
 
 
 def _whole(direction: Floats) -> str:
