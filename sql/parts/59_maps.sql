@@ -396,19 +396,17 @@ $body$;
 -- What the query itself adds to slope and base of its line, with what every query has, in steps that are SQL each: what a search works out before
 -- it looks at the table. All null where an adapter reads the shortlist alone. Few operators, since each costs a search something.
 --   whole     of `query`: its direction in 4096ths. Added to 3072 and taken off again, a number of 32 bits is rounded to those
---   along     of `whole`: its inner products with the main directions of the rows, which are whole numbers. All sums of such products are
---             exact in 32 bits, so that Python has the same to the last digit
---   features  of `whole`, `along`, and of `query` for its length: every feature in a unit of its own, less its mean, held to four deviations
---   slope, base  of `features`
+--   features  of `whole`, and of `query` for its length: each in a unit of its own, less its mean, held to four deviations. The mean of the rows and
+--             their main directions are whole numbers. All sums of products with those are exact in 32 bits, so that Python has the same to the
+--             last digit
+--   slope, base  of the features, whose names are `feature` and their number
 create or replace function funnelvec._asked_steps(
     calibration jsonb,
     query text,
     whole text,
-    along text,
-    features text,
+    feature text,
     out whole_sql text,
-    out along_sql text,
-    out features_sql text,
+    out features_sql text[],
     out slope_sql text,
     out base_sql text
 )
@@ -428,7 +426,10 @@ declare
     longer text := case when metric <> 'cosine' then ' * ' || length else '' end;
     mean text := format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'mean') || longer;
     square text := format('%s ^ 2 - 2 * %s * %s', length, funnelvec._literal(mean_length * unit), mean);
-    spread text := format('%s.vector_norm(%s::%1$s.vector) ^ 2', vectors, along);
+    spread text := (
+        select format('%s.vector_norm(array[%s]::%1$s.vector) ^ 2', vectors,
+            string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, d.notation), ', ' order by d.i))
+        from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i));
     away text := format('sqrt(greatest(1e-100, %s + %s))', square, funnelvec._constant(rows, 'square'));
     deviation text;
 begin
@@ -437,10 +438,6 @@ begin
     end if;
     whole_sql := format('%1$s.vector_sub(%1$s.vector_add(%1$s.l2_normalize(%2$s::%1$s.vector), %3$s), %3$s)', vectors, query,
         format('array_fill(3072::real, array[%s])::%s.vector', funnelvec._width(rows ->> 'mean'), vectors));
-    along_sql := coalesce((
-        select format('array[%s]', string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, d.notation), ', ' order by d.i))
-        from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i)
-        having count(*) > 0), 'null');
     -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
     deviation := case metric
         when 'cosine' then format('sqrt(%s + %s * %s)', funnelvec._constant(rows, 'rest'),
@@ -453,18 +450,19 @@ begin
             funnelvec._literal(2 * unit * (rows ->> 'middle_length')::double precision),
             format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'middle') || longer, away) end;
     select
-        format('array[%s]', string_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread / f.unit),
-            funnelvec._literal(4 * f.spread / f.unit), f.expression, funnelvec._literal(f.middle / f.unit)), ', ' order by f.i)),
+        array_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread / f.unit),
+            funnelvec._literal(4 * f.spread / f.unit), f.expression, funnelvec._literal(f.middle / f.unit)) order by f.place),
         funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)
-            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.steepness / f.spread / scale * f.unit), features, f.place), '' order by f.i),
+            || string_agg(format(' + %s * %s%s', funnelvec._literal(f.steepness / f.spread / scale * f.unit), feature, f.place), '' order by f.place),
         funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)
-            || string_agg(format(' + %s * %s[%s]', funnelvec._literal(f.weight / f.spread * f.unit), features, f.place), '' order by f.i)
+            || string_agg(format(' + %s * %s%s', funnelvec._literal(f.weight / f.spread * f.unit), feature, f.place), '' order by f.place)
     into features_sql, slope_sql, base_sql
     from (
         select g.*, row_number() over (order by g.i) as place, u.unit, u.expression
         from funnelvec._features(calibration) as g
         cross join lateral (
-            select unit, format('%s[%s]', along, substring(g.name, 6)::integer + 1) || longer where g.name ~ '^place'
+            select unit, format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows -> 'directions' ->> substring(g.name, 6)::integer) || longer
+            where g.name ~ '^place'
             union all
             select 1, deviation where g.name = 'query_sd'
             union all
@@ -485,15 +483,16 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    steps record := funnelvec._asked_steps(calibration, query, 'a.whole', 'a.along', 'f.features');
+    steps record := funnelvec._asked_steps(calibration, query, 'a.whole', 'f.f');
 begin
-    if (calibration ? 'rows') is not true then
+    if steps.whole_sql is null then
         return null;
     end if;
     return format(
-        E'select %s as slope, %s as base\nfrom (\n    select %s as features\n    from (\n        select a.whole, %s as along\n        from (\n'
-        '            select %s as whole\n            offset 0\n        ) as a\n        offset 0\n    ) as a\n    offset 0\n) as f',
-        steps.slope_sql, steps.base_sql, steps.features_sql, steps.along_sql, steps.whole_sql);
+        E'select %s as slope, %s as base\nfrom (\n    select %s\n    from (\n        select %s as whole\n        offset 0\n    ) as a\n    offset 0\n) as f',
+        steps.slope_sql, steps.base_sql,
+        (select string_agg(format('%s as f%s', u.feature, u.i), ', ' order by u.i) from unnest(steps.features_sql) with ordinality as u (feature, i)),
+        steps.whole_sql);
 end
 $body$;
 

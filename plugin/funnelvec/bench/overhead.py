@@ -26,6 +26,7 @@ import numpy as np
 
 from funnelvec.bench.stage import binary_cursor
 from funnelvec.bench.stats import Ratio
+from funnelvec.calibration.listed import QUERY_SETS
 from funnelvec.calibration.row_stats import QUERY_FEATURES, SAMPLE, RowStats
 
 if TYPE_CHECKING:
@@ -213,13 +214,11 @@ def _asking(connection: Any, function: str) -> dict[str, Any]:
     draw = np.random.default_rng(0).normal(size=(SAMPLE // 5, dims)).astype(np.float32)
     rows = RowStats.measure(draw, metric="cosine")
     assert rows is not None
+    names = QUERY_SETS["curve+setting"]
     return {
         **MADE_UP["adapter"],
-        "features": [*MADE_UP["adapter"]["features"], *QUERY_FEATURES],
-        "feature_means": [0.5] * 8 + [0.0] * 10,
-        "feature_scales": [0.1] * 18,
-        "offsets": [-2.0, *([0.1] * 18)],
-        "slopes": [1.5, *([0.05] * 18)],
+        "features": names,
+        "feature_means": [0.0 if name in QUERY_FEATURES else 0.5 for name in names],
         "rows": asdict(rows),
     }
 

@@ -23,6 +23,7 @@ from funnelvec.calibration.hub import JudgedHubs, choose_alpha, corrected
 from funnelvec.calibration.isotonic import IsotonicCalibration, fit_isotonic
 from funnelvec.calibration.listed import (
     LIST_SETS,
+    MOST_FEATURES,
     QUERY_SETS,
     AdapterCalibration,
     list_features,
@@ -287,7 +288,13 @@ def _winners(tried: Sequence[Tried]) -> list[Choice]:
         return [Choice("platt")]
     if best.choice.family != "adapter":
         return [best.choice]
-    return [one.choice for one in ranked if one.choice.family == "adapter"][:_BLENDED]
+    winners: list[Choice] = []
+    read: set[str] = set()
+    for one in ranked:
+        more = read | set(_SETS.get(one.choice.features, ()))
+        if one.choice.family == "adapter" and len(more) <= MOST_FEATURES:
+            winners, read = [*winners, one.choice], more
+    return winners[:_BLENDED]
 
 
 def _held_out(

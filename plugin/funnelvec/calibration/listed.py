@@ -27,6 +27,7 @@ __all__ = [
     "DEPTH",
     "LEAST_DEPTH",
     "LIST_SETS",
+    "MOST_FEATURES",
     "QUERY_SETS",
     "AdapterCalibration",
     "list_features",
@@ -48,9 +49,11 @@ _SETTING = ("query_mean", "query_sd")
 QUERY_SETS: dict[str, tuple[str, ...]] = {
     "setting": (*_SETTING, "last"),
     "levels+setting": (*LIST_SETS["levels"], *_SETTING),
-    "curve+setting": (*LIST_SETS["curve"], *_SETTING),
-    "curve+places": (*LIST_SETS["curve"], *QUERY_FEATURES),
+    "curve+setting": ("rank0", "rank1", "rank4", "rank19", "rank49", "last", *_SETTING),
+    "places": ("rank0", "last", *QUERY_FEATURES),
 }
+#: No more than that is read, of means of several sets too: each costs a search something.
+MOST_FEATURES = 8
 
 _READ = re.compile(r"last|rank\d{1,3}|" + "|".join(QUERY_FEATURES))
 
