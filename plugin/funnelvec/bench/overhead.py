@@ -219,6 +219,9 @@ def _asking(connection: Any, function: str) -> dict[str, Any]:
         **MADE_UP["adapter"],
         "features": names,
         "feature_means": [0.0 if name in QUERY_FEATURES else 0.5 for name in names],
+        "feature_scales": [0.1] * len(names),
+        "offsets": [-2.0, *([0.1] * len(names))],
+        "slopes": [1.5, *([0.05] * len(names))],
         "rows": asdict(rows),
     }
 

@@ -292,7 +292,8 @@ def _winners(tried: Sequence[Tried]) -> list[Choice]:
     read: set[str] = set()
     for one in ranked:
         more = read | set(_SETS.get(one.choice.features, ()))
-        if one.choice.family == "adapter" and len(more) <= MOST_FEATURES:
+        most = MOST_FEATURES - bool(more & set(QUERY_FEATURES))
+        if one.choice.family == "adapter" and len(more) <= most:
             winners, read = [*winners, one.choice], more
     return winners[:_BLENDED]
 

@@ -49,10 +49,11 @@ _SETTING = ("query_mean", "query_sd")
 QUERY_SETS: dict[str, tuple[str, ...]] = {
     "setting": (*_SETTING, "last"),
     "levels+setting": (*LIST_SETS["levels"], *_SETTING),
-    "curve+setting": ("rank0", "rank1", "rank4", "rank19", "rank49", "last", *_SETTING),
-    "places": ("rank0", "last", *QUERY_FEATURES),
+    "curve+setting": ("rank0", "rank1", "rank4", "rank19", "last", *_SETTING),
+    "places": ("last", *QUERY_FEATURES),
 }
-#: No more than that is read, of means of several sets too: each costs a search something.
+#: No more than that is read, of means of several sets too, and one less where the query is: each
+#: costs a search something.
 MOST_FEATURES = 8
 
 _READ = re.compile(r"last|rank\d{1,3}|" + "|".join(QUERY_FEATURES))
