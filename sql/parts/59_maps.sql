@@ -533,8 +533,11 @@ begin
     where not f.of_query;
     return format(
         E'select greatest(%s%s, %s) as slope, %s%s as base, f.found\nfrom (\n    select %sl.found\n    from (\n'
-        '        select array_agg(r.score) filter (where r.score < ''NaN'') as list, count(*) as found\n'
-        '        from (select s.score from scored as s order by s.score desc) as r\n    ) as l\n    offset 0\n) as f\noffset 0',
+        -- NaN comes first. A filter of the aggregate, or a count beside it, would look at every row.
+        '        select case when a.list[1] = ''NaN'' then array_remove(a.list, ''NaN'') else a.list end as list,\n'
+        '            coalesce(cardinality(a.list), 0)::bigint as found\n'
+        '        from (select array_agg(r.score) as list from (select s.score from scored as s order by s.score desc) as r) as a\n'
+        '        offset 0\n    ) as l\n    offset 0\n) as f\noffset 0',
         coalesce(asked[1], funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)), slope,
         funnelvec._literal((calibration ->> 'floor')::double precision / scale),
         coalesce(asked[2], funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)), base, places);
