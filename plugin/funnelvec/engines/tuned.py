@@ -19,13 +19,16 @@ from funnelvec.errors import InvalidInput
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Say, drive
 from funnelvec.tuning.drift import fits
-from funnelvec.tuning.ground import About
+from funnelvec.tuning.ground import About, ScoreRule
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import STEPS, tune
 from funnelvec.tuning.wanted import Budget, Wanted, check_wanted
 from funnelvec.types import BaseCode, Judgments, Metric, Storage
 
-__all__ = ["Tuning", "prepare", "telling"]
+if TYPE_CHECKING:
+    from funnelvec.calibration.stored import StoredCalibration
+
+__all__ = ["Tuning", "prepare", "rule_of", "telling"]
 
 
 def prepare(table: Any, engine: str, recall: Any, given: Mapping[str, Any]) -> tuple[About, Wanted]:
@@ -68,6 +71,13 @@ def prepare(table: Any, engine: str, recall: Any, given: Mapping[str, Any]) -> t
     )
     base = Resolution(dims, code)
     return About(table.name, table.vector, base, metric, table.key, engine), wanted
+
+
+def rule_of(calibration: StoredCalibration | None) -> ScoreRule:
+    """Return what a calibration asks of a funnel, and what its scores are less."""
+    if calibration is None:
+        return ScoreRule()
+    return ScoreRule(int(getattr(calibration, "depth", 0)), calibration.alpha)
 
 
 @contextlib.contextmanager

@@ -161,6 +161,7 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
         return
     yield _why(found, chosen)
     yield from _settings(found)
+    yield from _rule(found)
     lost = [f"{name} {share:.4f}" for name, share in _losses(found)]
     if lost:
         yield f"Share of the true answers lost by each stage: {', '.join(lost)}."
@@ -197,6 +198,21 @@ def _why(found: Outcome, chosen: Option) -> str:
     else:
         best = f"what comes nearest to recall {wanted.recall:g}"
     return f"{looked}; '{chosen.funnel}' is {best} ({chosen.milliseconds:.2f} ms)."
+
+
+def _rule(found: Outcome) -> Iterable[str]:
+    """What the calibration made of the choice."""
+    rule = found.ground.rule
+    if rule.alpha:
+        yield (
+            f"Tuned for the order of the calibration in force, which takes {rule.alpha:.6g} times "
+            "its hub off the score of a row: recall is of the exact top rows in that order."
+        )
+    if rule.least > found.wanted.k:
+        yield (
+            f"Lists keep at least {rule.least} rows before the last stage: the calibration in "
+            "force looks at so many, and a funnel that keeps fewer would lose it."
+        )
 
 
 def _settings(found: Outcome) -> Iterable[str]:

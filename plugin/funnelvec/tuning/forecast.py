@@ -75,7 +75,8 @@ def forecast(
     base = ground.about.base
     firsts = first_stages(base, metric=ground.about.metric, there=ground.stored, fitted=fitted)
     firsts = [each for each in firsts if _possible(ground, each, indexed=indexed)]
-    found = [_exact(ground, wanted, prices)]
+    # What takes something off scores needs a list to put into another order.
+    found = [] if ground.rule.needs_list else [_exact(ground, wanted, prices)]
     stretches: dict[Resolution, float] = {}
     for number, first in enumerate(firsts):
         yield Say(f"simulating {first}", 20 + 12 * number // len(firsts))

@@ -73,14 +73,23 @@ def tune(about: About, wanted: Wanted) -> Steps[TuningReport]:
             f"{wanted.k} of them; searching the column itself is exact and fast there"
         )
     ground = yield from _ground(about, sample.rows)
+    if wanted.funnel in ground.funnels:
+        ground.model = ground.funnels[wanted.funnel].model
+    ground.rule = yield Call("_score_rule", (ground.model,))
     drawn = yield from draw(ground, wanted, sample)
     if wanted.on_copy is None or wanted.dry_run:
         found = yield from _run(ground, wanted, sample, drawn)
     else:
         name = ground.names.copy
         try:
+            rule = ground.rule
             ground = yield from _copied(ground, sample)
             found = yield from _run(ground, wanted, sample, drawn)
+            if rule.alpha:
+                found.notes.append(
+                    "the copy has no hub column, so this is for the plain order of the scores, and "
+                    "not for that of the calibration"
+                )
         finally:
             yield Call("_drop_scratch", (name,))
     found.seconds = perf_counter() - started
@@ -158,6 +167,9 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
 def _world(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn, part: slice) -> World:
     about = ground.about
     axes = Axes(sample.vectors, metric=about.metric, kept=ground.rotations or {})
+    less = None
+    if ground.rule.alpha and sample.hubs is not None:
+        less = ground.rule.alpha * sample.hubs.astype(np.float64)
     return World(
         sample.vectors,
         drawn.queries[part],
@@ -166,6 +178,8 @@ def _world(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn, part: s
         metric=about.metric,
         k=wanted.k,
         axes=axes,
+        less=less,
+        least=ground.rule.least,
     )
 
 
@@ -220,14 +234,20 @@ def _exact(found: Outcome, own: Sequence[Any]) -> Steps[tuple[Any, int]]:
     """Scores of the k-th true answers, by exact searches while patience lasts."""
     ground, k = found.ground, found.wanted.k
     name = ground.names.trial(0)
-    yield from create(ground, name, Template((ground.about.base,)).funnel(()))
+    corrected = bool(ground.rule.alpha)  # which a funnel of one stage is not
+    if not corrected:
+        yield from create(ground, name, Template((ground.about.base,)).funnel(()))
     worst: list[float] = []
     spent = 0.0
     for query, itself in zip(found.drawn.queries, own, strict=True):
-        hits, took = yield Call(
-            "search", (query,), {"k": k + 1, "funnel": name}, on=ground.on, timed=True
-        )
-        worst.append([hit.score for hit in hits if hit.id != itself][:k][-1])
+        if corrected:
+            options = {"own": itself, "model": ground.model}
+            least, took = yield Call("_worst", (query, k), options, on=ground.on, timed=True)
+        else:
+            options = {"k": k + 1, "funnel": name}
+            hits, took = yield Call("search", (query,), options, on=ground.on, timed=True)
+            least = [hit.score for hit in hits if hit.id != itself][:k][-1]
+        worst.append(least)
         spent += took / 1e3
         if spent > _PATIENCE and len(worst) >= found.wanted.queries_needed:
             break

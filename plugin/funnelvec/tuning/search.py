@@ -260,7 +260,7 @@ def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
 
 
 def _longer(winner: Measured, found: Outcome) -> tuple[int, ...]:
-    keeps = np.array(ladder(found.wanted.k))
+    keeps = np.array(ladder(found.wanted.k, found.ground.rule.least))
     return tuple(
         int(keeps[min(len(keeps) - 1, int(np.searchsorted(keeps, keep, side="right")))])
         for keep in winner.keeps

@@ -18,14 +18,20 @@ _KEEPS = (
     10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 100, 120, 140, 160, 180, 200, 250, 300, 350,
     400, 500, 600, 700, 800, 1000,
 )  # fmt: skip
+#: With fewer of them than so many left, keeps are so many times the shortest.
+_FEWEST, _BEYOND = 5, (1.2, 1.5, 2, 3, 4)
 #: What an index of pgvector's default parameters loses, times the length of the list: of 50,000
 #: rows 0.032 at 50, 0.019 at 80, 0.008 at 200 (docs/benchmark.md, index parameters).
 _LOSS = 1.5
 
 
-def ladder(k: int) -> tuple[int, ...]:
-    """Keeps that are tried for answers of k rows."""
-    return tuple(keep for keep in _KEEPS if keep > k) or (2 * k,)
+def ladder(k: int, least: int = 0) -> tuple[int, ...]:
+    """Keeps that are tried for answers of k rows, none shorter than `least`."""
+    found = tuple(keep for keep in _KEEPS if keep > k and keep >= least)
+    if len(found) >= _FEWEST:
+        return found
+    shortest = max(k + 1, least)
+    return (shortest, *(int(times * shortest) for times in _BEYOND))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +67,7 @@ def simulate(world: World, template: Template, *, stretch: float = 1.0) -> Simul
     stretch
         How many times longer lists have to be in the table than in the sample.
     """
-    keeps = ladder(world.k)
+    keeps = ladder(world.k, world.least)
     kept, first = shares(world, template, stretch=stretch)
     return Simulated(template, keeps, kept.mean(axis=0), first.mean(axis=0))
 
@@ -75,7 +81,7 @@ def shares(
     -------
     (m, keeps) or, with a stage between, (m, keeps, keeps); and (m, keeps).
     """
-    keeps = ladder(world.k)
+    keeps = ladder(world.k, world.least)
     lengths = np.minimum(np.floor(np.array(keeps) / stretch), world.longest).astype(np.int64)
     ranks = world.ranks(template.first)
     inside = ranks[:, np.newaxis, :] < lengths[:, np.newaxis]  # (m, lists, k)
