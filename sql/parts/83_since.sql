@@ -247,3 +247,21 @@ as $body$
     from funnelvec._hub($1, $2) as h
     where not h.filling and has_column_privilege($1, h.hub_column, 'select')
 $body$;
+
+-- What tells this server from others, as far as times go: prices that a tuning run has measured hold while it stays the same. Null where
+-- nobody says which server it is.
+create or replace function funnelvec._machine()
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    return (
+        select concat_ws(' ', c.system_identifier, current_setting('server_version_num'), e.extversion, current_setting('shared_buffers'))
+        from pg_control_system() as c
+        cross join pg_extension as e
+        where e.extname = 'vector');
+exception when insufficient_privilege then
+    return null;
+end
+$body$;

@@ -25,7 +25,7 @@ from funnelvec.tuning import drift, run
 from funnelvec.tuning.calls import Steps, drive
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
 from funnelvec.tuning.cost import Design, Prices, fitted, usual
-from funnelvec.tuning.forecast import Forecast, forecast
+from funnelvec.tuning.forecast import Forecast, affordable, forecast
 from funnelvec.tuning.graphs import DENSE, LIGHT
 from funnelvec.tuning.ground import About, Ground, Names
 from funnelvec.tuning.simulate import Losses, best, simulate
@@ -271,7 +271,7 @@ def test_an_interrupted_run_goes_on(table: Any, when: str, monkeypatch: pytest.M
             raise KeyboardInterrupt
 
     # The exact scan may win here and build nothing, so the prices are those of a slow one.
-    monkeypatch.setattr(run, "measure_prices", priced_like_postgres)
+    monkeypatch.setattr(run, "find_prices", priced_like_postgres)
     built = counting(table, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.tune(0.9, queries=QUERIES, on_step=stop)
@@ -432,12 +432,15 @@ def forecasts(recall: float, budget: fv.Budget, *, stored: tuple[Any, ...] = ())
         axes=Axes(drawn(ROWS, 1), metric="cosine", kept={}),
     )  # fmt: skip
     wanted = Wanted(
-        recall, 10, None, None, budget, None, None, "f", None, False, 500, None, True, 0
+        recall, 10, None, None, budget, None, None, "f", None, False, 500, None, True, False, 0
     )
     about = About("docs", "embedding", BASE, "cosine", "id", "postgres")
     ground = Ground.of(about, 100_000, {}, {}, list(stored))
     steps = forecast(ground, wanted, world, usual("postgres", DIMS), indexed=True)
-    return [each for each in drive(steps, None, say=lambda step: None) if each.simulated]
+    kept, beyond = drive(steps, None, say=lambda step: None)
+    assert all(affordable(each.sizes, wanted) for each in kept)
+    assert not any(affordable(each.sizes, wanted) for each in beyond)
+    return [each for each in kept if each.simulated]
 
 
 def test_the_usual_index_is_taken_where_nothing_binds() -> None:

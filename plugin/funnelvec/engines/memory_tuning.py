@@ -77,7 +77,7 @@ class MemoryTuning(Tuning):
             if self._funnels.get(name) == named
         }
 
-    def _keep_tuned(self, name: str, **found: Any) -> None:
+    def _keep_tuned(self, name: str, *, prices: object = None, **found: Any) -> None:
         """Keep what a run has found beside its funnel."""
         now = datetime.datetime.now(datetime.timezone.utc)
         tuned = Tuned(**found, rows=len(self._store), at=f"{now:%Y-%m-%dT%H:%M:%SZ}")

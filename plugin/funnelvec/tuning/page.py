@@ -74,7 +74,7 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
                 s=[_area(each, largest) for each in some],
                 c=fill, edgecolors=BLUE if measured else GREY, alpha=0.6, label=label,
             )  # fmt: skip
-    line = sorted((e for e in report.options if e.best and e.measured), key=lambda e: e.recall)
+    line = _line(report)
     axes.plot([e.milliseconds for e in line], [_lost(e) for e in line], "-", color=BLUE, alpha=0.4)
     axes.plot(
         [report.milliseconds], [max(1e-4, 1 - report.recall)], "*", color=ORANGE, markersize=15,
@@ -91,6 +91,19 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, markerscale=0.6)
     return figure
+
+
+def _line(report: TuningReport) -> list[Option]:
+    """Of what was measured (else of what was simulated) that which nothing faster finds as much as.
+
+    Memory is left out: with it the line would go back and forth.
+    """
+    measured = [each for each in report.options if each.measured] or list(report.options)
+    found: list[Option] = []
+    for each in sorted(measured, key=lambda each: (each.milliseconds, -each.recall)):
+        if not found or each.recall > found[-1].recall:
+            found.append(each)
+    return found
 
 
 def _lost(option: Option) -> float:

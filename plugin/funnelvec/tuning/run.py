@@ -17,12 +17,12 @@ from funnelvec.tuning.build import clean, drop_losers, provide
 from funnelvec.tuning.calls import Call, Compute, Say, Steps
 from funnelvec.tuning.candidates import Template
 from funnelvec.tuning.certifying import certify, check_promise
-from funnelvec.tuning.cost import Prices, usual
+from funnelvec.tuning.cost import Prices
 from funnelvec.tuning.explaining import report
-from funnelvec.tuning.forecast import Forecast, forecast
+from funnelvec.tuning.forecast import Forecast, forecast, nearest
 from funnelvec.tuning.ground import About, Ground
+from funnelvec.tuning.keeping import find_prices, packed
 from funnelvec.tuning.measure import Asked, Measured, create
-from funnelvec.tuning.pricing import measure_prices
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.sure import interval
 from funnelvec.tuning.wanted import Wanted
@@ -48,6 +48,7 @@ class Outcome:
     checking: World
     prices: Prices
     forecasts: list[Forecast]
+    beyond: list[Forecast] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     finalists: list[Measured] = field(default_factory=list)
     winner: Measured | None = None
@@ -129,21 +130,25 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
         half = drawn.half
         world = yield Compute(lambda: _world(ground, wanted, sample, drawn, slice(0, half)))
         others = yield Compute(lambda: _world(ground, wanted, sample, drawn, slice(half, None)))
-        prices = usual(ground.about.engine, ground.about.base.dims)
-        if not wanted.dry_run:
-            yield Say("measuring what the engine charges", 12)
-            prices = yield from measure_prices(
-                ground, sample.vectors, drawn.queries, indexed=indexed, storage=wanted.storage
-            )
+        prices = yield from find_prices(
+            ground, wanted, sample.vectors, drawn.queries, indexed=indexed
+        )
         yield Say("simulating funnels", 20)
-        forecasts = yield from forecast(ground, wanted, world, prices, indexed=indexed)
+        forecasts, beyond = yield from forecast(ground, wanted, world, prices, indexed=indexed)
         found = Outcome(
             wanted, ground, len(sample.vectors), drawn, world, others, prices, forecasts
         )
+        found.beyond = beyond
         found.before = frozenset(each for each in ground.stored if each not in ground.ours)
         if not forecasts:
             raise InvalidInput(
                 "no funnel keeps to this budget: give more memory, storage or time to build"
+                + nearest(beyond, wanted)
+            )
+        if prices.kept:
+            found.notes.append(
+                f"what the engine charges was measured {prices.at} on this machine, and kept; "
+                "measure_again (--measure-again) measures it anew"
             )
         if drawn.warning:
             found.notes.append(drawn.warning)
@@ -272,7 +277,7 @@ def _apply(found: Outcome, winner: Measured) -> Steps[None]:
     yield Call(
         "_keep_tuned", (wanted.funnel,),
         {"target": wanted.recall, "k": wanted.k, "recall": found.checked.recall, "low": low,
-         "high": high},
+         "high": high, "prices": packed(found.prices)},
     )  # fmt: skip
     if winner.certificate is not None:
         yield Call(

@@ -116,6 +116,18 @@ from funnelvec._score_rule(funnelvec._long_funnel(%(table)s::regclass, %(vector)
 select funnelvec._worst(
     funnelvec._long_funnel(%(table)s::regclass, %(vector)s, %(metric)s, %(model)s), %(query)s::text, %(own)s::text, %(k)s)
 
+-- name: machine
+select funnelvec._machine()
+
+-- name: kept_prices
+select p.kept
+from funnelvec.funnels as f
+cross join lateral pg_catalog.jsonb_array_elements(
+    case pg_catalog.jsonb_typeof(f.tuned -> 'prices') when 'array' then f.tuned -> 'prices' end) as p (kept)
+where p.kept ->> 'key' = %(key)s
+order by p.kept ->> 'at' desc
+limit 1
+
 -- name: recall_since
 select r.recall, r.low, r.high, r.queries, r.rows, r.since, r.decided, r.ms
 from funnelvec._recall_since(%(funnel)s, %(recent)s, %(sample)s, %(k)s, %(seed)s) as r

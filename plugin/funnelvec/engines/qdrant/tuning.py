@@ -91,7 +91,7 @@ class QdrantTuning(Tuning):
             if name in kept.funnels and str(kept.funnels[name].funnel) == each["funnel"]
         }
 
-    def _keep_tuned(self, name: str, **found: Any) -> None:
+    def _keep_tuned(self, name: str, *, prices: object = None, **found: Any) -> None:
         """Keep what a run has found beside its funnel, with the rows that there are now."""
         now, ids = datetime.datetime.now(datetime.timezone.utc), self._ids()
         said = {**found, "rows": len(ids), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}"}

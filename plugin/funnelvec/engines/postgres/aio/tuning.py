@@ -72,6 +72,7 @@ class AsyncTuning:
         sample: int = 50_000,
         on_copy: int | None = None,
         dry_run: bool = False,
+        measure_again: bool = False,
         seed: int = 0,
         progress: Progress = False,
         on_step: Callable[[str], object] | None = None,
@@ -81,7 +82,8 @@ class AsyncTuning:
             "k": k, "queries": queries, "budget": budget, "max_miss": max_miss,
             "judgments": judgments, "funnel": funnel, "storage": storage,
             "allow_rewrite": allow_rewrite, "sample": sample, "on_copy": on_copy,
-            "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
+            "dry_run": dry_run, "measure_again": measure_again, "seed": seed, "progress": progress,
+            "on_step": on_step,
         }  # fmt: skip
         about, wanted = prepare(self, "postgres", recall, given)
         with telling(progress, on_step) as say:
@@ -134,6 +136,18 @@ class AsyncTuning:
                 connection, statement("tuned"), {"table": self._regclass, "vector": self._vector}
             )
         return {row[0]: Tuned(*row[1:]) for row in rows}
+
+    async def _machine(self) -> str | None:
+        """What tells this server from others, as far as its prices go."""
+        async with self._engine._calling() as connection, atomic(connection):
+            row = await fetch_one(connection, statement("machine"))
+        return None if row is None else row[0]
+
+    async def _kept_prices(self, key: str) -> Any:
+        """The newest prices of that key that a run has kept beside some funnel."""
+        async with self._engine._calling() as connection:
+            row = await fetch_one(connection, statement("kept_prices"), {"key": key})
+        return None if row is None else row[0]
 
     async def _score_rule(self, model: str | None) -> ScoreRule:
         """What a funnel of this model that is made now takes from its calibrations."""
