@@ -132,8 +132,11 @@ def _writable(args: argparse.Namespace, name: str) -> Path | None:
     if given is None:
         return None
     from funnelvec.pages import check_available
+    from funnelvec.tuning.page import check_format
 
     path = Path(given)
+    if name == "plot":
+        check_format(path)
     if path.is_dir() or not path.absolute().parent.is_dir():
         usage_error(args, f"argument --{name}: {given} is no file in a folder that exists")
     check_available()

@@ -44,8 +44,9 @@ def report(found: Outcome) -> TuningReport:
         table=about.name, vector=about.vector, engine=about.engine, rows=found.ground.rows,
         sample=found.sample, name=wanted.funnel, funnel=str(funnel), target=wanted.recall,
         k=wanted.k, recall=recall, low=low, high=high, checked=checked,
-        met=_met(found, recall), milliseconds=milliseconds,
-        runner_up=second, ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
+        met=_met(found, recall, milliseconds), latency=wanted.budget.latency,
+        milliseconds=milliseconds, runner_up=second,
+        ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
         losses=_losses(found), options=options, advice=tuple(_advice(found, options, str(funnel))),
         source=found.drawn.source, queries=found.drawn.half, index=_index_of(_chosen(found)),
         built=tuple(built) if winner is not None else (), dropped=tuple(found.dropped),
@@ -62,9 +63,11 @@ def _chosen(found: Outcome) -> Forecast:
     return next(e for e in found.forecasts if e.template == found.winner.template)
 
 
-def _met(found: Outcome, recall: float) -> bool:
+def _met(found: Outcome, recall: float, milliseconds: float) -> bool:
     if found.wanted.max_miss is not None:
         return found.winner is None or found.winner.certificate is not None
+    if found.wanted.budget.latency is not None:
+        return milliseconds <= found.wanted.budget.latency
     return recall >= found.wanted.recall
 
 
@@ -206,6 +209,8 @@ def _why(found: Outcome, chosen: Option) -> str:
         best = f"the fastest whose stages and cutoff lose at most {wanted.max_miss:g} together"
     elif wanted.budget.latency is not None:
         best = f"what finds most within {wanted.budget.latency:g} ms"
+        if chosen.milliseconds > wanted.budget.latency:
+            best = f"the fastest, and nothing was as fast as {wanted.budget.latency:g} ms"
     elif chosen.recall >= wanted.recall:
         best = f"the fastest that reaches recall {wanted.recall:g}"
     else:

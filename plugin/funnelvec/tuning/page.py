@@ -13,7 +13,7 @@ from funnelvec.pages import check_available, render, write_file
 if TYPE_CHECKING:
     from funnelvec.tuning.report import Option, TuningReport
 
-__all__ = ["render_page", "write_page", "write_plot"]
+__all__ = ["check_format", "render_page", "write_page", "write_plot"]
 
 _FORMATS = ("png", "svg", "pdf")
 #: Areas of the smallest and the largest bubble, in points.
@@ -23,15 +23,27 @@ _SMALL, _LARGE = 30.0, 500.0
 def write_plot(report: TuningReport, path: str | os.PathLike[str]) -> Path:
     """Write the frontier as a picture; see `TuningReport.write_plot`."""
     check_available()
-    kind = Path(path).suffix.lstrip(".").lower()
-    if kind not in _FORMATS:
-        raise InvalidInput(f"a plot is written to a file {', '.join(_FORMATS)}, not to {path!s}")
+    kind = check_format(path)
     from funnelvec.pages.drawing import TEXT, style
 
     written = io.BytesIO()
     with style():
         _drawn(report, colour=TEXT).savefig(written, format=kind, dpi=160)
     return write_file(path, written.getvalue())
+
+
+def check_format(path: str | os.PathLike[str]) -> str:
+    """Return the kind of picture that a file is to hold, by its ending.
+
+    Raises
+    ------
+    InvalidInput
+        If no picture is written in that form.
+    """
+    kind = Path(path).suffix.lstrip(".").lower()
+    if kind not in _FORMATS:
+        raise InvalidInput(f"a plot is written to a file {', '.join(_FORMATS)}, not to {path!s}")
+    return kind
 
 
 def write_page(report: TuningReport, path: str | os.PathLike[str]) -> Path:
@@ -87,7 +99,8 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1 - value:.4g}"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, markerscale=0.6)
     return figure
