@@ -19,6 +19,8 @@ __all__ = ["report"]
 
 #: What takes more than this share of the time, or of the memory, is not told apart.
 _SHOWS = 0.97
+#: Fewer bytes are printed as 0.0 MB.
+_PRINTED = 50_000
 #: Funnels of the simulation that are shown beside those that were measured.
 _SHOWN = 12
 
@@ -291,7 +293,7 @@ def _more_memory(
     faster = [
         each
         for each in options
-        if each.memory > chosen.memory
+        if each.memory > chosen.memory + _PRINTED
         and each.recall >= enough
         and each.milliseconds < _SHOWS * chosen.milliseconds
     ]
@@ -305,7 +307,10 @@ def _more_memory(
     elif not limited:
         yield "More memory would buy no time here."
     smaller = [
-        each for each in options if each.memory < _SHOWS * chosen.memory and each.recall >= enough
+        each
+        for each in options
+        if chosen.memory - each.memory > max(_PRINTED, (1 - _SHOWS) * chosen.memory)
+        and each.recall >= enough
     ]
     if smaller:
         less = min(smaller, key=lambda each: each.milliseconds)
