@@ -26,7 +26,8 @@ def test_the_tuner_is_among_the_grid(owner_url: str, owner_conn: Any) -> None:
     if found.repeats is not None:  # None where the column itself won
         assert found.repeats.inside <= found.repeats.above <= found.repeats.count == 20
     assert json.loads(json.dumps(report.as_json()))["target"] == 0.8
-    assert "share" in report.sections()[0].head and len(report.lines()) == 2
+    assert "share" in report.sections()[0].head and len(report.lines()) == 3
+    assert "not told by a coarse grid" in report.lines()[0]
     left = owner_conn.execute(
         "select count(*) from pg_namespace where nspname like 'funnelvec_bench%'"
     ).fetchone()

@@ -223,6 +223,18 @@ def test_the_simulation_finds_what_the_engine_finds(table: Any, stages: str) -> 
         assert first == pytest.approx(measured.stages[0].recall, abs=near)
 
 
+def test_long_answers_are_simulated_as_the_engine_finds_them(table: Any) -> None:
+    middle = Resolution(32, "f16")
+    for each in (Resolution(16, "f16"), middle):
+        table.add_resolution(each)
+    template = Template((Resolution(16, "f16"), middle, BASE))
+    simulated = simulate(world(table, QUERIES[:20], k=120), template)
+    for keeps in ((400, 140), (200, 180)):
+        table.create_funnel("f", template.funnel(keeps), replace=True)
+        measured = table.measure_recall(queries=QUERIES[:20], k=120, funnel="f")
+        assert simulated.at(keeps) == pytest.approx(measured.recall, abs=1e-6)
+
+
 def test_lists_stretch_for_larger_tables(table: Any) -> None:
     found = world(table, QUERIES)
     template = Template((Resolution(16, "f16"), BASE))

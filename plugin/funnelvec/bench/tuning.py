@@ -115,6 +115,7 @@ def compare_tuning(
         rounds=rounds,
         bases=tuple(found),
         seconds=time.perf_counter() - started,
+        coarse=coarse,
     )
 
 

@@ -18,6 +18,8 @@ _KEEPS = (
     10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 100, 120, 140, 160, 180, 200, 250, 300, 350,
     400, 500, 600, 700, 800, 1000,
 )  # fmt: skip
+#: From so many wanted rows on it is faster to sort each piece of a list than to compare all pairs.
+_MANY = 30
 #: With fewer of them than so many left, keeps are so many times the shortest.
 _FEWEST, _BEYOND = 5, (1.2, 1.5, 2, 3, 4)
 #: What an index of pgvector's default parameters loses, times the length of the list: of 50,000
@@ -92,11 +94,27 @@ def shares(
     wanted = np.take_along_axis(scores, world.truth, axis=1)
     found = np.empty((len(order), len(keeps), len(keeps)), np.float32)
     for i, some in enumerate(order):
-        before = np.cumsum(scores[i, some][:, np.newaxis] > wanted[i], axis=0)
-        places = before[np.maximum(lengths, 1) - 1]  # (lists, k): rank within each first list
+        places = _places(scores[i, some], wanted[i], lengths)
         kept = places[:, np.newaxis, :] < lengths[np.newaxis, :, np.newaxis]
         found[i] = (kept & inside[i][:, np.newaxis, :]).mean(axis=2)
     return found, first
+
+
+def _places(
+    some: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(lists, k) how many of the first rows of a list score above each wanted one."""
+    if len(wanted) < _MANY:
+        before = np.cumsum(some[:, np.newaxis] > wanted, axis=0, dtype=np.int64)
+        counted: npt.NDArray[np.int64] = before[np.maximum(lengths, 1) - 1]
+        return counted
+    found = np.empty((len(lengths), len(wanted)), np.int64)
+    above, start = np.zeros(len(wanted), np.int64), 0
+    for place, length in enumerate(lengths.tolist()):
+        part = np.sort(some[start:length])
+        above += len(part) - np.searchsorted(part, wanted, side="right")
+        found[place], start = above, length
+    return found
 
 
 class Losses:
