@@ -19,7 +19,7 @@ _KEEPS = (
     400, 500, 600, 700, 800, 1000,
 )  # fmt: skip
 #: From so many wanted rows on it is faster to sort each piece of a list than to compare all pairs.
-_MANY = 30
+_MANY = 20
 #: With fewer of them than so many left, keeps are so many times the shortest.
 _FEWEST, _BEYOND = 5, (1.2, 1.5, 2, 3, 4)
 #: What an index of pgvector's default parameters loses, times the length of the list: of 50,000
