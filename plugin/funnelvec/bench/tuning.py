@@ -24,16 +24,15 @@ from funnelvec import entry
 from funnelvec.bench import stage
 from funnelvec.bench.data import Dataset, rotated
 from funnelvec.bench.peers import BASES
-from funnelvec.bench.stats import ratio
-from funnelvec.bench.tuning_report import Cell, Repeats, TuneBasis, TuneBench
+from funnelvec.bench.stats import Ratio, ratio
+from funnelvec.bench.tuning_repeats import repeat
+from funnelvec.bench.tuning_report import Cell, TuneBasis, TuneBench
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.candidates import CHAIN, PCA, Template, first_stages, middle_stages
-from funnelvec.tuning.cost import Prices
 from funnelvec.tuning.measure import Asked
-from funnelvec.tuning.simulate import ladder, shares
-from funnelvec.tuning.sure import interval, queries_needed
+from funnelvec.tuning.sure import queries_needed
 from funnelvec.tuning.world import Axes, World
 
 __all__ = ["compare_tuning"]
@@ -43,7 +42,6 @@ Say = Callable[[str], None]
 _TABLE = "tuned"
 #: Of the grid, those that answer in turns beside the tuner's funnel.
 _FINALISTS = 4
-_REPEATS = 20
 #: Keeps of the grid, and the longest of a stage between; those of one that is looked at quickly.
 _COARSE = (12, 25, 60, 150, 400)
 _KEEPS = (12, 15, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400, 600, 1000)
@@ -133,6 +131,15 @@ class _Held(NamedTuple):
     ahead: Cell
 
 
+class _Turns(NamedTuple):
+    """Our milliseconds in turns, the fastest that held, and our time over its and the first's."""
+
+    ours: float
+    best: Cell
+    latency: Ratio | None
+    untested: Ratio | None
+
+
 class _Run:
     """One basis; its schema lives as long as `report` runs."""
 
@@ -177,11 +184,13 @@ class _Run:
             grid = time.perf_counter() - began
             held = self._held(table, world, chosen, cells)
             compared = self._turns(table, held.asked, chosen, held)
-        repeats = self._repeat(world, report.funnel, report.prices)
+        say("repeating with other queries")
+        repeats = repeat(world, report.funnel, report.prices, target=self._target)
         return TuneBasis(
             basis=basis, funnel=report.funnel, recall=report.recall, low=report.low,
-            high=report.high, checked=report.checked, met=report.met, chosen=chosen,
-            best=compared[0], latency=compared[1], luckiest=compared[2], untested=compared[3],
+            high=report.high, checked=report.checked, met=report.met,
+            chosen=replace(chosen, milliseconds=compared.ours), best=compared.best,
+            latency=compared.latency, luckiest=held.ahead, untested=compared.untested,
             held=held.recall, tried=held.tried, fresh=len(held.asked), tune_seconds=tuned,
             grid_seconds=grid, build_seconds=built, settings=len(cells) - 1, repeats=repeats,
             grid=tuple(cells[:-1]),
@@ -283,10 +292,8 @@ class _Run:
                 break
         return _Held(asked, ours, held, tried, ranked[0] if ranked else chosen)
 
-    def _turns(
-        self, table: Any, asked: Asked, chosen: Cell, held: _Held
-    ) -> tuple[Cell, Any, Cell, Any]:
-        """The fastest that held, and our time over its; the same of what was ahead before."""
+    def _turns(self, table: Any, asked: Asked, chosen: Cell, held: _Held) -> _Turns:
+        """Let those that held, and what was ahead before, answer beside the tuner's funnel."""
         ahead = [] if held.ahead.funnel in {e.funnel for e in held.cells} else [held.ahead]
         lanes = [replace(chosen, recall=held.recall), *held.cells, *ahead]
         names = [f"{_TABLE}_turn{number}" for number in range(len(lanes))]
@@ -303,48 +310,15 @@ class _Run:
                     times[number, turn, i] = 1e3 * (time.perf_counter() - began)
         medians = np.median(times, axis=2)
 
-        def beside(place: int) -> tuple[Cell, Any]:
-            won = replace(lanes[place], milliseconds=float(np.median(medians[place])))
-            return won, ratio(medians[0].tolist(), medians[place].tolist())
+        def beside(place: int) -> Ratio | None:
+            return ratio(medians[0].tolist(), medians[place].tolist())
 
         # Where nothing else held, ours is the best of the grid that finds as much.
         others = np.median(medians, axis=1)[1 : 1 + len(held.cells)]
         best = 1 + int(others.argmin()) if held.cells else 0
         first = next(i for i, each in enumerate(lanes) if each.funnel == held.ahead.funnel)
-        _, untested = beside(first)
-        return *beside(best), held.ahead, untested
-
-    def _repeat(self, world: World, funnel: str, prices: Prices) -> Repeats | None:
-        """Choose and check with other queries, twenty times, by simulation."""
-        stages = [Resolution.parse(each.partition("@")[0].strip()) for each in funnel.split(">")]
-        if len(stages) < 2:
-            return None
-        self._say("repeating with other queries")
-        template = Template(tuple(stages))
-        kept, _ = shares(world, template)
-        costs = _costs(template, prices, world)
-        # Few to check with and many that are fresh: else the recall of the fresh ones strays as far
-        # from the truth as the interval does.
-        part = min(len(world) // 3, max(queries_needed(self._target), len(world) // 9))
-        inside = reached = above = 0
-        for seed in range(_REPEATS):
-            order = np.random.default_rng(seed).permutation(len(world))
-            choose, check, fresh = order[:part], order[part : 2 * part], order[2 * part :]
-            place = _choice(kept[choose], costs, self._target)
-            looks = 1
-            while _shares(kept, check, place).mean() < self._target and looks < 4:
-                longer = tuple(min(kept.shape[1] - 1, each + 1) for each in place)
-                if longer == place:
-                    break
-                place, looks = longer, looks + 1
-            low, high = interval(
-                _shares(kept, check, place), looks=looks, others=_shares(kept, choose, place)
-            )
-            recall = float(_shares(kept, fresh, place).mean())
-            inside += low <= recall <= high
-            above += recall >= low
-            reached += recall >= self._target
-        return Repeats(_REPEATS, inside, above, reached, part, len(world) - 2 * part)
+        won = replace(lanes[best], milliseconds=float(np.median(medians[best])))
+        return _Turns(float(np.median(medians[0])), won, beside(best), beside(first))
 
 
 def _renamed(
@@ -361,32 +335,3 @@ def _renamed(
         [other(each) for each in needed],
         [Template(tuple(map(other, each.stages))) for each in templates],
     )
-
-
-def _costs(template: Template, prices: Prices, world: World) -> Any:
-    """Milliseconds for every keep; infinite where a later list would be the longer one."""
-    keeps, rows = ladder(world.k, world.least), len(world.rows)
-    if template.middle is None:
-        return np.array([prices.milliseconds(template, (keep,), rows) for keep in keeps])
-    return np.array(
-        [
-            [prices.milliseconds(template, (a, b), rows) if b < a else np.inf for b in keeps]
-            for a in keeps
-        ]
-    )
-
-
-def _shares(kept: Any, queries: Any, place: tuple[int, ...]) -> Any:
-    """What some queries find with the keeps at a place."""
-    found = kept[queries]
-    for each in place:
-        found = found[:, each]
-    return found.astype(np.float64)
-
-
-def _choice(kept: Any, costs: Any, target: float) -> tuple[int, ...]:
-    """The cheapest keeps that reach the target by a standard error, as the tuner chooses."""
-    error = kept.std(axis=0) / len(kept) ** 0.5
-    good = (kept.mean(axis=0) - error >= target) & np.isfinite(costs)
-    best = np.where(good, costs, np.inf).argmin() if good.any() else kept.mean(axis=0).argmax()
-    return tuple(int(each) for each in np.unravel_index(int(best), costs.shape))
