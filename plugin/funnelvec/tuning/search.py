@@ -176,7 +176,7 @@ def _affordable(found: Outcome) -> list[Measured]:
 def finals(found: Outcome, asked: Asked) -> Steps[None]:
     """Let the fastest of each funnel answer in turns, and take the best."""
     by_template: dict[object, Measured] = {}
-    for each in sorted(_good(found), key=lambda each: each.milliseconds):
+    for each in sorted(_shortest(_good(found)), key=lambda each: each.milliseconds):
         by_template.setdefault(each.template, each)
     ranked = sorted(by_template.values(), key=lambda each: each.milliseconds)
     close = [each for each in ranked if each.milliseconds <= _CLOSE * ranked[0].milliseconds]
@@ -191,6 +191,23 @@ def finals(found: Outcome, asked: Asked) -> Steps[None]:
         found.winner = max(good, key=lambda each: (each.recall, -each.milliseconds))
     yield from _neighbours(found, found.winner, asked)
     yield from _align(found, found.winner, asked)
+
+
+def _shortest(good: list[Measured]) -> list[Measured]:
+    """Leave out what another of the same stages does with lists that are nowhere longer.
+
+    Both were asked at other moments, so on a busy machine the longer lists may seem the faster.
+    """
+
+    def shorter(one: Measured, other: Measured) -> bool:
+        pairs = zip(one.keeps, other.keeps, strict=True)
+        return one.keeps != other.keeps and all(mine <= theirs for mine, theirs in pairs)
+
+    return [
+        each
+        for each in good
+        if not any(other.template == each.template and shorter(other, each) for other in good)
+    ]
 
 
 def _align(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
@@ -260,7 +277,7 @@ def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
 
 
 def _longer(winner: Measured, found: Outcome) -> tuple[int, ...]:
-    keeps = np.array(ladder(found.wanted.k))
+    keeps = np.array(ladder(found.wanted.k, found.ground.rule.least))
     return tuple(
         int(keeps[min(len(keeps) - 1, int(np.searchsorted(keeps, keep, side="right")))])
         for keep in winner.keeps
