@@ -31,8 +31,8 @@ from funnelvec.tuning.graphs import DENSE, LIGHT
 from funnelvec.tuning.ground import About, Ground, Names
 from funnelvec.tuning.keeping import packed
 from funnelvec.tuning.measure import Measured
-from funnelvec.tuning.search import _shortest
-from funnelvec.tuning.simulate import Losses, best, ladder, simulate
+from funnelvec.tuning.search import _between, _shortest
+from funnelvec.tuning.simulate import Losses, Simulated, best, ladder, simulate
 from funnelvec.tuning.sure import interval, queries_needed, ratio_interval
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import Axes, World
@@ -274,6 +274,28 @@ def test_of_two_lists_of_one_funnel_the_shorter_is_taken() -> None:
     short, long = took(two, (50,), 3.0), took(two, (80,), 2.0)
     either, other = took(three, (80, 20), 1.0), took(three, (60, 30), 2.0)
     assert _shortest([long, short, either, other]) == [short, either, other]
+
+
+def test_lists_are_halved_between_what_does_and_what_cannot() -> None:
+    stages = Template((Resolution(8, "f16"), Resolution(16, "f16"), Resolution(32, "f32")))
+    keeps = ladder(10)
+    recall = np.ones((len(keeps), len(keeps)))
+    recall[: keeps.index(40)] = 0.9  # whatever the index: shorter lists do not hold the answers
+    simulated = Simulated(stages, keeps, recall, recall[:, 0])
+
+    def seen(found: float, *keeps: int) -> Measured:
+        shares = np.full(100, found)
+        return Measured(stages, keeps, shares, np.ones(100))
+
+    assert _between(simulated, [seen(0.95, 60, 20)], 0.99) is None  # nothing has reached it
+    lucky = [seen(1.0, 600, 15), seen(1.0, 250, 12)]
+    assert _between(simulated, lucky, 0.99) == (100, 12)  # of 40 to 200
+    fails = [*lucky, seen(0.98, 100, 12)]
+    assert _between(simulated, fails, 0.99) == (160, 12)
+    # A shorter second list may be why it failed.
+    assert _between(simulated, [*lucky[:1], seen(0.98, 300, 12)], 0.99) == (160, 15)
+    assert _between(simulated, [*lucky, seen(0.98, 200, 12)], 0.99) is None
+    assert _between(simulated, [seen(1.0, 40, 12)], 0.99) is None
 
 
 def test_keeps_of_long_answers_leave_room_for_a_stage_between() -> None:
