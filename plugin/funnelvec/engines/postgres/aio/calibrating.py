@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
 from funnelvec.calibration.reading import made
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.engines import options
 from funnelvec.engines.postgres import load
@@ -29,7 +30,8 @@ from funnelvec.engines.postgres.aio.connection import (
 )
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.funnel import Funnel
-from funnelvec.types import Family, Judgments, needs_direction
+from funnelvec.reports import Sample
+from funnelvec.types import Family, Judgments, Metric, needs_direction
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
@@ -47,6 +49,7 @@ class AsyncCalibrating:
         _schema: str
         _vector: str
 
+        async def _sample_by(self, connection: Connection, count: int, seed: int) -> Sample: ...
         async def _layout(self, connection: Connection) -> Layout: ...
         async def _known_funnel(
             self, connection: Connection, name: str | None
@@ -94,6 +97,11 @@ class AsyncCalibrating:
         depth = depth if depth >= LEAST_DEPTH else 0
         rows = await fetch_all(connection, statement("judged_lists"), {**asked, "depth": depth})
         judged, hubs = _judged(rows, depth=depth, keep=funnel.narrowest_keep, hub=row[2])
+        if depth and len(rows) >= LEAST_QUERIES:
+            drawn = await self._sample_by(connection, SAMPLE, 0)
+            judged = await in_thread(
+                partial(_measured, judged, rows, drawn.vectors, belongs["metric"])
+            )
         known = _provenance(row[1], row[0] or 0, int(judged.labels.sum()), len(rows))
         fit = partial(fit_family, judged, asked["family"], hubs=hubs, **belongs, **known)
         fitted = await in_thread(fit)
@@ -122,7 +130,10 @@ def _judged(
 
     lengths = np.array([len(each[0]) for each in rows], dtype=np.intp)
     judged = JudgedScores(
-        pairs(0, np.float64), pairs(1, np.bool_), np.repeat(np.arange(len(rows)), lengths)
+        pairs(0, np.float64),
+        pairs(1, np.bool_),
+        np.repeat(np.arange(len(rows)), lengths),
+        groups=JudgedScores.grouped([each[6] or () for each in rows]),
     )
     if hub is None or keep is None:
         if depth and rows:
@@ -133,6 +144,17 @@ def _judged(
         judged = replace(judged, lists=np.stack([_filled(each[2], keep) for each in rows]))
         hubs = replace(hubs, lists=np.stack([_filled(each[4], keep) for each in rows]))
     return judged, hubs
+
+
+def _measured(
+    judged: JudgedScores,
+    rows: Sequence[Sequence[Any]],
+    sample: npt.NDArray[np.float32],
+    metric: Metric,
+) -> JudgedScores:
+    """Add what a sample of the table says of the judged queries."""
+    queries = np.array([json.loads(each[5]) for each in rows], dtype=np.float32)
+    return judged.measured(RowStats.measure(sample, metric=metric), queries)
 
 
 def _filled(values: Sequence[float], length: int) -> npt.NDArray[np.float64]:
