@@ -264,12 +264,16 @@ class Sample:
         Rows of the table that have a vector, as far as the caller may see them.
     exact
         Whether `rows` was counted; else it is carried over from the part that was read.
+    hubs
+        (n,) float32, how much of a hub each row is; None without a hub column. A row that nobody
+        has measured counts as an ordinary one, 0.
     """
 
     ids: tuple[Key, ...]
     vectors: npt.NDArray[np.float32]
     rows: int
     exact: bool
+    hubs: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

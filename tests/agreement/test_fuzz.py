@@ -264,6 +264,7 @@ ENTRIES: dict[str, dict[str, Make]] = {
         "storage": lambda rng: rng.choice(["column", "side"]),
         "sample": lambda rng: rng.choice([100, 200, 50_000]),
         "on_copy": lambda rng: rng.choice([100, 200]),
+        "measure_again": lambda rng: rng.random() < 0.3,
         "seed": lambda rng: rng.randrange(9),
         "progress": lambda rng: False,
         "dry_run": lambda rng: True,

@@ -211,8 +211,8 @@ def test_the_page_holds_every_table_and_plot_and_nothing_from_elsewhere(tmp_path
     # The tuner among what it could have chosen.
     cells = tuple(Cell(f"8:f16@{keep} > 16:f32", keep / 100, keep / 10) for keep in (50, 90, 99))
     tuned = TuneBasis(
-        "own", cells[1].funnel, 0.9, 0.8, 1.0, 90, True, cells[1], cells[2], None, 1.0, 20.0, 9.0, 3,
-        None, cells,
+        "own", cells[1].funnel, 0.9, 0.8, 1.0, 90, True, cells[1], cells[2], None, cells[2], None,
+        0.9, 40, 3, 1.0, 20.0, 9.0, 3, None, cells,
     )  # fmt: skip
     tuning = TuneBench("set", 9, 16, 90, 10, 0.9, 5, (tuned,), 21.0)
     (written_page,) = page.write_report(tuning, str(tmp_path / "tune.html"), title="bench")

@@ -97,13 +97,15 @@ def test_a_ratio_whose_spread_is_wider_than_itself_is_not_printed() -> None:
     for latency, said in ((shaky, "not told"), (steady, "10 % of the best: met")):
         cell = Cell("8:f16@20 > 16:f32", 0.99, 1.0)
         basis = TuneBasis(
-            "own", cell.funnel, 0.99, 0.98, 1.0, 90, True, cell, cell, latency, 1.0, 20.0, 9.0, 5,
-            None,
+            "own", cell.funnel, 0.99, 0.98, 1.0, 90, True, cell, cell, latency, cell, latency, 0.98,
+            40, 3, 1.0, 20.0, 9.0, 5, None,
         )  # fmt: skip
         report = TuneBench("set", 9, 16, 90, 10, 0.99, 5, (basis,), 21.0)
         assert said in report.lines()[0]
         assert report.as_json()["bases"][0]["latency"] == latency.as_json()
+        assert report.as_json()["bases"][0]["untested"] == latency.as_json()
         assert latency.text() in report.sections()[0].rows[0]
+        assert latency.text() in report.sections()[1].rows[0]
 
 
 def test_a_single_measurement_has_no_spread_to_print() -> None:

@@ -260,6 +260,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.base",
         "engines.checks",
         "engines.evaluating",
+        "engines.hubs",
         "engines.options",
         "engines.keys",
         "engines.loads",

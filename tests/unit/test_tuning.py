@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from funnelvec.doctor.fit import Fit, Found, Tuned
 from funnelvec.errors import CalibrationError, InvalidInput, NotCalibrated
 from funnelvec.reports import ResolutionStatus
 from funnelvec.resolution import Resolution
-from funnelvec.tuning import drift, run
+from funnelvec.tuning import drift, keeping, run
 from funnelvec.tuning.calls import Steps, drive
 from funnelvec.tuning.candidates import Template, first_stages, middle_stages
 from funnelvec.tuning.cost import Design, Prices, fitted, usual
-from funnelvec.tuning.forecast import Forecast, forecast
+from funnelvec.tuning.forecast import Forecast, affordable, forecast
 from funnelvec.tuning.graphs import DENSE, LIGHT
 from funnelvec.tuning.ground import About, Ground, Names
-from funnelvec.tuning.simulate import Losses, best, simulate
+from funnelvec.tuning.keeping import packed
+from funnelvec.tuning.measure import Measured
+from funnelvec.tuning.search import _between, _shortest
+from funnelvec.tuning.simulate import Losses, Simulated, best, ladder, simulate
 from funnelvec.tuning.sure import interval, queries_needed, ratio_interval
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import Axes, World
@@ -131,6 +135,54 @@ def test_prices_are_found_again_from_times() -> None:
     assert found.wide == pytest.approx(2 * true.wide, rel=0.05)
 
 
+def test_mapping_a_query_has_its_price() -> None:
+    prices, tuned = usual("postgres", DIMS), Resolution(16, "f16", "tuned")
+    plain = prices.milliseconds(Template((Resolution(16, "f16"), BASE)), (50,), 1000)
+    assert prices.milliseconds(Template((tuned, BASE)), (50,), 1000) == pytest.approx(
+        plain + prices.map + 16 * DIMS * prices.map_number
+    )
+    # A random rotation is done in the database, and is in the price of the walk.
+    turned = Template((Resolution(DIMS, "bit", "random"), BASE))
+    assert prices.mapping(turned) == 0.0
+
+
+def kept_prices(**changed: Any) -> dict[str, Any]:
+    now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return {**packed(replace(usual("postgres", 64), key="k", at=now))[0], **changed}
+
+
+def test_kept_prices_are_read_again_unless_they_are_old_or_no_prices() -> None:
+    known = usual("postgres", 64)
+    found = keeping._unpacked(replace(known, wide=9.0), "k", kept_prices())
+    assert found is not None and found.kept and found.measured
+    assert found.wide == pytest.approx(known.wide) and found.rows == known.rows
+    assert json.loads(json.dumps(kept_prices())) == kept_prices()
+    for wrong in (
+        None, [], kept_prices(key="other"), kept_prices(at="2001-01-01T00:00:00Z"),
+        kept_prices(at="soon"), kept_prices(at="2999-01-01T00:00:00Z"), kept_prices(wide="9"),
+        kept_prices(wide=-1.0), kept_prices(rows=0), kept_prices(step_bits=float("nan")),
+        kept_prices(rows=True), {"key": "k", "at": kept_prices()["at"]},
+    ):  # fmt: skip
+        assert keeping._unpacked(known, "k", wrong) is None
+
+
+def test_codes_beside_the_table_have_prices_of_their_own() -> None:
+    inline = usual("postgres", DIMS)
+    joined = replace(inline, kind="side", wide=3 * inline.wide, step_floats=2 * inline.step_floats)
+    beside = ResolutionStatus(
+        "docs", "embedding", "32:f16", "c", 9, 9, 1.0, None, "i", 10**6, storage="side"
+    )
+    for prices in (replace(inline, other=joined), replace(joined, other=inline)):
+        found = forecasts(0.9, fv.Budget(), stored=(beside,), prices=prices)
+        for each in found:
+            stands = "side" if Resolution(32, "f16") in each.template.stages else "column"
+            expected = (joined if stands == "side" else inline).milliseconds(
+                each.template, each.keeps, 100_000
+            )
+            assert (each.kind, each.milliseconds) == (stands, pytest.approx(expected))
+        assert {each.kind for each in found} == {"side", "column"}
+
+
 def test_a_deeper_graph_costs_more_and_an_index_has_its_size() -> None:
     prices = usual("postgres", 1536)
     first = Resolution(128, "f16")
@@ -171,6 +223,18 @@ def test_the_simulation_finds_what_the_engine_finds(table: Any, stages: str) -> 
         assert first == pytest.approx(measured.stages[0].recall, abs=near)
 
 
+def test_long_answers_are_simulated_as_the_engine_finds_them(table: Any) -> None:
+    middle = Resolution(32, "f16")
+    for each in (Resolution(16, "f16"), middle):
+        table.add_resolution(each)
+    template = Template((Resolution(16, "f16"), middle, BASE))
+    simulated = simulate(world(table, QUERIES[:20], k=120), template)
+    for keeps in ((400, 140), (200, 180)):
+        table.create_funnel("f", template.funnel(keeps), replace=True)
+        measured = table.measure_recall(queries=QUERIES[:20], k=120, funnel="f")
+        assert simulated.at(keeps) == pytest.approx(measured.recall, abs=1e-6)
+
+
 def test_lists_stretch_for_larger_tables(table: Any) -> None:
     found = world(table, QUERIES)
     template = Template((Resolution(16, "f16"), BASE))
@@ -197,6 +261,48 @@ def test_the_cheapest_keeps_or_the_best_in_time(table: Any) -> None:
     assert best(simulated, prices, rows=ROWS, target=1.01, losses=losses) is None
     fast = best(simulated, prices, rows=ROWS, target=0.9, losses=losses, within=chosen[2])
     assert fast is not None and fast[2] <= chosen[2] and fast[1] >= chosen[1]
+
+
+def test_of_two_lists_of_one_funnel_the_shorter_is_taken() -> None:
+    two = Template((Resolution(16, "f16"), BASE))
+    three = Template((Resolution(16, "f16"), Resolution(32, "f16"), BASE))
+
+    def took(template: Template, keeps: tuple[int, ...], milliseconds: float) -> Measured:
+        return Measured(template, keeps, np.ones(3), np.full(3, milliseconds))
+
+    # The longer list was asked at a quieter moment.
+    short, long = took(two, (50,), 3.0), took(two, (80,), 2.0)
+    either, other = took(three, (80, 20), 1.0), took(three, (60, 30), 2.0)
+    assert _shortest([long, short, either, other]) == [short, either, other]
+
+
+def test_lists_are_halved_between_what_does_and_what_cannot() -> None:
+    stages = Template((Resolution(8, "f16"), Resolution(16, "f16"), Resolution(32, "f32")))
+    keeps = ladder(10)
+    recall = np.ones((len(keeps), len(keeps)))
+    recall[: keeps.index(40)] = 0.9  # whatever the index: shorter lists do not hold the answers
+    simulated = Simulated(stages, keeps, recall, recall[:, 0])
+
+    def seen(found: float, *keeps: int) -> Measured:
+        shares = np.full(100, found)
+        return Measured(stages, keeps, shares, np.ones(100))
+
+    assert _between(simulated, [seen(0.95, 60, 20)], 0.99) is None  # nothing has reached it
+    lucky = [seen(1.0, 600, 15), seen(1.0, 250, 12)]
+    assert _between(simulated, lucky, 0.99) == (100, 12)  # of 40 to 200
+    fails = [*lucky, seen(0.98, 100, 12)]
+    assert _between(simulated, fails, 0.99) == (160, 12)
+    # A shorter second list may be why it failed.
+    assert _between(simulated, [*lucky[:1], seen(0.98, 300, 12)], 0.99) == (160, 15)
+    assert _between(simulated, [*lucky, seen(0.98, 200, 12)], 0.99) is None
+    assert _between(simulated, [seen(1.0, 40, 12)], 0.99) is None
+
+
+def test_keeps_of_long_answers_leave_room_for_a_stage_between() -> None:
+    for k, least in ((1000, 0), (700, 0), (10, 900), (10, 200), (1, 0)):
+        keeps = ladder(k, least)
+        assert len(keeps) >= 5 and list(keeps) == sorted(set(keeps))
+        assert keeps[0] > k and keeps[0] >= least
 
 
 def test_candidates_fit_the_column() -> None:
@@ -271,7 +377,7 @@ def test_an_interrupted_run_goes_on(table: Any, when: str, monkeypatch: pytest.M
             raise KeyboardInterrupt
 
     # The exact scan may win here and build nothing, so the prices are those of a slow one.
-    monkeypatch.setattr(run, "measure_prices", priced_like_postgres)
+    monkeypatch.setattr(run, "find_prices", priced_like_postgres)
     built = counting(table, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.tune(0.9, queries=QUERIES, on_step=stop)
@@ -339,7 +445,10 @@ def test_budgets_bind(table: Any) -> None:
     none = table.tune(0.9, queries=QUERIES, budget=fv.Budget(build=1e-9), dry_run=True)
     assert none.funnel == "64:f32"
     fast = table.tune(0.9, queries=QUERIES, budget={"latency": 1000.0})
-    assert fast.recall >= 0.99  # all the time in the world finds nearly everything
+    assert fast.recall >= 0.99 and fast.met  # all the time in the world finds nearly everything
+    never = table.tune(0.9, queries=QUERIES, budget={"latency": 1e-6}, dry_run=True)
+    assert not never.met and "the budget of 1e-06 ms was missed" in str(never)
+    assert never.milliseconds <= 1.05 * min(option.milliseconds for option in never.options)
 
 
 def judged(table: Any) -> fv.Judgments:
@@ -425,19 +534,25 @@ def test_what_the_doctor_makes_of_recall_on_new_rows(
 # -- index settings ------------------------------------------------------------------------------
 
 
-def forecasts(recall: float, budget: fv.Budget, *, stored: tuple[Any, ...] = ()) -> list[Forecast]:
+def forecasts(
+    recall: float, budget: fv.Budget, *, stored: tuple[Any, ...] = (), prices: Prices | None = None
+) -> list[Forecast]:
     """What a run would forecast on an engine with indexes."""
     world = World(
         drawn(ROWS, 1), QUERIES[:20], np.full(20, -1), base=BASE, metric="cosine", k=10,
         axes=Axes(drawn(ROWS, 1), metric="cosine", kept={}),
     )  # fmt: skip
     wanted = Wanted(
-        recall, 10, None, None, budget, None, None, "f", None, False, 500, None, True, 0
+        recall, 10, None, None, budget, None, None, "f", None, False, 500, None, True, False, 0
     )
     about = About("docs", "embedding", BASE, "cosine", "id", "postgres")
     ground = Ground.of(about, 100_000, {}, {}, list(stored))
-    steps = forecast(ground, wanted, world, usual("postgres", DIMS), indexed=True)
-    return [each for each in drive(steps, None, say=lambda step: None) if each.simulated]
+    prices = usual("postgres", DIMS) if prices is None else prices
+    steps = forecast(ground, wanted, world, prices, indexed=True)
+    kept, beyond = drive(steps, None, say=lambda step: None)
+    assert all(affordable(each.sizes, wanted) for each in kept)
+    assert not any(affordable(each.sizes, wanted) for each in beyond)
+    return [each for each in kept if each.simulated]
 
 
 def test_the_usual_index_is_taken_where_nothing_binds() -> None:
@@ -525,5 +640,7 @@ def test_the_command_reads_sizes_and_refuses_others(capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit):
             cli.main(["tune", "memory:", *arguments])
         assert said in capsys.readouterr().err
+    assert cli.main(["tune", "memory:", "docs", "--plot", "frontier.doc"]) == 1
+    assert "png, svg, pdf" in capsys.readouterr().err
     assert cli.main(["tune", "memory:", "docs", "--queries", "/no/file.npy"]) == 1
     assert "no file" in capsys.readouterr().err

@@ -200,8 +200,10 @@ class _Run:
         """Turn the knobs: halve the last one for every value of those before."""
         self._say(f"turning the knobs of {recipe.name}")
         process = self._opened(self._stack, recipe, number)
+        most = self._at(process, recipe, tuple(values[-1] for _, values in recipe.knobs))
+        if most.recall < self._target:
+            return most  # what the largest values of all do not find, none do
         best: _Best | None = None
-        most: _Best | None = None
         last = [each for each in recipe.knobs[-1][1] if not recipe.ours or each >= self._k]
         for start in recipe.starts():
             if recipe.ours and start and start[-1] < self._k:
@@ -215,18 +217,13 @@ class _Run:
                 ),
             )
             if position == len(values):
-                found = self._at(process, recipe, (*start, values[-1]))
-                if most is None or found.recall > most.recall:
-                    most = found
                 continue
             found = self._at(process, recipe, (*start, values[position]))
             if best is None or found.ms < best.ms:
                 best = found
             elif found.ms > 2 * best.ms:
                 break  # a longer list takes longer, whatever comes after it
-        chosen = best or most
-        assert chosen is not None  # every knob has values
-        return chosen
+        return best or most
 
     def _at(self, process: Process, recipe: Recipe, setting: Setting) -> _Best:
         answer: Answer = process.call("ask", setting, self._k)

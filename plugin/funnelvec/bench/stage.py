@@ -95,8 +95,8 @@ def _postgres(engine: object) -> PostgresEngine:
 
     if not isinstance(engine, PostgresEngine):
         raise CapabilityError(
-            "the benchmark of this version runs on Postgres: give it a postgresql:// or "
-            "pg-embedded: URL, or none for a server of its own"
+            "this benchmark runs on Postgres: give it a postgresql:// or pg-embedded: URL, or none "
+            "for a server of its own; bench qdrant measures on Qdrant"
         )
     return engine
 

@@ -2,9 +2,11 @@
 
 On one table, in each basis: ``tune`` runs first, timed as a whole. Then every resolution that it
 could have chosen is built, and every funnel of them is asked at every keep that is not longer than
-it needs. The fastest of those which find as much as the tuner's funnel, and that funnel, answer
-other queries in turns. Recall is then drawn again and again in numpy: choose with some queries,
-check with others, and see whether the interval holds for the rest.
+it needs. The fastest of those which find as much as the tuner's funnel are asked other queries,
+since of thousands of settings some seem to find more than they do on the queries they are picked
+by; those that find as much there too, and the tuner's funnel, answer in turns. Recall is then
+drawn again and again in numpy: choose with some queries, check with others, and see whether the
+interval holds for the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,16 +24,15 @@ from funnelvec import entry
 from funnelvec.bench import stage
 from funnelvec.bench.data import Dataset, rotated
 from funnelvec.bench.peers import BASES
-from funnelvec.bench.stats import ratio
-from funnelvec.bench.tuning_report import Cell, Repeats, TuneBasis, TuneBench
+from funnelvec.bench.stats import Ratio, ratio
+from funnelvec.bench.tuning_repeats import repeat
+from funnelvec.bench.tuning_report import Cell, TuneBasis, TuneBench
 from funnelvec.engines import checks
 from funnelvec.errors import InvalidInput
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.candidates import CHAIN, PCA, Template, first_stages, middle_stages
-from funnelvec.tuning.cost import Prices
 from funnelvec.tuning.measure import Asked
-from funnelvec.tuning.simulate import ladder, shares
-from funnelvec.tuning.sure import interval, queries_needed
+from funnelvec.tuning.sure import queries_needed
 from funnelvec.tuning.world import Axes, World
 
 __all__ = ["compare_tuning"]
@@ -41,10 +42,12 @@ Say = Callable[[str], None]
 _TABLE = "tuned"
 #: Of the grid, those that answer in turns beside the tuner's funnel.
 _FINALISTS = 4
-_REPEATS = 20
-#: Keeps of the grid, and the longest of a stage between.
+#: Keeps of the grid, and the longest of a stage between; those of one that is looked at quickly.
+_COARSE = (12, 25, 60, 150, 400)
 _KEEPS = (12, 15, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400, 600, 1000)
 _SECOND = 140
+#: Settings that are asked the other queries at most.
+_TRIED = 60
 
 
 def compare_tuning(
@@ -55,6 +58,7 @@ def compare_tuning(
     k: int = 10,
     rounds: int = 5,
     grid_queries: int = 100,
+    coarse: bool = False,
     bases: Sequence[str] = BASES,
     say: Say = lambda text: None,
 ) -> TuneBench:
@@ -67,12 +71,15 @@ def compare_tuning(
     target
         Recall@k to tune for.
     grid_queries
-        Queries that every setting of the grid is asked, of those that the tuner has not seen.
+        Queries that every setting of the grid is asked, of those that the tuner has not seen. The
+        others of these say which settings find as much as the tuner's funnel.
+    coarse
+        Ask every third keep: the tuner's own are then closer together than the grid's.
 
     Raises
     ------
     InvalidInput
-        If the queries are too few: the tuner takes two thirds, the comparison the others.
+        If the queries are too few: the tuner takes half or what it needs, the comparison the rest.
     """
     checks.check_k(k)
     needed = 3 * queries_needed(target)
@@ -91,7 +98,10 @@ def compare_tuning(
         found = []
         for basis in bases:
             turned = dataset if basis == "own" else rotated(dataset)
-            run = _Run(url, turned, target=target, k=k, rounds=rounds, grid=grid_queries, say=say)
+            run = _Run(
+                url, turned, target=target, k=k, rounds=rounds, grid=grid_queries,
+                keeps=[keep for keep in (_COARSE if coarse else _KEEPS) if keep > k], say=say,
+            )  # fmt: skip
             found.append(run.report(basis))
     return TuneBench(
         dataset=dataset.name,
@@ -103,19 +113,47 @@ def compare_tuning(
         rounds=rounds,
         bases=tuple(found),
         seconds=time.perf_counter() - started,
+        coarse=coarse,
     )
+
+
+class _Held(NamedTuple):
+    """Settings of the grid on queries that they were not picked by.
+
+    `recall` is that of the tuner's funnel there, `cells` find as much, `tried` were asked; `ahead`
+    was the fastest by the grid's own queries.
+    """
+
+    asked: Asked
+    recall: float
+    cells: list[Cell]
+    tried: int
+    ahead: Cell
+
+
+class _Turns(NamedTuple):
+    """Our milliseconds in turns, the fastest that held, and our time over its and the first's."""
+
+    ours: float
+    best: Cell
+    latency: Ratio | None
+    untested: Ratio | None
 
 
 class _Run:
     """One basis; its schema lives as long as `report` runs."""
 
     def __init__(
-        self, url: str, dataset: Dataset, *, target: float, k: int, rounds: int, grid: int, say: Say
-    ) -> None:
+        self, url: str, dataset: Dataset, *, target: float, k: int, rounds: int, grid: int,
+        keeps: Sequence[int], say: Say,
+    ) -> None:  # fmt: skip
         self._url, self._dataset, self._target = url, dataset, target
         self._k, self._rounds, self._say = k, rounds, say
-        self._grid_queries = grid
-        self._part = 2 * len(dataset.queries) // 3
+        self._keeps = keeps
+        # Half tunes, or what that takes; the grid has a part of the others, and no more than half.
+        queries = len(dataset.queries)
+        self._part = max(queries // 2, 2 * queries_needed(target))
+        self._split = self._part + min(grid, (queries - self._part) // 2)
 
     def report(self, basis: str) -> TuneBasis:
         """Tune, build and measure the grid, compare, repeat."""
@@ -140,17 +178,21 @@ class _Run:
             connection.execute(f"vacuum analyze {schema}.{_TABLE}")
             built = time.perf_counter() - began
             world = self._world(dataset)
-            asked = self._asked(world)
+            asked = self._asked(world, slice(self._part, self._split))
             chosen = self._measured(table, asked, report.funnel)
             cells = [*self._grid(table, asked, templates, chosen.recall), chosen]
             grid = time.perf_counter() - began
-            compared = self._turns(table, asked, chosen, cells)
-        repeats = self._repeat(world, report.funnel, report.prices)
+            held = self._held(table, world, chosen, cells)
+            compared = self._turns(table, held.asked, chosen, held)
+        say("repeating with other queries")
+        repeats = repeat(world, report.funnel, report.prices, target=self._target)
         return TuneBasis(
             basis=basis, funnel=report.funnel, recall=report.recall, low=report.low,
-            high=report.high, checked=report.checked, met=report.met, chosen=chosen,
-            best=compared[0], latency=compared[1], tune_seconds=tuned, grid_seconds=grid,
-            build_seconds=built, settings=len(cells) - 1, repeats=repeats,
+            high=report.high, checked=report.checked, met=report.met,
+            chosen=replace(chosen, milliseconds=compared.ours), best=compared.best,
+            latency=compared.latency, luckiest=held.ahead, untested=compared.untested,
+            held=held.recall, tried=held.tried, fresh=len(held.asked), tune_seconds=tuned,
+            grid_seconds=grid, build_seconds=built, settings=len(cells) - 1, repeats=repeats,
             grid=tuple(cells[:-1]),
         )  # fmt: skip
 
@@ -161,9 +203,8 @@ class _Run:
             base=Resolution(dataset.dims, "f32"), metric="cosine", k=self._k, axes=axes,
         )  # fmt: skip
 
-    def _asked(self, world: World) -> Asked:
+    def _asked(self, world: World, part: slice) -> Asked:
         """Queries that the tuner has not seen."""
-        part = slice(self._part, self._part + self._grid_queries)
         queries = self._dataset.queries[part]
         return Asked(queries, [None] * len(queries), world.worst[part], self._k)
 
@@ -199,7 +240,7 @@ class _Run:
         self, table: Any, asked: Asked, templates: list[Template], recall: float
     ) -> Iterator[Cell]:
         """Ask every funnel at every keep, up to the first that finds as much as is needed."""
-        keeps = [keep for keep in _KEEPS if keep > self._k]
+        keeps = self._keeps
         for template in templates:
             self._say(f"measuring {template}")
             if template.first == template.stages[-1]:
@@ -233,13 +274,28 @@ class _Run:
             found.append(asked.right(i, hits))
         return Cell(funnel, float(np.mean(found)), median(times))
 
-    def _turns(
-        self, table: Any, asked: Asked, chosen: Cell, cells: Sequence[Cell]
-    ) -> tuple[Cell, Any]:
-        """The fastest of the grid that finds as much, and our time over its."""
-        good = [each for each in cells if each.recall >= chosen.recall and each is not chosen]
-        ranked = sorted(good, key=lambda each: each.milliseconds)[:_FINALISTS]
-        lanes = [chosen, *(each for each in ranked if each.funnel != chosen.funnel)]
+    def _held(self, table: Any, world: World, chosen: Cell, cells: Sequence[Cell]) -> _Held:
+        """The fastest that find as much as ours on queries that nothing was picked by."""
+        asked = self._asked(world, slice(self._split, None))
+        self._say(f"asking the fastest of the grid {len(asked)} other queries")
+        good = [e for e in cells if e.recall >= chosen.recall and e.funnel != chosen.funnel]
+        ranked = sorted(good, key=lambda each: each.milliseconds)
+        ours = self._measured(table, asked, chosen.funnel).recall
+        held: list[Cell] = []
+        tried = 0
+        for each in ranked[:_TRIED]:
+            tried += 1
+            again = self._measured(table, asked, each.funnel)
+            if again.recall >= ours:
+                held.append(again)
+            if len(held) == _FINALISTS:
+                break
+        return _Held(asked, ours, held, tried, ranked[0] if ranked else chosen)
+
+    def _turns(self, table: Any, asked: Asked, chosen: Cell, held: _Held) -> _Turns:
+        """Let those that held, and what was ahead before, answer beside the tuner's funnel."""
+        ahead = [] if held.ahead.funnel in {e.funnel for e in held.cells} else [held.ahead]
+        lanes = [replace(chosen, recall=held.recall), *held.cells, *ahead]
         names = [f"{_TABLE}_turn{number}" for number in range(len(lanes))]
         for name, lane in zip(names, lanes, strict=True):
             table.create_funnel(name, lane.funnel)
@@ -253,43 +309,16 @@ class _Run:
                     table.search(query, k=self._k, funnel=names[number])
                     times[number, turn, i] = 1e3 * (time.perf_counter() - began)
         medians = np.median(times, axis=2)
-        others = np.median(medians, axis=1)[1:]
-        best = 1 + int(others.argmin()) if len(others) else 0
-        compared = ratio(medians[0].tolist(), medians[best].tolist())
-        won = replace(lanes[best], milliseconds=float(np.median(medians[best])))
-        return won, compared
 
-    def _repeat(self, world: World, funnel: str, prices: Prices) -> Repeats | None:
-        """Choose and check with other queries, twenty times, by simulation."""
-        stages = [Resolution.parse(each.partition("@")[0].strip()) for each in funnel.split(">")]
-        if len(stages) < 2:
-            return None
-        self._say("repeating with other queries")
-        template = Template(tuple(stages))
-        kept, _ = shares(world, template)
-        costs = _costs(template, prices, world)
-        # Few to check with and many that are fresh: else the recall of the fresh ones strays as far
-        # from the truth as the interval does.
-        part = min(len(world) // 3, max(queries_needed(self._target), len(world) // 9))
-        inside = reached = above = 0
-        for seed in range(_REPEATS):
-            order = np.random.default_rng(seed).permutation(len(world))
-            choose, check, fresh = order[:part], order[part : 2 * part], order[2 * part :]
-            place = _choice(kept[choose], costs, self._target)
-            looks = 1
-            while _shares(kept, check, place).mean() < self._target and looks < 4:
-                longer = tuple(min(kept.shape[1] - 1, each + 1) for each in place)
-                if longer == place:
-                    break
-                place, looks = longer, looks + 1
-            low, high = interval(
-                _shares(kept, check, place), looks=looks, others=_shares(kept, choose, place)
-            )
-            recall = float(_shares(kept, fresh, place).mean())
-            inside += low <= recall <= high
-            above += recall >= low
-            reached += recall >= self._target
-        return Repeats(_REPEATS, inside, above, reached, part, len(world) - 2 * part)
+        def beside(place: int) -> Ratio | None:
+            return ratio(medians[0].tolist(), medians[place].tolist())
+
+        # Where nothing else held, ours is the best of the grid that finds as much.
+        others = np.median(medians, axis=1)[1 : 1 + len(held.cells)]
+        best = 1 + int(others.argmin()) if held.cells else 0
+        first = next(i for i, each in enumerate(lanes) if each.funnel == held.ahead.funnel)
+        won = replace(lanes[best], milliseconds=float(np.median(medians[best])))
+        return _Turns(float(np.median(medians[0])), won, beside(best), beside(first))
 
 
 def _renamed(
@@ -306,32 +335,3 @@ def _renamed(
         [other(each) for each in needed],
         [Template(tuple(map(other, each.stages))) for each in templates],
     )
-
-
-def _costs(template: Template, prices: Prices, world: World) -> Any:
-    """Milliseconds for every keep; infinite where a later list would be the longer one."""
-    keeps, rows = ladder(world.k), len(world.rows)
-    if template.middle is None:
-        return np.array([prices.milliseconds(template, (keep,), rows) for keep in keeps])
-    return np.array(
-        [
-            [prices.milliseconds(template, (a, b), rows) if b < a else np.inf for b in keeps]
-            for a in keeps
-        ]
-    )
-
-
-def _shares(kept: Any, queries: Any, place: tuple[int, ...]) -> Any:
-    """What some queries find with the keeps at a place."""
-    found = kept[queries]
-    for each in place:
-        found = found[:, each]
-    return found.astype(np.float64)
-
-
-def _choice(kept: Any, costs: Any, target: float) -> tuple[int, ...]:
-    """The cheapest keeps that reach the target by a standard error, as the tuner chooses."""
-    error = kept.std(axis=0) / len(kept) ** 0.5
-    good = (kept.mean(axis=0) - error >= target) & np.isfinite(costs)
-    best = np.where(good, costs, np.inf).argmin() if good.any() else kept.mean(axis=0).argmax()
-    return tuple(int(each) for each in np.unravel_index(int(best), costs.shape))

@@ -16,6 +16,9 @@ __all__ = ["is_qdrant", "run_qdrant", "run_qdrant_load"]
 
 # (rows that are drawn, or at most taken of a file; queries)
 _QUICK, _FULL = (4_000, 100), (20_000, 300)
+#: Of what is drawn for the quick way: fitting rotations takes most of it, and goes by the width.
+#: With fewer rows Qdrant would go through all points: it makes graphs from 10,000 kB on.
+_QUICK_DIMS = 768
 
 
 def is_qdrant(url: str | None) -> bool:
@@ -31,6 +34,8 @@ def run_qdrant(args: argparse.Namespace) -> int:
     rows, queries = _QUICK if args.quick else _FULL
     if args.quick and args.rows is None:
         args.rows = rows  # of a file, too: or the quick way would not be one
+    if args.quick and args.data is None and args.spectrum is None and args.dims is None:
+        args.dims = _QUICK_DIMS
     report = compare_edge(
         dataset_of(args, rows=rows, queries=queries),
         funnels=[args.funnel] if args.funnel else [],

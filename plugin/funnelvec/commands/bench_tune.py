@@ -11,7 +11,9 @@ from funnelvec.commands.output import progress
 __all__ = ["run_tune"]
 
 # (rows that are drawn, or at most taken of a file; queries, rounds, queries of the grid)
-_QUICK, _FULL = (3_000, 300, 3, 40), (20_000, 900, 5, 100)
+_QUICK, _FULL = (1_500, 400, 3, 40), (20_000, 900, 5, 100)
+#: Of what is drawn for the quick way.
+_QUICK_DIMS = 256
 
 
 def run_tune(args: argparse.Namespace) -> int:
@@ -20,8 +22,12 @@ def run_tune(args: argparse.Namespace) -> int:
     from funnelvec.bench.peers import BASES
 
     rows, queries, rounds, grid = _QUICK if args.quick else _FULL
-    if args.quick and args.rows is None:
+    # With --rows the quick way has the whole grid, and takes its time.
+    coarse = args.quick and args.rows is None
+    if coarse:
         args.rows = rows
+    if args.quick and args.data is None and args.spectrum is None and args.dims is None:
+        args.dims = _QUICK_DIMS
     report = bench.compare_tuning(
         args.url,
         dataset_of(args, rows=rows, queries=queries),
@@ -29,6 +35,7 @@ def run_tune(args: argparse.Namespace) -> int:
         k=args.k,
         rounds=rounds if args.rounds is None else args.rounds,
         grid_queries=grid,
+        coarse=coarse,
         bases=BASES if args.basis is None else [args.basis],
         say=progress(),
     )

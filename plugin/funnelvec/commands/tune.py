@@ -47,6 +47,9 @@ in the table. --report and --plot need: pip install 'funnelvec[report]'."""
     parser.add_argument("--sample", type=int, default=50_000, metavar="N", help="rows to simulate")
     parser.add_argument("--on-copy", type=int, metavar="N", help="build and measure on N rows")
     parser.add_argument("--dry-run", action="store_true", help="simulate, build nothing")
+    parser.add_argument(
+        "--measure-again", action="store_true", help="what the engine charges, which is kept else"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--report", metavar="FILE", help="write a page with the frontier: out.html")
     parser.add_argument("--plot", metavar="FILE", help="write the frontier: out.png or out.svg")
@@ -68,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
             args.recall, k=args.k, queries=queries, funnel=args.funnel,
             budget={each: limit for each, limit in budget.items() if limit is not None},
             storage=args.storage_kind, allow_rewrite=args.allow_rewrite, sample=args.sample,
-            on_copy=args.on_copy, dry_run=args.dry_run, seed=args.seed, progress=shown, on_step=say,
+            on_copy=args.on_copy, dry_run=args.dry_run, measure_again=args.measure_again,
+            seed=args.seed, progress=shown, on_step=say,
         )  # fmt: skip
     page, plot = files
     if page is not None:
@@ -128,8 +132,11 @@ def _writable(args: argparse.Namespace, name: str) -> Path | None:
     if given is None:
         return None
     from funnelvec.pages import check_available
+    from funnelvec.tuning.page import check_format
 
     path = Path(given)
+    if name == "plot":
+        check_format(path)
     if path.is_dir() or not path.absolute().parent.is_dir():
         usage_error(args, f"argument --{name}: {given} is no file in a folder that exists")
     check_available()

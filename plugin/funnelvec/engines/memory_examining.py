@@ -39,6 +39,7 @@ class MemoryExamining:
             vectors=store.codes[store.base][picked].astype(np.float32),
             rows=rows,
             exact=True,
+            hubs=None if store.hub is None else store.hubs[picked],
         )
 
     def doctor(

@@ -22,7 +22,7 @@ from funnelvec.engines.keys import KeyKind, KeyName, check_key, key_kind, key_na
 from funnelvec.engines.masks import mask
 from funnelvec.errors import CalibrationError, InvalidInput, NotFound
 from funnelvec.filters import Filter
-from funnelvec.funnel import Funnel, Stage
+from funnelvec.funnel import MAX_KEEP, Funnel, Stage
 from funnelvec.resolution import Resolution
 from funnelvec.types import (
     BaseCode,
@@ -47,6 +47,11 @@ class NamedFunnel:
     funnel: Funnel
     model: str | None
     returns: tuple[str, ...] = ()
+
+
+def long_funnel(base: Resolution, model: str | None) -> NamedFunnel:
+    """Return a funnel whose list before the last stage is as long as any calibration may want."""
+    return NamedFunnel("", Funnel((Stage(Resolution(1, "bit"), MAX_KEEP), Stage(base))), model)
 
 
 @dataclass(frozen=True, slots=True)

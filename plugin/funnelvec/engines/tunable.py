@@ -34,6 +34,7 @@ class Tunable(Protocol):
         sample: int = 50_000,
         on_copy: int | None = None,
         dry_run: bool = False,
+        measure_again: bool = False,
         seed: int = 0,
         progress: Progress = False,
         on_step: Callable[[str], object] | None = None,
@@ -71,7 +72,10 @@ class Tunable(Protocol):
         on_copy
             Build and measure on a copy of so many rows, and change nothing in the table.
         dry_run
-            Simulate and build nothing; times are then those of a usual machine.
+            Simulate and build nothing; times are then what a run before has measured on the
+            machine, else those of a usual one.
+        measure_again
+            Measure anew what the engine charges, which a run before has kept.
         progress
             True shows a bar; a callable is told (steps done, steps in all).
         on_step

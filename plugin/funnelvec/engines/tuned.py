@@ -19,13 +19,16 @@ from funnelvec.errors import InvalidInput
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Say, drive
 from funnelvec.tuning.drift import fits
-from funnelvec.tuning.ground import About
+from funnelvec.tuning.ground import About, ScoreRule
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import STEPS, tune
 from funnelvec.tuning.wanted import Budget, Wanted, check_wanted
 from funnelvec.types import BaseCode, Judgments, Metric, Storage
 
-__all__ = ["Tuning", "prepare", "telling"]
+if TYPE_CHECKING:
+    from funnelvec.calibration.stored import StoredCalibration
+
+__all__ = ["Tuning", "prepare", "rule_of", "telling"]
 
 
 def prepare(table: Any, engine: str, recall: Any, given: Mapping[str, Any]) -> tuple[About, Wanted]:
@@ -64,10 +67,18 @@ def prepare(table: Any, engine: str, recall: Any, given: Mapping[str, Any]) -> t
         sample=given["sample"],
         on_copy=given["on_copy"],
         dry_run=options.check_flag(given["dry_run"], "dry_run"),
+        measure_again=options.check_flag(given["measure_again"], "measure_again"),
         seed=check_whole(given["seed"], "seed", 0, 2**31 - 1),
     )
     base = Resolution(dims, code)
     return About(table.name, table.vector, base, metric, table.key, engine), wanted
+
+
+def rule_of(calibration: StoredCalibration | None) -> ScoreRule:
+    """Return what a calibration asks of a funnel, and what its scores are less."""
+    if calibration is None:
+        return ScoreRule()
+    return ScoreRule(int(getattr(calibration, "depth", 0)), calibration.alpha)
 
 
 @contextlib.contextmanager
@@ -99,6 +110,10 @@ class Tuning:
     def _engine_name(self) -> str:
         raise NotImplementedError
 
+    def _machine(self) -> str | None:
+        """What prices are kept by; None: they take no time here, or cannot be measured."""
+        return None
+
     def tune(
         self,
         recall: float | None = None,
@@ -114,6 +129,7 @@ class Tuning:
         sample: int = 50_000,
         on_copy: int | None = None,
         dry_run: bool = False,
+        measure_again: bool = False,
         seed: int = 0,
         progress: Progress = False,
         on_step: Callable[[str], object] | None = None,
@@ -123,7 +139,8 @@ class Tuning:
             "k": k, "queries": queries, "budget": budget, "max_miss": max_miss,
             "judgments": judgments, "funnel": funnel, "storage": storage,
             "allow_rewrite": allow_rewrite, "sample": sample, "on_copy": on_copy,
-            "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
+            "dry_run": dry_run, "measure_again": measure_again, "seed": seed, "progress": progress,
+            "on_step": on_step,
         }  # fmt: skip
         about, wanted = prepare(self, self._engine_name(), recall, given)
         with telling(progress, on_step) as say:

@@ -37,16 +37,12 @@ def check_promise(found: Outcome) -> Steps[None]:
         If the funnel has no calibration.
     """
     wanted, ground = found.wanted, found.ground
+    if ground.rule.needs_list:
+        return  # a funnel of one stage has another calibration, or none; the built ones will say
     name = ground.names.trial(0)
-    yield from create(ground, name, Template((ground.about.base,)).funnel(()), _model(found))
+    yield from create(ground, name, Template((ground.about.base,)).funnel(()))
     options = {"max_miss": wanted.max_miss, "k": wanted.k, "funnel": name}
     yield Call("certify", (wanted.judgments,), options, on=ground.on)
-
-
-def _model(found: Outcome) -> str | None:
-    """The model of the funnel that is replaced: its calibration is that of the new one."""
-    kept = found.ground.funnels.get(found.wanted.funnel)
-    return None if kept is None else kept.model
 
 
 def certify(found: Outcome, asked: Asked) -> Steps[None]:
@@ -66,7 +62,7 @@ def certify(found: Outcome, asked: Asked) -> Steps[None]:
     for number, each in enumerate(by_recall[:_CERTIFIED]):
         yield Say(f"certifying '{each.funnel}'", 76)
         name = ground.names.trial(0)
-        yield from create(ground, name, each.funnel, _model(found))
+        yield from create(ground, name, each.funnel)
         options = {"max_miss": wanted.max_miss, "k": wanted.k, "funnel": name}
         try:
             each.certificate = yield Call("certify", (wanted.judgments,), options, on=ground.on)

@@ -3,7 +3,8 @@
 A search pays for the call, for the walk through the first index, for every row that a later stage
 compares, and for every row whose whole vector the last stage reads. The walk is a constant and so
 much per row of the list; both grow with the logarithm of the table, as the graph's depth does.
-Where there is no index the first stage compares every row.
+Where there is no index the first stage compares every row. A query that a fitted rotation maps is
+mapped by the client, once for each stage.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from funnelvec.codes import is_bits
+from funnelvec.codes.rotations import is_random
 from funnelvec.resolution import Resolution
 from funnelvec.tuning.candidates import Template, bytes_of
+from funnelvec.types import Storage
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,6 +48,8 @@ class Prices:
         Each row that the last stage reads and compares.
     scan
         Each row of an exact search.
+    map, map_number
+        Mapping a query for one stage by a fitted rotation, and each number of the map.
     index_row, encode_row
         Seconds to enter a row into an index of 1 kB codes, and to store its code.
     rows
@@ -57,6 +62,12 @@ class Prices:
         Links of a row in an index, of each level.
     measured
         Whether they were measured here, or are those of the machine this was written on.
+    kind
+        Where the codes stand: in columns of the table, or in a side table, whose rows are joined.
+    other
+        The prices of the other kind, where some codes stand there.
+    key, at, kept
+        What kept prices are known by, when they were measured, and whether that was another run.
     """
 
     call: float
@@ -68,6 +79,8 @@ class Prices:
     row: float
     wide: float
     scan: float
+    map: float
+    map_number: float
     index_row: float
     encode_row: float
     rows: int
@@ -75,6 +88,15 @@ class Prices:
     paged: bool = True
     m: int = 16
     measured: bool = False
+    kind: Storage = "column"
+    other: Prices | None = None
+    key: str | None = None
+    at: str | None = None
+    kept: bool = False
+
+    def of(self, kind: Storage) -> Prices:
+        """The prices where codes stand there, as far as they are known."""
+        return self if self.other is None or kind == self.kind else self.other
 
     def first(self, resolution: Resolution, keep: int, rows: int) -> float:
         """Milliseconds of a first stage."""
@@ -93,7 +115,13 @@ class Prices:
         total = self.call + self.first(template.first, keeps[0], rows)
         for resolution, keep in zip(template.stages[1:-1], keeps, strict=False):
             total += self.stage + self.row * keep * (0.5 + 0.5 * bytes_of(resolution) / _INLINE)
-        return total + self.wide * keeps[-1]
+        return total + self.wide * keeps[-1] + self.mapping(template)
+
+    def mapping(self, template: Template) -> float:
+        """Milliseconds to map a query for the stages behind fitted rotations."""
+        mapped = [r for r in template.stages if r.rotation and not is_random(r.rotation)]
+        numbers = sum(each.dims for each in mapped) * template.stages[-1].dims
+        return self.map * len(mapped) + self.map_number * numbers
 
     def index_bytes(self, resolution: Resolution, rows: int) -> int:
         """Bytes of an HNSW index over a resolution."""
@@ -123,24 +151,26 @@ def usual(engine: str, dims: int) -> Prices:
     """Prices of the machine that this was written on, for where none can be measured.
 
     Read off `docs/benchmark.md`: 13 pages a row of the list at 0.8 microseconds, 20 microseconds
-    for a vector of 1,536 dimensions out of TOAST, 2 for a code of 1 kB in its row.
+    for a vector of 1,536 dimensions out of TOAST, 2 for a code of 1 kB in its row, 230 for mapping
+    a query of 1,536 numbers by 128 and by 512.
     """
     wide = 0.004 + 1.1e-5 * dims
     postgres = Prices(
         call=0.3, walk_floats=0.25, walk_bits=0.3, step_floats=0.011, step_bits=0.013, stage=0.1,
-        row=0.002, wide=wide, scan=0.0007 + 5e-6 * dims, index_row=2.5e-4, encode_row=1e-4,
-        rows=50_000,
+        row=0.002, wide=wide, scan=0.0007 + 5e-6 * dims, map=0.06, map_number=1e-7,
+        index_row=2.5e-4, encode_row=1e-4, rows=50_000,
     )  # fmt: skip
     if engine == "postgres":
         return postgres
     if engine == "memory":
         return replace(
             postgres, walk_floats=2.0, walk_bits=2.0, step_floats=0.0, step_bits=0.0,
-            row=0.001, index_row=0.0, indexed=False, paged=False, rows=10_000,
+            row=0.001, map=0.005, index_row=0.0, indexed=False, paged=False, rows=10_000,
         )  # fmt: skip
     return replace(
         postgres, call=0.4, walk_floats=0.1, walk_bits=0.1, step_floats=0.004, step_bits=0.004,
-        stage=0.05, row=0.001, wide=0.002 + 1e-6 * dims, scan=2e-4 + 1e-6 * dims, paged=False, m=32,
+        stage=0.05, row=0.001, wide=0.002 + 1e-6 * dims, scan=2e-4 + 1e-6 * dims, map=0.005,
+        map_number=2e-7, paged=False, m=32,
     )  # fmt: skip
 
 
@@ -191,6 +221,8 @@ def fitted(
         row=known.row if row is None else row,
         wide=known.wide if wide is None else wide,
         scan=max(1e-7, (scan_ms - call) / rows),
+        map=pace * known.map,
+        map_number=pace * known.map_number,
         index_row=index_row,
         encode_row=encode_row,
         rows=rows,

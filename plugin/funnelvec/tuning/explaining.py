@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from funnelvec.tuning.forecast import Forecast, sizes
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
+#: What takes more than this share of the time, or of the memory, is not told apart.
+_SHOWS = 0.97
+#: Fewer bytes are printed as 0.0 MB.
+_PRINTED = 50_000
 #: Funnels of the simulation that are shown beside those that were measured.
 _SHOWN = 12
 
@@ -41,8 +46,9 @@ def report(found: Outcome) -> TuningReport:
         table=about.name, vector=about.vector, engine=about.engine, rows=found.ground.rows,
         sample=found.sample, name=wanted.funnel, funnel=str(funnel), target=wanted.recall,
         k=wanted.k, recall=recall, low=low, high=high, checked=checked,
-        met=_met(found, recall), milliseconds=milliseconds,
-        runner_up=second, ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
+        met=_met(found, recall, milliseconds), latency=wanted.budget.latency,
+        milliseconds=milliseconds, runner_up=second,
+        ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
         losses=_losses(found), options=options, advice=tuple(_advice(found, options, str(funnel))),
         source=found.drawn.source, queries=found.drawn.half, index=_index_of(_chosen(found)),
         built=tuple(built) if winner is not None else (), dropped=tuple(found.dropped),
@@ -59,9 +65,11 @@ def _chosen(found: Outcome) -> Forecast:
     return next(e for e in found.forecasts if e.template == found.winner.template)
 
 
-def _met(found: Outcome, recall: float) -> bool:
+def _met(found: Outcome, recall: float, milliseconds: float) -> bool:
     if found.wanted.max_miss is not None:
         return found.winner is None or found.winner.certificate is not None
+    if found.wanted.budget.latency is not None:
+        return milliseconds <= found.wanted.budget.latency
     return recall >= found.wanted.recall
 
 
@@ -77,13 +85,14 @@ def _options(found: Outcome) -> list[Option]:
     options = [_measured_option(found, each) for each in found.measured]
     seen = {each.template for each in found.measured}
     others = [each for each in found.forecasts if each.template not in seen]
+    pace = _pace(found)
     for each in others[:_SHOWN]:
         shown = Option(
             funnel=str(each.template.funnel(each.keeps)),
             recall=each.recall,
             low=None,
             high=None,
-            milliseconds=each.milliseconds,
+            milliseconds=pace * each.milliseconds,
             memory=each.sizes.memory,
             storage=each.sizes.storage,
             build=each.sizes.build,
@@ -92,6 +101,11 @@ def _options(found: Outcome) -> list[Option]:
         )
         options.append(shown)
     return options
+
+
+def _pace(found: Outcome) -> float:
+    """What searches took over what was forecast for them, so that both can stand side by side."""
+    return median(e.milliseconds / e.forecast for e in found.measured) if found.measured else 1.0
 
 
 def _index_of(each: Forecast) -> str:
@@ -161,10 +175,15 @@ def _advice(found: Outcome, options: tuple[Option, ...], funnel: str) -> Iterabl
         return
     yield _why(found, chosen)
     yield from _settings(found)
+    yield from _rule(found)
     lost = [f"{name} {share:.4f}" for name, share in _losses(found)]
     if lost:
         yield f"Share of the true answers lost by each stage: {', '.join(lost)}."
-    yield from _more_memory(options, chosen)
+    yield from _larger_budget(found)
+    enough = chosen.recall - 0.001
+    if found.wanted.budget.latency is None:
+        enough = min(enough, found.wanted.recall)
+    yield from _more_memory(options, chosen, enough, limited=bool(found.beyond))
     yield from _more_recall(options, chosen)
     second, (ratio, low, high) = _runner_up(found)
     if second is not None and ratio is not None and low is not None and high is not None:
@@ -192,11 +211,28 @@ def _why(found: Outcome, chosen: Option) -> str:
         best = f"the fastest whose stages and cutoff lose at most {wanted.max_miss:g} together"
     elif wanted.budget.latency is not None:
         best = f"what finds most within {wanted.budget.latency:g} ms"
+        if chosen.milliseconds > wanted.budget.latency:
+            best = f"the fastest, and nothing was as fast as {wanted.budget.latency:g} ms"
     elif chosen.recall >= wanted.recall:
         best = f"the fastest that reaches recall {wanted.recall:g}"
     else:
         best = f"what comes nearest to recall {wanted.recall:g}"
     return f"{looked}; '{chosen.funnel}' is {best} ({chosen.milliseconds:.2f} ms)."
+
+
+def _rule(found: Outcome) -> Iterable[str]:
+    """What the calibration made of the choice."""
+    rule = found.ground.rule
+    if rule.alpha:
+        yield (
+            f"Tuned for the order of the calibration in force, which takes {rule.alpha:.6g} times "
+            "its hub off the score of a row: recall is of the exact top rows in that order."
+        )
+    if rule.least > found.wanted.k:
+        yield (
+            f"Lists keep at least {rule.least} rows before the last stage: the calibration in "
+            "force looks at so many, and a funnel that keeps fewer would lose it."
+        )
 
 
 def _settings(found: Outcome) -> Iterable[str]:
@@ -219,14 +255,47 @@ def _settings(found: Outcome) -> Iterable[str]:
         )
 
 
-def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
+def _larger_budget(found: Outcome) -> Iterable[str]:
+    """What the next larger budget would save: by forecasts on both sides, since it is not built."""
+    chosen = _chosen(found)
+    better = [
+        each
+        for each in found.beyond
+        if each.reaches
+        and (
+            each.recall > chosen.recall + 0.001
+            if found.wanted.budget.latency is not None or not chosen.reaches
+            else each.milliseconds < _SHOWS * chosen.milliseconds
+        )
+    ]
+    if not better:
+        if found.beyond:
+            yield "A larger budget would buy no time here, as far as the simulation says."
+        return
+    best = min(better, key=lambda each: (each.sizes.memory, each.sizes.storage, each.sizes.build))
+    more = (
+        ("MB of memory", (best.sizes.memory - chosen.sizes.memory) / 1e6),
+        ("MB of storage", (best.sizes.storage - chosen.sizes.storage) / 1e6),
+        ("s to build", best.sizes.build - chosen.sizes.build),
+    )
+    said = ", ".join(f"{size:.1f} {unit}" for unit, size in more if size > 0.05)
+    yield (
+        f"Beyond the budget, {said} more would save "
+        f"{_pace(found) * (chosen.milliseconds - best.milliseconds):.2f} ms a search and find "
+        f"{best.recall:.4f}: '{best.template.funnel(best.keeps)}' (simulated)."
+    )
+
+
+def _more_memory(
+    options: tuple[Option, ...], chosen: Option, enough: float, *, limited: bool
+) -> Iterable[str]:
     """What the next larger one that is faster would save, and what a smaller one would cost."""
     faster = [
         each
         for each in options
-        if each.memory > chosen.memory
-        and each.recall >= chosen.recall - 0.001
-        and each.milliseconds < 0.97 * chosen.milliseconds
+        if each.memory > chosen.memory + _PRINTED
+        and each.recall >= enough
+        and each.milliseconds < _SHOWS * chosen.milliseconds
     ]
     if faster:
         best = min(faster, key=lambda each: each.memory)
@@ -235,16 +304,26 @@ def _more_memory(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
             f"{chosen.milliseconds - best.milliseconds:.2f} ms a search: '{best.funnel}'"
             f"{'' if best.measured else ' (simulated)'}."
         )
-    else:
+    elif not limited:
         yield "More memory would buy no time here."
-    smaller = [e for e in options if e.memory < chosen.memory and e.recall >= chosen.recall - 0.001]
+    smaller = [
+        each
+        for each in options
+        if chosen.memory - each.memory > max(_PRINTED, (1 - _SHOWS) * chosen.memory)
+        and each.recall >= enough
+    ]
     if smaller:
         less = min(smaller, key=lambda each: each.milliseconds)
         yield (
             f"{(chosen.memory - less.memory) / 1e6:.1f} MB less would cost "
-            f"{less.milliseconds - chosen.milliseconds:.2f} ms: '{less.funnel}'"
-            f"{'' if less.measured else ' (simulated)'}."
+            f"{_cost(less, chosen)}: '{less.funnel}'{'' if less.measured else ' (simulated)'}."
         )
+
+
+def _cost(other: Option, chosen: Option) -> str:
+    if _SHOWS * other.milliseconds <= chosen.milliseconds:
+        return "no time that shows"
+    return f"{other.milliseconds - chosen.milliseconds:.2f} ms"
 
 
 def _more_recall(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
@@ -252,6 +331,6 @@ def _more_recall(options: tuple[Option, ...], chosen: Option) -> Iterable[str]:
     if more:
         best = min(more, key=lambda each: each.milliseconds)
         yield (
-            f"Recall {best.recall:.4f} instead of {chosen.recall:.4f} would cost "
-            f"{best.milliseconds - chosen.milliseconds:+.2f} ms: '{best.funnel}'."
+            f"Recall {best.recall:.4f} instead of {chosen.recall:.4f} (of the queries it was "
+            f"chosen by) would cost {_cost(best, chosen)}: '{best.funnel}'."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,15 @@ from funnelvec.tuning.ground import Ground
 from funnelvec.tuning.simulate import Losses, Simulated, best, simulate
 from funnelvec.tuning.wanted import Wanted
 from funnelvec.tuning.world import World
+from funnelvec.types import Storage
 
-__all__ = ["Forecast", "Sizes", "affordable", "forecast", "order", "sizes"]
+__all__ = ["Forecast", "Sizes", "affordable", "forecast", "nearest", "order", "sizes"]
 
 #: First stages that are looked at with stages between: those that are cheapest without.
 _DEEPENED = 6
-#: Seconds that fitting a rotation takes, about.
+#: How many times e finer times are told apart: 3 % are alike.
+_ALIKE = 30
+#: Seconds that fitting a rotation of 1,536 dimensions takes, about.
 _FIT_SECONDS = 6.0
 
 
@@ -56,9 +60,11 @@ class Forecast:
     reaches: bool
     ready: bool
     graph: Graph | None = None
+    kind: Storage = "column"
 
     def prices(self, known: Prices) -> Prices:
-        """The prices with its index."""
+        """The prices with its index, where its codes stand."""
+        known = known.of(self.kind)
         return known if self.graph is None else self.graph.of(known)
 
     def losses(self, known: Prices) -> Losses:
@@ -69,13 +75,19 @@ class Forecast:
 
 def forecast(
     ground: Ground, wanted: Wanted, world: World, prices: Prices, *, indexed: bool
-) -> Steps[list[Forecast]]:
-    """Simulate what could be built and fits the budget; the most promising first."""
+) -> Steps[tuple[list[Forecast], list[Forecast]]]:
+    """Simulate what could be built; the most promising first.
+
+    Returns
+    -------
+    What fits the budget, and what would do with a larger one.
+    """
     fitted = world.axes.width() if ground.can_fit else 0
     base = ground.about.base
     firsts = first_stages(base, metric=ground.about.metric, there=ground.stored, fitted=fitted)
     firsts = [each for each in firsts if _possible(ground, each, indexed=indexed)]
-    found = [_exact(ground, wanted, prices)]
+    # What takes something off scores needs a list to put into another order.
+    found = [] if ground.rule.needs_list else [_exact(ground, wanted, prices)]
     stretches: dict[Resolution, float] = {}
     for number, first in enumerate(firsts):
         yield Say(f"simulating {first}", 20 + 12 * number // len(firsts))
@@ -83,6 +95,7 @@ def forecast(
         each = yield Compute(partial(_two, ground, wanted, world, prices, template, stretches))
         found.append(_suited(ground, wanted, prices, each))
     # A stage more takes more room and time to build, so what breaks a budget breaks it with one.
+    beyond = [each for each in found if not affordable(each.sizes, wanted)]
     found = [each for each in found if affordable(each.sizes, wanted)]
     found.sort(key=lambda each: order(each, wanted))
     deepened = [each.template.first for each in found if each.simulated is not None][:_DEEPENED]
@@ -91,8 +104,9 @@ def forecast(
         stretch = stretches[template.first]
         each = yield Compute(partial(_three, ground, wanted, world, prices, template, stretch))
         found.append(_suited(ground, wanted, prices, each))
+    beyond += [each for each in found if not affordable(each.sizes, wanted)]
     kept = [each for each in found if affordable(each.sizes, wanted)]
-    return sorted(kept, key=lambda each: order(each, wanted))
+    return tuple(sorted(some, key=lambda each: order(each, wanted)) for some in (kept, beyond))  # type: ignore[return-value]
 
 
 def _suited(ground: Ground, wanted: Wanted, prices: Prices, found: Forecast) -> Forecast:
@@ -162,6 +176,8 @@ def _at_best(
     ground: Ground, wanted: Wanted, prices: Prices, simulated: Simulated, graph: Graph | None = None
 ) -> Forecast:
     losses = Losses(indexed=prices.indexed, loss=None if graph is None else graph.loss)
+    kind = _kind(ground, wanted, simulated.template)
+    prices = prices.of(kind)
     prices = prices if graph is None else graph.of(prices)
     within = wanted.budget.latency
     chosen = best(
@@ -182,7 +198,16 @@ def _at_best(
         for place, each in enumerate(template.stages[:-1])
     )
     found = sizes(ground, prices, template)
-    return Forecast(template, simulated, keeps, recall, cost, found, reaches, ready, graph)
+    return Forecast(template, simulated, keeps, recall, cost, found, reaches, ready, graph, kind)
+
+
+def _kind(ground: Ground, wanted: Wanted, template: Template) -> Storage:
+    """Where the codes of a template stand, or will: one stage beside the table has rows joined."""
+    kinds = {
+        ground.stored[each].storage if each in ground.stored else wanted.storage
+        for each in template.stages[:-1]
+    }
+    return "side" if "side" in kinds else "column"
 
 
 def _exact(ground: Ground, wanted: Wanted, prices: Prices) -> Forecast:
@@ -212,7 +237,8 @@ def sizes(ground: Ground, prices: Prices, template: Template) -> Sizes:
         if not ground.ready(each, first=place == 0, indexed=prices.indexed):
             build += prices.build(each, rows, index=place == 0, stored=status is not None)
     rotations = set(filter(None, (ground.rotation_of(each) for each in template.stages[:-1])))
-    return Sizes(memory, storage, build + _FIT_SECONDS * len(rotations))
+    fitting = _FIT_SECONDS * (ground.about.base.dims / 1536) ** 1.5
+    return Sizes(memory, storage, build + fitting * len(rotations))
 
 
 def affordable(taken: Sizes, wanted: Wanted) -> bool:
@@ -226,10 +252,36 @@ def affordable(taken: Sizes, wanted: Wanted) -> bool:
     return all(limit is None or spent <= limit for spent, limit in pairs)
 
 
-def order(found: Forecast, wanted: Wanted) -> tuple[bool, float]:
+def order(found: Forecast, wanted: Wanted) -> tuple[bool, float, float]:
     """What reaches the target by its time, the others by what they find.
 
-    With a budget of time, all that keep to it by what they find.
+    With a budget of time, all that keep to it by what they find, the others by their time; of those
+    that take about as long, by what they find.
     """
-    by_time = found.reaches and wanted.budget.latency is None
-    return (not found.reaches, found.milliseconds if by_time else -found.recall)
+    if wanted.budget.latency is None:
+        return (not found.reaches, found.milliseconds if found.reaches else -found.recall, 0.0)
+    if found.reaches:
+        return False, -found.recall, found.milliseconds
+    return True, float(round(_ALIKE * math.log(found.milliseconds))), -found.recall
+
+
+def nearest(beyond: list[Forecast], wanted: Wanted) -> str:
+    """Say which funnel breaks a budget that nothing keeps to by least."""
+    found = [each for each in beyond if each.reaches] or beyond
+    if not found:
+        return ""
+
+    def excess(each: Forecast) -> float:
+        pairs = (
+            (each.sizes.memory, wanted.budget.memory),
+            (each.sizes.storage, wanted.budget.storage),
+            (each.sizes.build, wanted.budget.build),
+        )
+        return max(spent / limit for spent, limit in pairs if limit is not None)
+
+    least = min(found, key=excess)
+    return (
+        f"; '{least.template.funnel(least.keeps)}' comes nearest, with "
+        f"{least.sizes.memory / 1e6:.1f} MB of memory, {least.sizes.storage / 1e6:.1f} MB of "
+        f"storage, {least.sizes.build:.0f} s"
+    )

@@ -14,7 +14,7 @@ from funnelvec.resolution import Resolution
 from funnelvec.tuning.candidates import CHAIN, PCA
 from funnelvec.types import Metric
 
-__all__ = ["About", "Ground", "KeptFunnel", "Names"]
+__all__ = ["About", "Ground", "KeptFunnel", "Names", "ScoreRule"]
 
 #: Names that need no quotes anywhere.
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -26,6 +26,27 @@ class KeptFunnel(NamedTuple):
     funnel: str
     model: str | None
     returns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRule:
+    """What the calibration of a funnel asks of whatever takes its place.
+
+    Attributes
+    ----------
+    least
+        Rows that it has to keep before its last stage; with fewer it loses the calibration.
+    alpha
+        How much of the hub of its row a score is less; 0 is the plain order.
+    """
+
+    least: int = 0
+    alpha: float = 0.0
+
+    @property
+    def needs_list(self) -> bool:
+        """Whether a funnel of one stage cannot have it."""
+        return self.least > 0 or self.alpha != 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,8 @@ class Ground:
         Funnels of the run's own that it made, and dropped again.
     on
         The copy that is tuned instead of the table, or None.
+    model, rule
+        Of the funnel that is replaced; what is tried has both, so it scores as the funnel will.
     """
 
     about: About
@@ -108,6 +131,8 @@ class Ground:
     made: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     on: Any = None
+    model: str | None = None
+    rule: ScoreRule = ScoreRule()
 
     @classmethod
     def of(

@@ -111,10 +111,11 @@ def measure(
     return Measured(template, keeps, shares, times, forecast)
 
 
-def create(ground: Ground, name: str, funnel: Funnel, model: str | None = None) -> Steps[None]:
+def create(ground: Ground, name: str, funnel: Funnel) -> Steps[None]:
     """Make a funnel of the run's own, or make it anew."""
     there = (name in ground.funnels or name in ground.made) and name not in ground.gone
-    options = {"replace": there, "model": model}
+    # With the model it scores as the funnel will that is made in the end.
+    options = {"replace": there, "model": ground.model}
     yield Call("create_funnel", (name, funnel), options, on=ground.on)
     ground.made.add(name)
     ground.gone.discard(name)

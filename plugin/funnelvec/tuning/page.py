@@ -13,7 +13,7 @@ from funnelvec.pages import check_available, render, write_file
 if TYPE_CHECKING:
     from funnelvec.tuning.report import Option, TuningReport
 
-__all__ = ["render_page", "write_page", "write_plot"]
+__all__ = ["check_format", "render_page", "write_page", "write_plot"]
 
 _FORMATS = ("png", "svg", "pdf")
 #: Areas of the smallest and the largest bubble, in points.
@@ -23,15 +23,27 @@ _SMALL, _LARGE = 30.0, 500.0
 def write_plot(report: TuningReport, path: str | os.PathLike[str]) -> Path:
     """Write the frontier as a picture; see `TuningReport.write_plot`."""
     check_available()
-    kind = Path(path).suffix.lstrip(".").lower()
-    if kind not in _FORMATS:
-        raise InvalidInput(f"a plot is written to a file {', '.join(_FORMATS)}, not to {path!s}")
+    kind = check_format(path)
     from funnelvec.pages.drawing import TEXT, style
 
     written = io.BytesIO()
     with style():
         _drawn(report, colour=TEXT).savefig(written, format=kind, dpi=160)
     return write_file(path, written.getvalue())
+
+
+def check_format(path: str | os.PathLike[str]) -> str:
+    """Return the kind of picture that a file is to hold, by its ending.
+
+    Raises
+    ------
+    InvalidInput
+        If no picture is written in that form.
+    """
+    kind = Path(path).suffix.lstrip(".").lower()
+    if kind not in _FORMATS:
+        raise InvalidInput(f"a plot is written to a file {', '.join(_FORMATS)}, not to {path!s}")
+    return kind
 
 
 def write_page(report: TuningReport, path: str | os.PathLike[str]) -> Path:
@@ -74,7 +86,7 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
                 s=[_area(each, largest) for each in some],
                 c=fill, edgecolors=BLUE if measured else GREY, alpha=0.6, label=label,
             )  # fmt: skip
-    line = sorted((e for e in report.options if e.best and e.measured), key=lambda e: e.recall)
+    line = _line(report)
     axes.plot([e.milliseconds for e in line], [_lost(e) for e in line], "-", color=BLUE, alpha=0.4)
     axes.plot(
         [report.milliseconds], [max(1e-4, 1 - report.recall)], "*", color=ORANGE, markersize=15,
@@ -87,10 +99,24 @@ def _drawn(report: TuningReport, *, colour: str) -> Any:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1 - value:.4g}"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, markerscale=0.6)
     return figure
+
+
+def _line(report: TuningReport) -> list[Option]:
+    """Of what was measured (else of what was simulated) that which nothing faster finds as much as.
+
+    Memory is left out: with it the line would go back and forth.
+    """
+    measured = [each for each in report.options if each.measured] or list(report.options)
+    found: list[Option] = []
+    for each in sorted(measured, key=lambda each: (each.milliseconds, -each.recall)):
+        if not found or each.recall > found[-1].recall:
+            found.append(each)
+    return found
 
 
 def _lost(option: Option) -> float:

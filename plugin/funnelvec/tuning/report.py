@@ -61,7 +61,9 @@ class TuningReport:
         Recall of the funnel on queries that nothing was chosen by, its 95 % interval, and how
         many queries those are. In a dry run the simulation's, on the queries it chose by.
     met
-        Whether `recall` reaches the target.
+        Whether `recall` reaches the target; with a budget of time, whether that is kept.
+    latency
+        The budget of time in milliseconds, None where there was none.
     milliseconds
         Median time of a search.
     runner_up, ratio, ratio_low, ratio_high
@@ -120,6 +122,7 @@ class TuningReport:
     prices: Any = None
     notes: tuple[str, ...] = field(default=())
     seconds: float = 0.0
+    latency: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what ``json.dumps`` takes."""
@@ -172,7 +175,11 @@ class TuningReport:
             f"'{self.funnel}': recall@{self.k} {self.recall:.4f} ({self.low:.4f} to "
             f"{self.high:.4f}, {how}), {self.milliseconds:.2f} ms"
         )
-        return said if self.met else f"{said}; the target {self.target:g} was missed"
+        if self.met:
+            return said
+        if self.latency is not None:
+            return f"{said}; the budget of {self.latency:g} ms was missed"
+        return f"{said}; the target {self.target:g} was missed"
 
     def __str__(self) -> str:
         lines = [self.title, self.verdict, ""]

@@ -17,12 +17,12 @@ from funnelvec.tuning.build import clean, drop_losers, provide
 from funnelvec.tuning.calls import Call, Compute, Say, Steps
 from funnelvec.tuning.candidates import Template
 from funnelvec.tuning.certifying import certify, check_promise
-from funnelvec.tuning.cost import Prices, usual
+from funnelvec.tuning.cost import Prices
 from funnelvec.tuning.explaining import report
-from funnelvec.tuning.forecast import Forecast, forecast
+from funnelvec.tuning.forecast import Forecast, forecast, nearest
 from funnelvec.tuning.ground import About, Ground
+from funnelvec.tuning.keeping import find_prices, packed
 from funnelvec.tuning.measure import Asked, Measured, create
-from funnelvec.tuning.pricing import measure_prices
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.sure import interval
 from funnelvec.tuning.wanted import Wanted
@@ -48,6 +48,7 @@ class Outcome:
     checking: World
     prices: Prices
     forecasts: list[Forecast]
+    beyond: list[Forecast] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     finalists: list[Measured] = field(default_factory=list)
     winner: Measured | None = None
@@ -73,14 +74,23 @@ def tune(about: About, wanted: Wanted) -> Steps[TuningReport]:
             f"{wanted.k} of them; searching the column itself is exact and fast there"
         )
     ground = yield from _ground(about, sample.rows)
+    if wanted.funnel in ground.funnels:
+        ground.model = ground.funnels[wanted.funnel].model
+    ground.rule = yield Call("_score_rule", (ground.model,))
     drawn = yield from draw(ground, wanted, sample)
     if wanted.on_copy is None or wanted.dry_run:
         found = yield from _run(ground, wanted, sample, drawn)
     else:
         name = ground.names.copy
         try:
+            rule = ground.rule
             ground = yield from _copied(ground, sample)
             found = yield from _run(ground, wanted, sample, drawn)
+            if rule.alpha:
+                found.notes.append(
+                    "the copy has no hub column, so this is for the plain order of the scores, and "
+                    "not for that of the calibration"
+                )
         finally:
             yield Call("_drop_scratch", (name,))
     found.seconds = perf_counter() - started
@@ -120,21 +130,25 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
         half = drawn.half
         world = yield Compute(lambda: _world(ground, wanted, sample, drawn, slice(0, half)))
         others = yield Compute(lambda: _world(ground, wanted, sample, drawn, slice(half, None)))
-        prices = usual(ground.about.engine, ground.about.base.dims)
-        if not wanted.dry_run:
-            yield Say("measuring what the engine charges", 12)
-            prices = yield from measure_prices(
-                ground, sample.vectors, drawn.queries, indexed=indexed, storage=wanted.storage
-            )
+        prices = yield from find_prices(
+            ground, wanted, sample.vectors, drawn.queries, indexed=indexed
+        )
         yield Say("simulating funnels", 20)
-        forecasts = yield from forecast(ground, wanted, world, prices, indexed=indexed)
+        forecasts, beyond = yield from forecast(ground, wanted, world, prices, indexed=indexed)
         found = Outcome(
             wanted, ground, len(sample.vectors), drawn, world, others, prices, forecasts
         )
+        found.beyond = beyond
         found.before = frozenset(each for each in ground.stored if each not in ground.ours)
         if not forecasts:
             raise InvalidInput(
                 "no funnel keeps to this budget: give more memory, storage or time to build"
+                + nearest(beyond, wanted)
+            )
+        if prices.kept:
+            found.notes.append(
+                f"what the engine charges was measured {prices.at} on this machine, and kept; "
+                "measure_again (--measure-again) measures it anew"
             )
         if drawn.warning:
             found.notes.append(drawn.warning)
@@ -158,6 +172,9 @@ def _run(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn) -> Steps[
 def _world(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn, part: slice) -> World:
     about = ground.about
     axes = Axes(sample.vectors, metric=about.metric, kept=ground.rotations or {})
+    less = None
+    if ground.rule.alpha and sample.hubs is not None:
+        less = ground.rule.alpha * sample.hubs.astype(np.float64)
     return World(
         sample.vectors,
         drawn.queries[part],
@@ -166,6 +183,8 @@ def _world(ground: Ground, wanted: Wanted, sample: Sample, drawn: Drawn, part: s
         metric=about.metric,
         k=wanted.k,
         axes=axes,
+        less=less,
+        least=ground.rule.least,
     )
 
 
@@ -220,14 +239,20 @@ def _exact(found: Outcome, own: Sequence[Any]) -> Steps[tuple[Any, int]]:
     """Scores of the k-th true answers, by exact searches while patience lasts."""
     ground, k = found.ground, found.wanted.k
     name = ground.names.trial(0)
-    yield from create(ground, name, Template((ground.about.base,)).funnel(()))
+    corrected = bool(ground.rule.alpha)  # which a funnel of one stage is not
+    if not corrected:
+        yield from create(ground, name, Template((ground.about.base,)).funnel(()))
     worst: list[float] = []
     spent = 0.0
     for query, itself in zip(found.drawn.queries, own, strict=True):
-        hits, took = yield Call(
-            "search", (query,), {"k": k + 1, "funnel": name}, on=ground.on, timed=True
-        )
-        worst.append([hit.score for hit in hits if hit.id != itself][:k][-1])
+        if corrected:
+            options = {"own": itself, "model": ground.model}
+            least, took = yield Call("_worst", (query, k), options, on=ground.on, timed=True)
+        else:
+            options = {"k": k + 1, "funnel": name}
+            hits, took = yield Call("search", (query,), options, on=ground.on, timed=True)
+            least = [hit.score for hit in hits if hit.id != itself][:k][-1]
+        worst.append(least)
         spent += took / 1e3
         if spent > _PATIENCE and len(worst) >= found.wanted.queries_needed:
             break
@@ -252,7 +277,7 @@ def _apply(found: Outcome, winner: Measured) -> Steps[None]:
     yield Call(
         "_keep_tuned", (wanted.funnel,),
         {"target": wanted.recall, "k": wanted.k, "recall": found.checked.recall, "low": low,
-         "high": high},
+         "high": high, "prices": packed(found.prices)},
     )  # fmt: skip
     if winner.certificate is not None:
         yield Call(

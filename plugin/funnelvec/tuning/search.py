@@ -11,7 +11,7 @@ from funnelvec.resolution import Resolution
 from funnelvec.tuning.calls import Say, Steps
 from funnelvec.tuning.forecast import Forecast, affordable, order, sizes
 from funnelvec.tuning.measure import Asked, Measured, ask, create, measure, take_turns
-from funnelvec.tuning.simulate import Losses, best, ladder
+from funnelvec.tuning.simulate import Losses, Simulated, best, ladder
 from funnelvec.tuning.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["check", "finals", "survivors", "tune_keeps"]
 _BUILT, _NEAR, _NEAR_READY = 3, 1.35, 2.0
 #: Times that keeps are measured for one funnel, and funnels that answer in turns.
 _TRIES, _FINALISTS, _ROUNDS = 6, 4, 2
+#: Times that what lies between two first lists is halved.
+_HALVINGS = 3
 #: How far above the best time a finalist may lie.
 _CLOSE = 1.3
 #: Recalls that the winner is also measured at, to show what more or less would cost.
@@ -83,6 +85,8 @@ def tune_keeps(found: Outcome, chosen: Iterable[Forecast], asked: Asked) -> Step
             goals = sorted({*_SHOWN, found.wanted.recall})
         for goal in goals:
             yield from _settle(found, each, asked, known, goal)
+        if goals == [found.wanted.recall] and found.wanted.budget.latency is None:
+            yield from _narrow(found, each, asked)
 
 
 def _settle(
@@ -109,6 +113,39 @@ def _settle(
         held = chosen.simulated.at(keeps)
         losses.learn(keeps[0], 1.0 - measured.recall / held if held else 0.0)
         margin = _error(measured)
+
+
+def _narrow(found: Outcome, chosen: Forecast, asked: Asked) -> Steps[None]:
+    """Halve what lies between the first list that does and the longest that cannot.
+
+    The guesses come down from long lists in steps that a lucky measurement ends early: one that
+    finds everything says nothing of how short a list may be.
+    """
+    assert chosen.simulated is not None
+    goal = found.wanted.recall
+    for _ in range(_HALVINGS):
+        own = [each for each in found.measured if each.template == chosen.template]
+        keeps = _between(chosen.simulated, own, goal)
+        if keeps is None:
+            return
+        found.measured.append((yield from _measure(found, chosen, keeps, asked, least=goal)))
+
+
+def _between(simulated: Simulated, measured: list[Measured], goal: float) -> tuple[int, ...] | None:
+    """The keeps in the middle; None where nothing lies between, or none has reached the goal."""
+    good = [each for each in measured if each.recall - _error(each) >= goal]
+    if not good:
+        return None
+    shortest, *rest = min(each.keeps for each in good)
+    failed = [
+        each.keeps[0] for each in measured if each not in good and each.keeps[1:] >= tuple(rest)
+    ]
+    between = [
+        keep
+        for keep in simulated.keeps
+        if max([0, *rest, *failed]) < keep < shortest and simulated.at((keep, *rest)) >= goal
+    ]
+    return (between[len(between) // 2], *rest) if between else None
 
 
 def _measure(
@@ -176,7 +213,7 @@ def _affordable(found: Outcome) -> list[Measured]:
 def finals(found: Outcome, asked: Asked) -> Steps[None]:
     """Let the fastest of each funnel answer in turns, and take the best."""
     by_template: dict[object, Measured] = {}
-    for each in sorted(_good(found), key=lambda each: each.milliseconds):
+    for each in sorted(_shortest(_good(found)), key=lambda each: each.milliseconds):
         by_template.setdefault(each.template, each)
     ranked = sorted(by_template.values(), key=lambda each: each.milliseconds)
     close = [each for each in ranked if each.milliseconds <= _CLOSE * ranked[0].milliseconds]
@@ -191,6 +228,23 @@ def finals(found: Outcome, asked: Asked) -> Steps[None]:
         found.winner = max(good, key=lambda each: (each.recall, -each.milliseconds))
     yield from _neighbours(found, found.winner, asked)
     yield from _align(found, found.winner, asked)
+
+
+def _shortest(good: list[Measured]) -> list[Measured]:
+    """Leave out what another of the same stages does with lists that are nowhere longer.
+
+    Both were asked at other moments, so on a busy machine the longer lists may seem the faster.
+    """
+
+    def shorter(one: Measured, other: Measured) -> bool:
+        pairs = zip(one.keeps, other.keeps, strict=True)
+        return one.keeps != other.keeps and all(mine <= theirs for mine, theirs in pairs)
+
+    return [
+        each
+        for each in good
+        if not any(other.template == each.template and shorter(other, each) for other in good)
+    ]
 
 
 def _align(found: Outcome, winner: Measured, asked: Asked) -> Steps[None]:
@@ -260,7 +314,7 @@ def check(found: Outcome, choosing: Asked, checking: Asked) -> Steps[None]:
 
 
 def _longer(winner: Measured, found: Outcome) -> tuple[int, ...]:
-    keeps = np.array(ladder(found.wanted.k))
+    keeps = np.array(ladder(found.wanted.k, found.ground.rule.least))
     return tuple(
         int(keeps[min(len(keeps) - 1, int(np.searchsorted(keeps, keep, side="right")))])
         for keep in winner.keeps

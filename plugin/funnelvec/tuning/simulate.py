@@ -18,14 +18,22 @@ _KEEPS = (
     10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 100, 120, 140, 160, 180, 200, 250, 300, 350,
     400, 500, 600, 700, 800, 1000,
 )  # fmt: skip
+#: From so many wanted rows on it is faster to sort each piece of a list than to compare all pairs.
+_MANY = 20
+#: With fewer of them than so many left, keeps are so many times the shortest.
+_FEWEST, _BEYOND = 5, (1.2, 1.5, 2, 3, 4)
 #: What an index of pgvector's default parameters loses, times the length of the list: of 50,000
 #: rows 0.032 at 50, 0.019 at 80, 0.008 at 200 (docs/benchmark.md, index parameters).
 _LOSS = 1.5
 
 
-def ladder(k: int) -> tuple[int, ...]:
-    """Keeps that are tried for answers of k rows."""
-    return tuple(keep for keep in _KEEPS if keep > k) or (2 * k,)
+def ladder(k: int, least: int = 0) -> tuple[int, ...]:
+    """Keeps that are tried for answers of k rows, none shorter than `least`."""
+    found = tuple(keep for keep in _KEEPS if keep > k and keep >= least)
+    if len(found) >= _FEWEST:
+        return found
+    shortest = max(k + 1, least)
+    return (shortest, *(int(times * shortest) for times in _BEYOND))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +69,7 @@ def simulate(world: World, template: Template, *, stretch: float = 1.0) -> Simul
     stretch
         How many times longer lists have to be in the table than in the sample.
     """
-    keeps = ladder(world.k)
+    keeps = ladder(world.k, world.least)
     kept, first = shares(world, template, stretch=stretch)
     return Simulated(template, keeps, kept.mean(axis=0), first.mean(axis=0))
 
@@ -75,7 +83,7 @@ def shares(
     -------
     (m, keeps) or, with a stage between, (m, keeps, keeps); and (m, keeps).
     """
-    keeps = ladder(world.k)
+    keeps = ladder(world.k, world.least)
     lengths = np.minimum(np.floor(np.array(keeps) / stretch), world.longest).astype(np.int64)
     ranks = world.ranks(template.first)
     inside = ranks[:, np.newaxis, :] < lengths[:, np.newaxis]  # (m, lists, k)
@@ -86,11 +94,27 @@ def shares(
     wanted = np.take_along_axis(scores, world.truth, axis=1)
     found = np.empty((len(order), len(keeps), len(keeps)), np.float32)
     for i, some in enumerate(order):
-        before = np.cumsum(scores[i, some][:, np.newaxis] > wanted[i], axis=0)
-        places = before[np.maximum(lengths, 1) - 1]  # (lists, k): rank within each first list
+        places = _places(scores[i, some], wanted[i], lengths)
         kept = places[:, np.newaxis, :] < lengths[np.newaxis, :, np.newaxis]
         found[i] = (kept & inside[i][:, np.newaxis, :]).mean(axis=2)
     return found, first
+
+
+def _places(
+    some: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(lists, k) how many of the first rows of a list score above each wanted one."""
+    if len(wanted) < _MANY:
+        before = np.cumsum(some[:, np.newaxis] > wanted, axis=0, dtype=np.int64)
+        counted: npt.NDArray[np.int64] = before[np.maximum(lengths, 1) - 1]
+        return counted
+    found = np.empty((len(lengths), len(wanted)), np.int64)
+    above, start = np.zeros(len(wanted), np.int64), 0
+    for place, length in enumerate(lengths.tolist()):
+        part = np.sort(some[start:length])
+        above += len(part) - np.searchsorted(part, wanted, side="right")
+        found[place], start = above, length
+    return found
 
 
 class Losses:

@@ -85,6 +85,7 @@ class Wanted:
     sample: int
     on_copy: int | None
     dry_run: bool
+    measure_again: bool
     seed: int
 
     @property
@@ -108,6 +109,7 @@ def check_wanted(
     sample: Any,
     on_copy: Any,
     dry_run: bool,
+    measure_again: bool,
     seed: int,
 ) -> Wanted:
     """Refuse what cannot be tuned for.
@@ -132,7 +134,8 @@ def check_wanted(
         recall=float(target), k=k, queries=queries, from_log=from_log, budget=Budget.of(budget),
         max_miss=max_miss, judgments=judgments, funnel=funnel, storage=storage,
         allow_rewrite=allow_rewrite, sample=_rows(sample, "sample"),
-        on_copy=None if on_copy is None else _rows(on_copy, "on_copy"), dry_run=dry_run, seed=seed,
+        on_copy=None if on_copy is None else _rows(on_copy, "on_copy"), dry_run=dry_run,
+        measure_again=measure_again, seed=seed,
     )  # fmt: skip
     if queries is not None:
         check_enough(asked, len(queries), "given")

@@ -85,14 +85,19 @@ class World:
         (n, d) and (m, d) float32.
     itself
         (m,) the row that a query is, left out of its own answer; -1 where it is none.
+    less
+        (n,) what is taken off the score of each row in the end, after the stages; None for nothing.
+    least
+        Rows that a funnel has to keep before its last stage.
     """
 
     def __init__(
         self, rows: Matrix, queries: Matrix, itself: Rows, *, base: Resolution, metric: Metric,
-        k: int, axes: Axes,
+        k: int, axes: Axes, less: npt.NDArray[np.float64] | None = None, least: int = 0,
     ) -> None:  # fmt: skip
         self.rows, self.queries, self.itself = rows, queries, itself
         self.base, self.metric, self.k, self.axes = base, metric, k, axes
+        self.less, self.least = less, least
         self.longest = min(LONGEST, len(rows) - 1)
         self._orders: dict[Resolution, Rows] = {}
         self._scores: dict[Resolution, Matrix] = {}
@@ -104,12 +109,13 @@ class World:
     def _answers(self) -> tuple[Rows, npt.NDArray[np.float64]]:
         """(m, k) exact neighbours, and the k-th score of each query in double precision."""
         count = min(len(self.rows) - 1, 2 * self.k + 50)
-        near = _top(self._all(self.base), count)
+        near = _top(self._final(self._all(self.base)), count)
         truth, worst = np.empty((len(self), self.k), np.int64), np.empty(len(self))
         base = encode(self.base, self.queries, metric=self.metric)
         for i, some in enumerate(near):
             codes = encode(self.base, self.rows[some], metric=self.metric)
             exact = np.nan_to_num(score(self.base, base[i], codes, metric=self.metric), nan=-np.inf)
+            exact -= 0.0 if self.less is None else self.less[some]
             exact[some == self.itself[i]] = -np.inf
             order = np.argsort(-exact, kind="stable")[: self.k]
             truth[i], worst[i] = some[order], exact[order[-1]]
@@ -156,7 +162,8 @@ class World:
         quarter = len(self.rows) // 4
         if quarter <= 4 * self.k:
             return 0.0
-        exact, coded = self.scores(self.base)[:, :quarter], self.scores(resolution)
+        exact = self._final(self.scores(self.base))[:, :quarter]
+        coded = self.scores(resolution)
         truth = _top(exact, self.k)
         wanted = np.take_along_axis(coded[:, :quarter], truth, axis=1)
         part = np.array(
@@ -168,14 +175,33 @@ class World:
         )
         return float(np.clip(np.log(max(whole, 1.0) / max(less, 1.0)) / np.log(4.0), 0.0, 1.0))
 
+    def _final(self, found: Matrix) -> Matrix:
+        """Put rows into the order of answers: that of the column, less what is taken off."""
+        if self.less is None:
+            return found
+        asked = self._points(self.base, self.queries, asked=True)
+        with np.errstate(all="ignore"):
+            if self.metric == "cosine":
+                found = found / np.linalg.norm(asked, axis=1, keepdims=True)
+            elif self.metric == "euclidean":
+                asked = asked - self._centre(self.base)
+                found = -np.sqrt(np.maximum((asked * asked).sum(axis=1)[:, None] - 2 * found, 0.0))
+        ordered: Matrix = (found - self.less).astype(np.float32)
+        return ordered
+
+    def _centre(self, resolution: Resolution) -> Matrix:
+        """What distances are taken from: they stay, and near the middle float32 loses least."""
+        some = self._points(resolution, self.rows[:4096], asked=False)
+        middle: Matrix = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return middle
+
     def _all(self, resolution: Resolution) -> Matrix:
         found = np.empty((len(self), len(self.rows)), np.float32)
         asked = self._points(resolution, self.queries, asked=True)
         metric = "dot" if is_bits(resolution.code) else self.axes.metric(resolution)
         centre = np.zeros(asked.shape[1], np.float32)
-        if metric == "euclidean":  # distances stay, and near the middle float32 loses least
-            some = self._points(resolution, self.rows[:4096], asked=False)
-            centre = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if metric == "euclidean":
+            centre = self._centre(resolution)
         for block, points in self._blocks(resolution):
             found[:, block] = _compared(asked, points, metric, centre)
         inside = np.flatnonzero(self.itself >= 0)

@@ -108,6 +108,26 @@ order by f.name
 -- name: keep_tuned
 select funnelvec._keep_tuned(%(funnel)s, %(found)s)
 
+-- name: score_rule
+select coalesce(r.depth, 0), coalesce(r.alpha, 0)
+from funnelvec._score_rule(funnelvec._long_funnel(%(table)s::regclass, %(vector)s, %(metric)s, %(model)s)) as r
+
+-- name: worst
+select funnelvec._worst(
+    funnelvec._long_funnel(%(table)s::regclass, %(vector)s, %(metric)s, %(model)s), %(query)s::text, %(own)s::text, %(k)s)
+
+-- name: machine
+select funnelvec._machine()
+
+-- name: kept_prices
+select p.kept
+from funnelvec.funnels as f
+cross join lateral pg_catalog.jsonb_array_elements(
+    case pg_catalog.jsonb_typeof(f.tuned -> 'prices') when 'array' then f.tuned -> 'prices' end) as p (kept)
+where p.kept ->> 'key' = %(key)s
+order by p.kept ->> 'at' desc
+limit 1
+
 -- name: recall_since
 select r.recall, r.low, r.high, r.queries, r.rows, r.since, r.decided, r.ms
 from funnelvec._recall_since(%(funnel)s, %(recent)s, %(sample)s, %(k)s, %(seed)s) as r
@@ -241,9 +261,10 @@ select d.reference_queries, d.live_queries, d.distance, d.p_value, d.reference_m
 from funnelvec.check_drift(%(funnel)s, %(live)s) as d
 
 -- name: sample
--- How the vectors of a column are sent, and how many pages its rows lie on; a partitioned table has them in its leaves.
+-- How the vectors of a column are sent, how many pages its rows lie on (a partitioned table has them in its leaves), and its hub column.
 select funnelvec._vector_schema() || case %(code)s when 'f16' then '.halfvec_send' else '.vector_send' end as send,
-    coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::bigint / pg_catalog.current_setting('block_size')::integer as pages
+    coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::bigint / pg_catalog.current_setting('block_size')::integer as pages,
+    funnelvec._readable_hub(%(table)s::regclass, %(vector)s) as hub
 from pg_catalog.pg_class as c
 where c.oid = %(table)s::regclass and c.relkind = 'r'
     or c.oid in (select p.relid from pg_catalog.pg_partition_tree(%(table)s::regclass) as p where p.isleaf)

@@ -55,6 +55,7 @@ class QdrantExamining:
             vectors=np.asarray(matrix, np.float32),
             rows=len(ids),
             exact=True,
+            hubs=self._hubs_of(there),
         )
 
     def doctor(
@@ -102,6 +103,19 @@ class QdrantExamining:
             found += [record.id for record in page]
             if offset is None:
                 return found
+
+    def _hubs_of(self, ids: Sequence[names.PointId]) -> npt.NDArray[np.float32] | None:
+        """How much of a hub each of some points is; None where nobody measures that."""
+        hub = self._vector().hub
+        if hub is None or hub.state != "ready":
+            return None
+        found: dict[names.PointId, float] = {}
+        for start in range(0, len(ids), BATCH):
+            records = self._collection.deployment.retrieve(
+                self.name, ids[start : start + BATCH], payload=True, vectors=()
+            )
+            found |= {each.id: float(each.payload.get(hub.key) or 0.0) for each in records}
+        return np.array([found.get(id, 0.0) for id in ids], np.float32)
 
     def _read_vectors(
         self, ids: Sequence[names.PointId], name: str

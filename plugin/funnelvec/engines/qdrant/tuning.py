@@ -13,11 +13,16 @@ import numpy.typing as npt
 
 from funnelvec.codes import Rotation
 from funnelvec.doctor.fit import Found, Tuned
+from funnelvec.engines.qdrant.compile import scan_request
+from funnelvec.engines.qdrant.names import point_id
 from funnelvec.engines.recall import bootstrap_interval
-from funnelvec.engines.tuned import Tuning
-from funnelvec.tuning.ground import KeptFunnel
+from funnelvec.engines.store import long_funnel
+from funnelvec.engines.tuned import Tuning, rule_of
+from funnelvec.tuning.ground import KeptFunnel, ScoreRule
 
 if TYPE_CHECKING:
+    from qdrant_client import models
+
     from funnelvec.engines.qdrant.collection import Collection
     from funnelvec.engines.qdrant.compile import Plan
     from funnelvec.engines.qdrant.definition import Vector
@@ -40,6 +45,7 @@ class QdrantTuning(Tuning):
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
         def _ids(self) -> list[PointId]: ...
         def _plan(self, vector: Vector, named: NamedFunnel) -> Plan: ...
+        def _timed(self, request: models.QueryRequest) -> tuple[list[Any], float]: ...
         def _drawn(
             self, vector: Vector, named: NamedFunnel, matrix: None, *, size: int, seed: int,
             among: list[PointId] | None = None,
@@ -58,6 +64,24 @@ class QdrantTuning(Tuning):
             for name, each in self._vector(fresh=True).funnels.items()
         }
 
+    def _score_rule(self, model: str | None) -> ScoreRule:
+        """What a funnel of this model that is made now takes from its calibrations."""
+        vector = self._vector(fresh=True)
+        return rule_of(vector.calibration(long_funnel(vector.column.base, model)))
+
+    def _worst(
+        self, query: npt.NDArray[np.float32], k: int, *, own: Any, model: str | None
+    ) -> float:
+        """The corrected score of the k-th point of an exact search."""
+        vector = self._vector()
+        plan = self._plan(vector, long_funnel(vector.column.base, model))
+        more = k + (own is not None)
+        found, _ = self._timed(scan_request(plan, query, limit=more, rows=self.count()))
+        kind = self._collection.definition().key_kind
+        itself = None if own is None else point_id(own, kind)
+        scores = [point.score for point in found if point.id != itself][:k]
+        return float(plan.scorer(vector.column.stored(vector.column.base))(scores[-1]))
+
     def _tuned_now(self) -> dict[str, Tuned]:
         """What tuning runs have found of funnels that are what they were."""
         kept = self._vector(fresh=True)
@@ -67,7 +91,7 @@ class QdrantTuning(Tuning):
             if name in kept.funnels and str(kept.funnels[name].funnel) == each["funnel"]
         }
 
-    def _keep_tuned(self, name: str, **found: Any) -> None:
+    def _keep_tuned(self, name: str, *, prices: object = None, **found: Any) -> None:
         """Keep what a run has found beside its funnel, with the rows that there are now."""
         now, ids = datetime.datetime.now(datetime.timezone.utc), self._ids()
         said = {**found, "rows": len(ids), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,20 +66,22 @@ class AsyncExamining:
 
     async def _sample_by(self, connection: Connection, count: int, seed: int) -> Sample:
         """Draw a sample in the transaction of a caller."""
-        where = {"table": self._regclass, "code": self._code}
+        where = {"table": self._regclass, "vector": self._vector, "code": self._code}
         plan = await fetch_one(connection, statement("sample"), where)
         assert plan is not None  # an aggregate has one row
-        send, pages = plan
+        send, pages, hub = plan
         percent = 100.0 * _PAGES * count / max(1, pages)
         rows = await self._count_in(connection, percent, seed)
         while rows < count and percent < 100:
             percent *= _GROWTH
             rows = await self._count_in(connection, percent, seed)
-        query = self._drawing(send, _part(percent, seed), count, seed)
-        ids, vectors = await self._draw(connection, query)
+        query = self._drawing(send, hub, _part(percent, seed), count, seed)
+        ids, vectors, hubs = await self._draw(connection, query)
+        found = Sample(ids, vectors, max(len(ids), rows), exact=True, hubs=hubs if hub else None)
         if percent < 100:
-            return Sample(ids, vectors, max(len(ids), round(100 * rows / percent)), exact=False)
-        return Sample(ids, vectors, max(len(ids), rows), exact=True)
+            carried = max(len(ids), round(100 * rows / percent))
+            return replace(found, rows=carried, exact=False)
+        return found
 
     async def _count_in(self, connection: Connection, percent: float, seed: int) -> int:
         query = sql.SQL("select count(t.{}) from {} as t {}").format(
@@ -89,28 +92,35 @@ class AsyncExamining:
 
     async def _draw(
         self, connection: Connection, query: sql.Composed
-    ) -> tuple[tuple[Key, ...], npt.NDArray[np.float32]]:
-        """Read keys and vectors row by row: text for all of them at once would take much room."""
+    ) -> tuple[tuple[Key, ...], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Read rows one by one: text for all of them at once would take much room."""
         ids: list[Key] = []
         vectors: list[npt.NDArray[np.float32]] = []
-        async for *parts, sent in cursor(connection).stream(query):
+        hubs: list[float] = []
+        async for *parts, hub, sent in cursor(connection).stream(query):
+            hubs.append(hub)
             ids.append(parts[0] if isinstance(self._key, str) else tuple(parts))
             # Two numbers of 16 bits come first: the width, and one that means nothing.
             vectors.append(np.frombuffer(sent, WIRE[self._code], offset=4).astype(np.float32))
         matrix = np.stack(vectors) if vectors else np.empty((0, self._dims), np.float32)
-        return tuple(ids), matrix
+        return tuple(ids), matrix, np.array(hubs, np.float32)
 
-    def _drawing(self, send: str, part: sql.Composable, count: int, seed: int) -> sql.Composed:
+    def _drawing(
+        self, send: str, hub: str | None, part: sql.Composable, count: int, seed: int
+    ) -> sql.Composed:
         key = [sql.SQL("t.{}").format(sql.Identifier(name)) for name in key_names(self._key)]
         names = [sql.Identifier(f"key_{number}") for number in range(len(key))]
         # The limit stands inside, so that wide vectors are read for the rows that are drawn alone.
         return sql.SQL(
-            "select {given}, {send}(d.drawn) from ("
-            "select {key}, t.{vector} from {table} as t {part} where t.{vector} is not null"
+            "select {given}, d.hub, {send}(d.drawn) from ("
+            "select {key}, {hub}, t.{vector} from {table} as t {part} where t.{vector} is not null"
             " order by hashtextextended(row({key})::text, {seed}), {key} limit {count}"
-            ") as d ({given}, drawn)"
+            ") as d ({given}, hub, drawn)"
         ).format(
             given=sql.SQL(", ").join(names),
+            hub=sql.SQL("0" if hub is None else "coalesce(t.{}, 0)").format(
+                *([] if hub is None else [sql.Identifier(hub)])
+            ),
             send=sql.SQL(send),
             key=sql.SQL(", ").join(key),
             vector=sql.Identifier(self._vector),

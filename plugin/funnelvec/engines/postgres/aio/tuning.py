@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -16,6 +17,7 @@ from funnelvec.codes.maps import Rotation
 from funnelvec.doctor.diagnosis import Diagnosis
 from funnelvec.doctor.fit import Found, Tuned
 from funnelvec.engines.base import Progress
+from funnelvec.engines.hubs import hashed
 from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio.connection import atomic, cursor, fetch_all, fetch_one
 from funnelvec.engines.postgres.aio.rotating import rotation_of
@@ -24,7 +26,7 @@ from funnelvec.engines.tuned import prepare, telling
 from funnelvec.errors import NotFound
 from funnelvec.tuning.calls import Call, Compute, Say, Step, Steps
 from funnelvec.tuning.drift import fits
-from funnelvec.tuning.ground import KeptFunnel
+from funnelvec.tuning.ground import KeptFunnel, ScoreRule
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import tune
 from funnelvec.tuning.wanted import Budget
@@ -70,6 +72,7 @@ class AsyncTuning:
         sample: int = 50_000,
         on_copy: int | None = None,
         dry_run: bool = False,
+        measure_again: bool = False,
         seed: int = 0,
         progress: Progress = False,
         on_step: Callable[[str], object] | None = None,
@@ -79,7 +82,8 @@ class AsyncTuning:
             "k": k, "queries": queries, "budget": budget, "max_miss": max_miss,
             "judgments": judgments, "funnel": funnel, "storage": storage,
             "allow_rewrite": allow_rewrite, "sample": sample, "on_copy": on_copy,
-            "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
+            "dry_run": dry_run, "measure_again": measure_again, "seed": seed, "progress": progress,
+            "on_step": on_step,
         }  # fmt: skip
         about, wanted = prepare(self, "postgres", recall, given)
         with telling(progress, on_step) as say:
@@ -132,6 +136,41 @@ class AsyncTuning:
                 connection, statement("tuned"), {"table": self._regclass, "vector": self._vector}
             )
         return {row[0]: Tuned(*row[1:]) for row in rows}
+
+    async def _machine(self) -> str | None:
+        """What tells this server from others, as far as its prices go."""
+        async with self._engine._calling() as connection, atomic(connection):
+            row = await fetch_one(connection, statement("machine"))
+        return None if row is None else row[0]
+
+    async def _kept_prices(self, key: str) -> Any:
+        """The newest prices of that key that a run has kept beside some funnel."""
+        async with self._engine._calling() as connection:
+            row = await fetch_one(connection, statement("kept_prices"), {"key": key})
+        return None if row is None else row[0]
+
+    async def _score_rule(self, model: str | None) -> ScoreRule:
+        """What a funnel of this model that is made now takes from its calibrations."""
+        async with self._engine._calling() as connection:
+            row = await fetch_one(connection, statement("score_rule"), self._of(model))
+        return ScoreRule() if row is None else ScoreRule(*row)
+
+    async def _worst(
+        self, query: npt.NDArray[np.float32], k: int, *, own: Any, model: str | None
+    ) -> float:
+        """The corrected score of the k-th row of an exact search."""
+        asked = {"query": f"[{','.join(map(str, query.tolist()))}]", "k": k}
+        itself = {"own": None if own is None else hashed(own)[1]}
+        async with self._engine._calling() as connection, atomic(connection):
+            row = await fetch_one(
+                connection, statement("worst"), {**self._of(model), **asked, **itself}
+            )
+        assert row is not None  # a function that returns one row
+        return float(row[0])
+
+    def _of(self, model: str | None) -> dict[str, str | None]:
+        column = {"table": self._regclass, "vector": self._vector}
+        return {**column, "metric": self._metric, "model": model}
 
     async def _keep_tuned(self, name: str, **found: Any) -> None:
         """Keep what a run has found beside its funnel."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -18,6 +19,7 @@ from funnelvec.codes.maps import Rotation
 from funnelvec.doctor.diagnosis import Diagnosis
 from funnelvec.doctor.fit import Found, Tuned
 from funnelvec.engines.base import Progress
+from funnelvec.engines.hubs import hashed
 from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.sync.connection import atomic, cursor, fetch_all, fetch_one
 from funnelvec.engines.postgres.sync.rotating import rotation_of
@@ -26,7 +28,7 @@ from funnelvec.engines.tuned import prepare, telling
 from funnelvec.errors import NotFound
 from funnelvec.tuning.calls import Call, Compute, Say, Step, Steps
 from funnelvec.tuning.drift import fits
-from funnelvec.tuning.ground import KeptFunnel
+from funnelvec.tuning.ground import KeptFunnel, ScoreRule
 from funnelvec.tuning.report import TuningReport
 from funnelvec.tuning.run import tune
 from funnelvec.tuning.wanted import Budget
@@ -72,6 +74,7 @@ class Tuning:
         sample: int = 50_000,
         on_copy: int | None = None,
         dry_run: bool = False,
+        measure_again: bool = False,
         seed: int = 0,
         progress: Progress = False,
         on_step: Callable[[str], object] | None = None,
@@ -81,7 +84,8 @@ class Tuning:
             "k": k, "queries": queries, "budget": budget, "max_miss": max_miss,
             "judgments": judgments, "funnel": funnel, "storage": storage,
             "allow_rewrite": allow_rewrite, "sample": sample, "on_copy": on_copy,
-            "dry_run": dry_run, "seed": seed, "progress": progress, "on_step": on_step,
+            "dry_run": dry_run, "measure_again": measure_again, "seed": seed, "progress": progress,
+            "on_step": on_step,
         }  # fmt: skip
         about, wanted = prepare(self, "postgres", recall, given)
         with telling(progress, on_step) as say:
@@ -134,6 +138,39 @@ class Tuning:
                 connection, statement("tuned"), {"table": self._regclass, "vector": self._vector}
             )
         return {row[0]: Tuned(*row[1:]) for row in rows}
+
+    def _machine(self) -> str | None:
+        """What tells this server from others, as far as its prices go."""
+        with self._engine._calling() as connection, atomic(connection):
+            row = fetch_one(connection, statement("machine"))
+        return None if row is None else row[0]
+
+    def _kept_prices(self, key: str) -> Any:
+        """The newest prices of that key that a run has kept beside some funnel."""
+        with self._engine._calling() as connection:
+            row = fetch_one(connection, statement("kept_prices"), {"key": key})
+        return None if row is None else row[0]
+
+    def _score_rule(self, model: str | None) -> ScoreRule:
+        """What a funnel of this model that is made now takes from its calibrations."""
+        with self._engine._calling() as connection:
+            row = fetch_one(connection, statement("score_rule"), self._of(model))
+        return ScoreRule() if row is None else ScoreRule(*row)
+
+    def _worst(
+        self, query: npt.NDArray[np.float32], k: int, *, own: Any, model: str | None
+    ) -> float:
+        """The corrected score of the k-th row of an exact search."""
+        asked = {"query": f"[{','.join(map(str, query.tolist()))}]", "k": k}
+        itself = {"own": None if own is None else hashed(own)[1]}
+        with self._engine._calling() as connection, atomic(connection):
+            row = fetch_one(connection, statement("worst"), {**self._of(model), **asked, **itself})
+        assert row is not None  # a function that returns one row
+        return float(row[0])
+
+    def _of(self, model: str | None) -> dict[str, str | None]:
+        column = {"table": self._regclass, "vector": self._vector}
+        return {**column, "metric": self._metric, "model": model}
 
     def _keep_tuned(self, name: str, **found: Any) -> None:
         """Keep what a run has found beside its funnel."""
