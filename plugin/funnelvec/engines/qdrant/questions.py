@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import neg
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from qdrant_client import models
 
 from funnelvec import filters
 from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.f1 import best_f1_cutoff
+from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.engines import checks
 from funnelvec.engines.asking import Place, check_after
 from funnelvec.engines.base import After
@@ -35,6 +39,8 @@ __all__ = [
     "glance",
     "promised",
     "reader",
+    "rows_asked",
+    "window",
 ]
 
 
@@ -51,7 +57,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search but its query, checked; `template` asks for one row more than `k`."""
+    """A search but its query, checked; `template` asks for one row more than `rows_asked` says.
+
+    Attributes
+    ----------
+    paths
+        What the payload of the rows of an answer is read for. The rest of a shortlist is not
+        looked at, so a `listed` answer has its payload read when it is known.
+    """
 
     definition: Definition
     vector: Vector
@@ -66,8 +79,19 @@ class Question:
     key: Callable[[Found], Any]
     score: Callable[[float], float]
     search: Search
+    paths: tuple[str, ...] = ()
     certificate: Certificate | None = None
     best_f1: bool = False
+
+    @property
+    def listed(self) -> bool:
+        """Whether relevance or the end of the answer are read off the whole shortlist."""
+        return self.best_f1 or isinstance(self.calibration, AdapterCalibration)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether an answer may be empty though there are rows."""
+        return self.threshold is not None or self.certificate is not None
 
     def longer(self, limit: int) -> Template:
         """The same for another number of rows."""
@@ -76,7 +100,10 @@ class Question:
         return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
 
     def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
-        """The lowest score of an answer; None where there is none, or where all pass."""
+        """The lowest score of an answer; None where there is none, or where all pass.
+
+        Of one that is not `listed`: it is known before the search.
+        """
         if self.certificate is not None:
             found = self.certificate.cutoff
         elif self.calibration is None or self.threshold is None:
@@ -84,6 +111,32 @@ class Question:
         else:
             found = self.calibration.cutoff(query, self.threshold)
         return None if found == -np.inf else found
+
+    def cutoff_of(
+        self, query: npt.NDArray[np.float32], scores: Sequence[float]
+    ) -> tuple[StoredCalibration, float | None]:
+        """The map of a query and the lowest score of its answer, read off its shortlist.
+
+        Parameters
+        ----------
+        scores
+            Of the rows that reached the last stage, falling: one at least, and as many of the
+            best as `rows_asked` says.
+        """
+        calibration = self.calibration
+        assert calibration is not None  # the question was refused without
+        at = calibration.at(query, scores)
+        found: float | None = None
+        if self.best_f1:  # a single stage keeps no more rows than were asked for
+            some = np.array(scores[: self.named.funnel.narrowest_keep or self.k])
+            found = best_f1_cutoff(some, at.apply(query, some))
+        elif self.threshold is not None:
+            found = at.cutoff(query, self.threshold)
+        elif self.certificate is not None:
+            # One of an adapter is about relevance, which is another score for each query.
+            promised = self.certificate.relevance
+            found = self.certificate.cutoff if promised is None else at.cutoff(query, promised)
+        return at, None if found == -np.inf else found
 
     def value(self, point: Found, name: str) -> Any:
         """What a point has in a column."""
@@ -137,6 +190,53 @@ def check_one(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return checks.check_query(
         query, dims=column.base.dims, code=column.code, directed=column.directed
     )
+
+
+def rows_asked(
+    named: NamedFunnel,
+    asked: Asked,
+    calibration: StoredCalibration | None,
+    k: int,
+) -> int:
+    """Return how many rows a search has to look at to answer with `k`.
+
+    The best F1 goes by all rows of the last stage, and a later page may begin behind any of them.
+    """
+    keep = named.funnel.narrowest_keep
+    by_query = isinstance(calibration, AdapterCalibration)
+    if keep is None or not (by_query or asked.cutoff == "best_f1"):
+        return k
+    if asked.cutoff == "best_f1" or asked.after is not None:
+        return keep
+    return max(k, getattr(calibration, "depth", 0))
+
+
+def window(
+    scores: Sequence[float], k: int, after: Place | None, *, passed: int, slack: float
+) -> tuple[int, int]:
+    """Return from where to where a shortlist may be of the answer: `k` rows, and what ties.
+
+    Parameters
+    ----------
+    scores
+        Falling.
+    after
+        Where the page begins.
+    passed
+        How many of the scores reach the cutoff.
+    slack
+        Of the deployment, see there.
+    """
+    start = stop = 0
+    if after is not None:
+        # Which rows lie behind, keys say of those that tie; these may be a few too many.
+        near = 2 * slack * max(1.0, abs(after.score))
+        start = bisect_left(scores, -(after.score + near), key=neg)
+        stop = bisect_right(scores, -(after.score - near), key=neg)
+    stop = min(passed, stop + k)
+    while 0 < stop < passed and scores[stop] == scores[stop - 1]:
+        stop += 1
+    return start, stop
 
 
 def check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None) -> None:
