@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import neg
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from funnelvec.calibration import StoredCalibration
 from funnelvec.engines.asking import Place
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.deployment import Found, Scored
-from funnelvec.engines.qdrant.questions import Question, window
+from funnelvec.engines.qdrant.questions import Question, Worth, window
 from funnelvec.types import Answer, Hit
 
 __all__ = ["QdrantAnswering"]
@@ -60,23 +58,21 @@ class QdrantAnswering:
         """
         if question.listed:
             return self._listed(question, vector, first)
-        cutoff = question.cutoff(vector)
-        rows = self._fetched(question, vector, cutoff, first)
-        hits = self._hits(question, question.calibration, vector, rows)
+        rows = self._fetched(question, vector, first)
+        hits = self._hits(question, question.worth(vector), rows)
         nearest = None
         if not hits and question.cuts and question.after is None:
-            plain = replace(question, threshold=None, certificate=None)
-            nearest = next(iter(self._answer(self._for(plain, 1), vector)), None)
-        return Answer(hits, nearest=nearest), cutoff
+            nearest = next(iter(self._answer(self._for(question.uncut, 1), vector)), None)
+        return Answer(hits, nearest=nearest), question.cutoff
 
     def _fetched(
         self,
         question: Question,
         vector: npt.NDArray[np.float32],
-        cutoff: float | None,
         first: Sequence[Found] | None,
     ) -> list[_Row]:
         """Fetch rows until the best `k` are certain, ties by key among them."""
+        cutoff = question.cutoff
         vectors = [] if first else question.template.vectors(vector)
         if cutoff == np.inf:
             return []
@@ -107,7 +103,7 @@ class QdrantAnswering:
         limit, most = question.template.search.limit or 0, question.plan.limits.rows
         while found:
             scores = [score(point.score) for point in found]
-            at, least = question.cutoff_of(vector, scores)
+            worth, least = question.ending(vector, scores)
             passed = len(scores) if least is None else bisect_right(scores, -least, key=neg)
             start, stop = window(scores, question.k, question.after, passed=passed, slack=slack)
             if stop < len(found) or len(found) < limit or limit >= most:
@@ -117,15 +113,14 @@ class QdrantAnswering:
         else:
             return Answer(), None
         if passed or not question.cuts or question.after is not None:
-            return Answer(self._shown(question, at, vector, found[start:stop])), least
+            return Answer(self._shown(question, worth, found[start:stop])), least
         ties = found[: bisect_right(scores, -scores[0], key=neg)]
-        return Answer(nearest=next(iter(self._shown(question, at, vector, ties)), None)), least
+        return Answer(nearest=next(iter(self._shown(question, worth, ties)), None)), least
 
     def _shown(
         self,
         question: Question,
-        at: StoredCalibration,
-        vector: npt.NDArray[np.float32],
+        worth: Worth | None,
         found: Sequence[Found],
     ) -> list[Hit]:
         """The rows of a shortlist that may be of the answer, as its hits."""
@@ -139,7 +134,7 @@ class QdrantAnswering:
                 if str(point.id) in payloads  # somebody may have deleted it meanwhile
             ]
         rows = self._ranked(question, found, None)[: question.k]
-        return self._hits(question, at, vector, rows)
+        return self._hits(question, worth, rows)
 
     def _ranked(
         self, question: Question, found: Sequence[Found], cutoff: float | None
@@ -163,17 +158,14 @@ class QdrantAnswering:
     def _hits(
         self,
         question: Question,
-        calibration: StoredCalibration | None,
-        vector: npt.NDArray[np.float32],
+        worth: Worth | None,
         rows: Sequence[_Row],
     ) -> list[Hit]:
-        """Rows as hits; `calibration` is that of this query."""
-        if calibration is None and not question.named.returns:
+        if worth is None and not question.named.returns:
             return [Hit(key, score, None) for score, key, _ in rows]
-        relevance: list[float | None] = [None] * len(rows)
-        if calibration is not None and rows:
-            scores = [score for score, _, _ in rows]
-            relevance = [float(each) for each in calibration.apply(vector, scores)]
+        relevance: Sequence[float | None] = [None] * len(rows)
+        if worth is not None and rows:
+            relevance = worth([score for score, _, _ in rows])
         return [
             Hit(
                 key,

@@ -279,7 +279,7 @@ class QdrantJudging:
             least -= slack * max(1.0, abs(least)) if np.isfinite(least) else 0.0
             within = [point.id for point in judged if score(point.score) >= least]
             hits = self._answer(question, query, first)
-            reached = {hit.id: hit.relevance if by_query else hit.score for hit in hits}
+            reached = {h.id: h.relevance or 0.0 if by_query else h.score for h in hits}
             keys = [relevant[name][id] for id in within]
             found[name] = [reached.get(key, -np.inf) for key in keys]
         return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import neg
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from funnelvec import filters
 from funnelvec.calibration import Certificate, StoredCalibration
 from funnelvec.calibration.f1 import best_f1_cutoff
 from funnelvec.calibration.listed import AdapterCalibration
+from funnelvec.calibration.quick import Curve, QuickAdapter
 from funnelvec.engines import checks
 from funnelvec.engines.asking import Place, check_after
 from funnelvec.engines.base import After
@@ -33,15 +34,21 @@ from funnelvec.types import Cutoff, Promised
 __all__ = [
     "Asked",
     "Question",
+    "Worth",
     "beginning",
     "check_best_f1",
     "check_one",
+    "cutoff_of",
     "glance",
     "promised",
     "reader",
     "rows_asked",
     "window",
 ]
+
+
+#: The relevance of each of some scores, for one query.
+Worth: TypeAlias = Callable[[Sequence[float]], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +68,13 @@ class Question:
 
     Attributes
     ----------
+    cutoff
+        The lowest score of an answer that is not `listed`; None where all pass.
     paths
         What the payload of the rows of an answer is read for. The rest of a shortlist is not
         looked at, so a `listed` answer has its payload read when it is known.
+    curve, adapter
+        The calibration as searches apply it; none of them where it has no such form.
     """
 
     definition: Definition
@@ -79,14 +90,17 @@ class Question:
     key: Callable[[Found], Any]
     score: Callable[[float], float]
     search: Search
+    cutoff: float | None = None
     paths: tuple[str, ...] = ()
     certificate: Certificate | None = None
     best_f1: bool = False
+    curve: Curve | None = None
+    adapter: QuickAdapter | None = None
 
     @property
     def listed(self) -> bool:
         """Whether relevance or the end of the answer are read off the whole shortlist."""
-        return self.best_f1 or isinstance(self.calibration, AdapterCalibration)
+        return self.best_f1 or self.adapter is not None
 
     @property
     def cuts(self) -> bool:
@@ -99,23 +113,32 @@ class Question:
         most = min(limit, self.plan.limits.rows)
         return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
 
-    def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
-        """The lowest score of an answer; None where there is none, or where all pass.
+    @property
+    def uncut(self) -> Question:
+        """The same without a cutoff."""
+        return replace(self, threshold=None, certificate=None, cutoff=None)
 
-        Of one that is not `listed`: it is known before the search.
+    @property
+    def least(self) -> float | None:
+        """The lowest relevance of an answer by an adapter; None where there is none.
+
+        Its certificates are about relevance, which is another score for each query.
         """
-        if self.certificate is not None:
-            found = self.certificate.cutoff
-        elif self.calibration is None or self.threshold is None:
-            return None
-        else:
-            found = self.calibration.cutoff(query, self.threshold)
-        return None if found == -np.inf else found
+        return self.threshold if self.certificate is None else self.certificate.relevance
 
-    def cutoff_of(
+    def worth(self, query: npt.NDArray[np.float32]) -> Worth | None:
+        """What scores are worth by a map for all queries; None without a calibration."""
+        calibration = self.calibration
+        if calibration is None:
+            return None
+        if self.curve is not None:
+            return self.curve.relevance
+        return lambda scores: [float(each) for each in calibration.apply(query, scores)]
+
+    def ending(
         self, query: npt.NDArray[np.float32], scores: Sequence[float]
-    ) -> tuple[StoredCalibration, float | None]:
-        """The map of a query and the lowest score of its answer, read off its shortlist.
+    ) -> tuple[Worth | None, float | None]:
+        """What scores are worth, and the lowest score of the answer; of one that is `listed`.
 
         Parameters
         ----------
@@ -123,20 +146,17 @@ class Question:
             Of the rows that reached the last stage, falling: one at least, and as many of the
             best as `rows_asked` says.
         """
-        calibration = self.calibration
-        assert calibration is not None  # the question was refused without
-        at = calibration.at(query, scores)
-        found: float | None = None
-        if self.best_f1:  # a single stage keeps no more rows than were asked for
-            some = np.array(scores[: self.named.funnel.narrowest_keep or self.k])
-            found = best_f1_cutoff(some, at.apply(query, some))
-        elif self.threshold is not None:
-            found = at.cutoff(query, self.threshold)
-        elif self.certificate is not None:
-            # One of an adapter is about relevance, which is another score for each query.
-            promised = self.certificate.relevance
-            found = self.certificate.cutoff if promised is None else at.cutoff(query, promised)
-        return at, None if found == -np.inf else found
+        some = np.array(scores[: self.named.funnel.narrowest_keep or self.k])
+        if self.adapter is None:
+            assert self.calibration is not None  # the question was refused without
+            found = best_f1_cutoff(some, self.calibration.apply(query, some))
+            return self.worth(query), found
+        places = self.adapter.places(len(scores))
+        curve = self.adapter.curve(query, [scores[place] for place in places])
+        if self.best_f1:
+            return curve.relevance, best_f1_cutoff(some, curve.apply(some))
+        found = -np.inf if self.least is None else curve.cutoff(self.least)
+        return curve.relevance, None if found == -np.inf else found
 
     def value(self, point: Found, name: str) -> Any:
         """What a point has in a column."""
@@ -190,6 +210,20 @@ def check_one(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return checks.check_query(
         query, dims=column.base.dims, code=column.code, directed=column.directed
     )
+
+
+def cutoff_of(
+    calibration: StoredCalibration | None, threshold: float | None, certificate: Certificate | None
+) -> float | None:
+    """Return the lowest score of an answer, the same for every query; None where all pass."""
+    found: float | None = None
+    if isinstance(calibration, AdapterCalibration):
+        return None
+    if certificate is not None:
+        found = certificate.cutoff
+    elif calibration is not None and threshold is not None:
+        found = calibration.cutoff(None, threshold)
+    return None if found == -np.inf else found
 
 
 def rows_asked(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
+from funnelvec.calibration.quick import Curve, QuickAdapter
 from funnelvec.engines import checks
 from funnelvec.engines.asking import PROMISED, check_cutoff, check_many
 from funnelvec.engines.base import After
@@ -28,6 +29,7 @@ from funnelvec.engines.qdrant.questions import (
     beginning,
     check_best_f1,
     check_one,
+    cutoff_of,
     glance,
     promised,
     reader,
@@ -92,8 +94,11 @@ class QdrantSearching(QdrantAnswering):
 
     def _asking(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
         """Return the search of this kind without what does not depend on its query."""
-        if question.calibration is None and not question.named.returns:
+        bare = not (question.named.returns or question.paths or question.best_f1)
+        if question.calibration is None and bare:
             return self._asking_plainly(question)
+        if bare and question.cutoff != np.inf:
+            return self._asking_judged(question)
         column, answer = question.vector.column, self._answer
         is_plain = glance(column)
 
@@ -137,6 +142,45 @@ class QdrantSearching(QdrantAnswering):
 
         return asked
 
+    def _asking_judged(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
+        """Return the search of a kind that tells relevance too: as plainly as can be.
+
+        Of a shortlist no more scores are looked at than its adapter wants, and those of the answer.
+        """
+        column, vectors = question.vector.column, question.template.vectors
+        search, score, key, k = question.search, question.score, question.key, question.k
+        adapter, minimum, fixed = question.adapter, question.least, question.cutoff
+        threshold, is_plain = question.template.threshold(fixed), glance(column)
+
+        def asked(query: npt.ArrayLike) -> Answer:
+            seen = is_plain(query)
+            vector = cast("npt.NDArray[np.float32]", query) if seen else check_one(column, query)
+            found = search(vectors(vector, seen=seen), threshold)
+            if not found:
+                return self._answer(question, vector, found)
+            least, worth = fixed, question.worth(vector)
+            if adapter is not None:
+                places = adapter.places(len(found))
+                curve = adapter.curve(vector, [score(found[place].score) for place in places])
+                least = None if minimum is None else curve.cutoff(minimum)
+                worth = curve.relevance
+            some = found[: k + 1]
+            scores = [score(point.score) for point in some]
+            before = np.inf
+            for similarity in scores:
+                if not similarity < before:  # as in `_asking_plainly`
+                    return self._answer(question, vector, found)
+                before = similarity
+            del scores[k:]
+            if least is not None:
+                scores = [each for each in scores if each >= least]
+            if not scores:
+                return self._answer(question, vector, found)
+            keys = [key(point) for point in some[: len(scores)]]
+            return Answer(bare_hits(keys, scores, relevances=worth(scores) if worth else []))
+
+        return asked
+
     def search_many(
         self,
         queries: npt.ArrayLike,
@@ -155,11 +199,14 @@ class QdrantSearching(QdrantAnswering):
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        cutoffs = [None if question.listed else question.cutoff(vector) for vector in matrix]
-        asked = [row for row, cut in enumerate(cutoffs) if cut != np.inf]
-        requests = [question.template.ask(matrix[row], cutoff=cutoffs[row]) for row in asked]
-        first = dict(zip(asked, self._query(requests), strict=True))
-        return [self._answer(question, vector, first.get(row)) for row, vector in enumerate(matrix)]
+        least, template = question.cutoff, question.template
+        if least == np.inf:
+            return [self._answer(question, vector) for vector in matrix]
+        first = self._query([template.ask(vector, cutoff=least) for vector in matrix])
+        return [
+            self._answer(question, vector, found)
+            for vector, found in zip(matrix, first, strict=True)
+        ]
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""
@@ -205,9 +252,12 @@ class QdrantSearching(QdrantAnswering):
             key=reader(definition),
             score=plan.scorer(plan.last),
             search=self._collection.deployment.prepare(self.name, template),
+            cutoff=cutoff_of(calibration, threshold, certificate),
             paths=() if rows == k else paths,
             certificate=certificate,
             best_f1=chosen == "best_f1",
+            curve=None if calibration is None else Curve.of(calibration),
+            adapter=QuickAdapter.of(calibration),
         )
 
     def _for(self, question: Question, k: int) -> Question:
