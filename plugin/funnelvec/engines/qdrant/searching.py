@@ -46,6 +46,8 @@ __all__ = ["QdrantSearching"]
 #: Kinds of searches that are remembered, once checked and compiled; with a cutoff of their own,
 #: of which an application may have any number, up to half as many.
 _REMEMBERED = 64
+#: Payloads of so many times the rows of an answer take as long as a call for those of the answer.
+_SOME = 3
 
 
 class QdrantSearching(QdrantAnswering):
@@ -232,11 +234,12 @@ class QdrantSearching(QdrantAnswering):
             wanted += key_names(definition.key)
         paths = tuple(names.payload_path(name) for name in wanted)
         rows = rows_asked(named, asked, calibration, k)
+        late = rows > _SOME * k
         template = Template.of(
             plan,
             limit=min(rows + 1, plan.limits.rows),
             filter=compiled,
-            payload=paths if rows == k else (),
+            payload=() if late else paths,
         )
         return Question(
             definition=definition,
@@ -253,7 +256,7 @@ class QdrantSearching(QdrantAnswering):
             score=plan.scorer(plan.last),
             search=self._collection.deployment.prepare(self.name, template),
             cutoff=cutoff_of(calibration, threshold, certificate),
-            paths=() if rows == k else paths,
+            paths=paths if late else (),
             certificate=certificate,
             best_f1=chosen == "best_f1",
             curve=None if calibration is None else Curve.of(calibration),
