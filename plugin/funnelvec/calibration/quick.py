@@ -29,10 +29,6 @@ def _inverted(end: BetaMap, logit: float) -> float:
     return end.invert(logit) if math.isfinite(logit) else logit
 
 
-def _held(logit: float) -> float:
-    return logit if -MAX_LOGIT < logit < MAX_LOGIT else math.copysign(MAX_LOGIT, logit)
-
-
 class Curve(NamedTuple):
     """The map of one query, or of all: a line over the score, and a beta map behind it."""
 
@@ -55,14 +51,18 @@ class Curve(NamedTuple):
         a, b, c = end.a, end.b, end.c
         found = []
         for score in scores:
-            z = _held(slope * score + offset)
+            z = slope * score + offset
             if z > 0.0:  # on either side of zero what does not overflow
+                z = z if z < MAX_LOGIT else MAX_LOGIT
                 rest = log1p(exp(-z))
                 logit = b * (z + rest) - a * rest + c
             else:
+                z = z if z > -MAX_LOGIT else -MAX_LOGIT
                 rest = log1p(exp(z))
                 logit = b * rest - a * (rest - z) + c
-            found.append(1.0 / (1.0 + exp(-_held(logit))))
+            if not -MAX_LOGIT < logit < MAX_LOGIT:
+                logit = math.copysign(MAX_LOGIT, logit)
+            found.append(1.0 / (1.0 + exp(-logit)))
         return found
 
     def apply(self, scores: Floats) -> Floats:
@@ -72,7 +72,11 @@ class Curve(NamedTuple):
 
     def cutoff(self, relevance: float) -> float:
         """Return the score that reaches a relevance; -inf at 0 and below, +inf from 1."""
-        return (_inverted(self.end, log_odds(relevance)) - self.offset) / self.slope
+        return self.reaching(_inverted(self.end, log_odds(relevance)))
+
+    def reaching(self, line: float) -> float:
+        """Return the score at which the line, before the beta map, has this value."""
+        return (line - self.offset) / self.slope
 
 
 class QuickAdapter:
@@ -97,6 +101,10 @@ class QuickAdapter:
                 strict=True,
             )
         )
+
+    def line(self, relevance: float | None) -> float | None:
+        """Return the value of all lines that a relevance means; None for none."""
+        return None if relevance is None else _inverted(self._end, log_odds(relevance))
 
     @classmethod
     def of(cls, fitted: StoredCalibration | None) -> QuickAdapter | None:

@@ -151,8 +151,10 @@ class QdrantSearching(QdrantAnswering):
         """
         column, vectors = question.vector.column, question.template.vectors
         search, score, key, k = question.search, question.score, question.key, question.k
-        adapter, minimum, fixed = question.adapter, question.least, question.cutoff
+        adapter, fixed = question.adapter, question.cutoff
+        line = None if adapter is None else adapter.line(question.least)
         threshold, is_plain = question.template.threshold(fixed), glance(column)
+        own, common = score is unsigned, question.curve and question.curve.relevance
 
         def asked(query: npt.ArrayLike) -> Answer:
             seen = is_plain(query)
@@ -160,21 +162,21 @@ class QdrantSearching(QdrantAnswering):
             found = search(vectors(vector, seen=seen), threshold)
             if not found:
                 return self._answer(question, vector, found)
-            least, worth = fixed, question.worth(vector)
-            if adapter is not None:
+            if adapter is None:
+                least, worth = fixed, common or question.worth(vector)
+            else:
                 places = adapter.places(len(found))
                 curve = adapter.curve(vector, [score(found[place].score) for place in places])
-                least = None if minimum is None else curve.cutoff(minimum)
-                worth = curve.relevance
+                least, worth = None if line is None else curve.reaching(line), curve.relevance
             some = found[: k + 1]
-            scores = [score(point.score) for point in some]
+            scores = [point.score + 0.0 if own else score(point.score) for point in some]
             before = np.inf
             for similarity in scores:
                 if not similarity < before:  # as in `_asking_plainly`
                     return self._answer(question, vector, found)
                 before = similarity
             del scores[k:]
-            if least is not None:
+            if least is not None and scores[-1] < least:
                 scores = [each for each in scores if each >= least]
             if not scores:
                 return self._answer(question, vector, found)
