@@ -3,7 +3,7 @@
 --   platt     {"slope", "offset"}                   sigmoid(slope * score + offset)
 --   beta      {"slope", "offset", "a", "b", "c"}    a beta map (Kull et al., 2017) behind the line
 --   isotonic  {"low", "high", "levels"}             steps, and a line from each to the next
---   adapter   {"depth", "features", ...}            a line per query, read off its shortlist; a beta map behind it
+--   adapter   {"depth", "features", ...}            a line per query, read off its shortlist, and with {"rows"} off the query; a beta map behind it
 -- Each may have {"hub", "alpha"} too: the score is less so much of the hub column of that id (48_hub), before anything else.
 
 -- Fits give nothing further out, where a product with a score could leave the range of double precision.
@@ -87,15 +87,64 @@ begin
         width is null or (parameters ->> 'depth')::numeric not between 20 and 200
         or (parameters ->> 'depth')::numeric <> trunc((parameters ->> 'depth')::numeric)
         or exists (select from jsonb_array_elements(parameters -> 'features') as e
-            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3})$')
+            where e.value #>> '{}' is null or e.value #>> '{}' !~ '^(last|rank\d{1,3}|query_mean|query_sd|place\d)$')
         or not (funnelvec._are_numbers(parameters -> 'feature_means', width) and funnelvec._are_numbers(parameters -> 'feature_scales', width)
             and funnelvec._are_numbers(parameters -> 'offsets', width + 1) and funnelvec._are_numbers(parameters -> 'slopes', width + 1))
         or exists (select from unnest(funnelvec._numbers(parameters -> 'feature_scales')) as s where s <= 0))
     then
         return 'an adapter whose parts do not go together';
+    elsif family = 'adapter' then
+        return funnelvec._rows_fault(parameters);
     end if;
     return null;
 end
+$body$;
+
+-- The same of the statistics of rows that features of the query are read off: RowStats in Python says what each is. Vectors are whole numbers in
+-- pgvector's notation, so short that 32 bits hold all sums of their products exactly.
+create or replace function funnelvec._rows_fault(parameters jsonb)
+returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    rows jsonb := parameters -> 'rows';
+    metric text := rows ->> 'metric';
+    width integer := case when jsonb_typeof(rows -> 'directions') = 'array' then jsonb_array_length(rows -> 'directions') end;
+    -- One more than the last direction that is read; 0 for the mean alone, null where nothing is read off the query.
+    needed integer := (
+        select max(case when e.name ~ '^place' then substring(e.name, 6)::integer + 1 when e.name = 'query_sd' then 1 else 0 end)
+        from jsonb_array_elements_text(parameters -> 'features') as e (name)
+        where e.name ~ '^(query|place)');
+begin
+    if rows is null then
+        return case when needed is not null then 'an adapter that reads something of the query, and no statistics of rows' end;
+    elsif (needed <= width and width <= 8 and rows ->> 'format' = '1' and metric in ('cosine', 'dot', 'euclidean')
+            and funnelvec._are_numbers(jsonb_build_array(rows -> 'mean_length', rows -> 'square', rows -> 'spread', rows -> 'rest',
+                rows -> 'middle_length', rows -> 'middle_square'), 6)
+            and jsonb_typeof(rows -> 'mean') = 'string') is not true
+        or exists (
+            select from unnest(array['mean_length', 'square', 'spread', 'rest', 'middle_length', 'middle_square']) as n (name)
+            where (rows ->> n.name)::numeric < 0)
+        or exists (
+            select
+            from jsonb_array_elements((rows -> 'directions') || (rows -> 'mean') || case when metric = 'euclidean' then rows -> 'middle' else '[]' end) as e
+            where jsonb_typeof(e.value) <> 'string' or e.value #>> '{}' !~ '^\[-?\d{1,4}(,-?\d{1,4})*\]$'
+                or funnelvec._width(e.value #>> '{}') <> funnelvec._width(rows ->> 'mean'))
+    then
+        return 'statistics of rows that this version does not read';
+    end if;
+    return null;
+end
+$body$;
+
+-- The number of dimensions of a vector in pgvector's notation.
+create or replace function funnelvec._width(notation text)
+returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $body$
+    select length(notation) - length(replace(notation, ',', '')) + 1
 $body$;
 
 -- Refuse a calibration that this version can't apply: whoever owns a table may write its rows of the registry by hand.
@@ -187,37 +236,44 @@ return (
 );
 
 -- The log-odds that the map takes to `wanted`; infinite where it reaches none. With b > a the map is convex, else concave, and Newton's
--- method from the right side of the root never steps over it. The map of the asymptotes alone gives such a side.
+-- method from the right side of the root never steps over it. The map of the asymptotes alone gives such a side. Without a SET clause: a search
+-- with a least relevance calls this, and putting the setting back takes a sixth of its time.
 create or replace function funnelvec._beta_inverse(wanted double precision, a double precision, b double precision, c double precision)
 returns double precision
 language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
 as $body$
 declare
-    height double precision := wanted - c;
+    height double precision := wanted operator(pg_catalog.-) c;
     z double precision;
     step double precision;
     shrunk double precision;
 begin
-    if abs(wanted) = 'infinity' then
+    if pg_catalog.abs(wanted) operator(pg_catalog.=) 'infinity'::pg_catalog.float8 then
         return wanted;
-    elsif height <= 0 and a = 0 then
+    elsif height operator(pg_catalog.<=) 0::pg_catalog.float8 and a operator(pg_catalog.=) 0::pg_catalog.float8 then
         return '-infinity';
-    elsif height >= 0 and b = 0 then
+    elsif height operator(pg_catalog.>=) 0::pg_catalog.float8 and b operator(pg_catalog.=) 0::pg_catalog.float8 then
         return 'infinity';
     end if;
-    z := height / case when height >= 0 then b else a end;
+    z := height operator(pg_catalog./) case when height operator(pg_catalog.>=) 0::pg_catalog.float8 then b else a end;
     -- With one coefficient 0 a step far from the root is about 1 long.
     for i in 1 .. 1000 loop
-        shrunk := exp(-least(700, abs(z)));
-        step := (b * greatest(z, 0) - a * greatest(-z, 0) + (b - a) * ln(1 + shrunk) - height)
-            / (case when z >= 0 then b + a * shrunk else b * shrunk + a end / (1 + shrunk));
-        z := z - step;
+        shrunk := pg_catalog.exp(operator(pg_catalog.-) least(700::pg_catalog.float8, pg_catalog.abs(z)));
+        step := (
+            (b operator(pg_catalog.*) greatest(z, 0)) operator(pg_catalog.-) (a operator(pg_catalog.*) greatest(operator(pg_catalog.-) z, 0))
+            operator(pg_catalog.+) ((b operator(pg_catalog.-) a) operator(pg_catalog.*) pg_catalog.ln(1::pg_catalog.float8 operator(pg_catalog.+) shrunk))
+            operator(pg_catalog.-) height
+        ) operator(pg_catalog./) (
+            (case when z operator(pg_catalog.>=) 0::pg_catalog.float8 then b operator(pg_catalog.+) (a operator(pg_catalog.*) shrunk)
+                else (b operator(pg_catalog.*) shrunk) operator(pg_catalog.+) a end)
+            operator(pg_catalog./) (1::pg_catalog.float8 operator(pg_catalog.+) shrunk));
+        z := z operator(pg_catalog.-) step;
         -- What is left after such a step is its square.
-        exit when abs(step) <= 1e-9 * greatest(1, abs(z));
+        exit when pg_catalog.abs(step) operator(pg_catalog.<=) (1e-9::pg_catalog.float8 operator(pg_catalog.*) greatest(1::pg_catalog.float8, pg_catalog.abs(z)));
     end loop;
     -- Lines are held to 700, so no score gets further.
-    return case when z > 700 then 'infinity' when z < -700 then '-infinity' else z end;
+    return case when z operator(pg_catalog.>) 700::pg_catalog.float8 then 'infinity'::pg_catalog.float8
+        when z operator(pg_catalog.<) (-700)::pg_catalog.float8 then '-infinity'::pg_catalog.float8 else z end;
 end
 $body$;
 
@@ -324,10 +380,134 @@ as $body$
     end
 $body$;
 
+-- The features of an adapter with their coefficients, and whether the query alone says what they are.
+create or replace function funnelvec._features(calibration jsonb)
+returns table (
+    i integer,
+    name text,
+    of_query boolean,
+    middle double precision,
+    spread double precision,
+    weight double precision,
+    steepness double precision
+)
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select e.i::integer, e.name, e.name ~ '^(query|place)', (calibration -> 'feature_means' ->> e.i::integer - 1)::double precision,
+        (calibration -> 'feature_scales' ->> e.i::integer - 1)::double precision,
+        (calibration -> 'offsets' ->> e.i::integer)::double precision, (calibration -> 'slopes' ->> e.i::integer)::double precision
+    from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
+$body$;
+
+-- What the query itself adds to slope and base of its line, with what every query has, in steps that are SQL each: what a search works out before
+-- it looks at the table. All null where an adapter reads the shortlist alone. Few operators, since each costs a search something.
+--   whole     of `query`: its direction in 4096ths. Added to 3072 and taken off again, a number of 32 bits is rounded to those
+--   features  of `whole`, and of `query` for its length: each in a unit of its own, less its mean, held to four deviations. The mean of the rows and
+--             their main directions are whole numbers. All sums of products with those are exact in 32 bits, so that Python has the same to the
+--             last digit
+--   slope, base  of the features, whose names are `feature` and their number
+create or replace function funnelvec._asked_steps(
+    calibration jsonb,
+    query text,
+    whole text,
+    feature text,
+    out whole_sql text,
+    out features_sql text[],
+    out slope_sql text,
+    out base_sql text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    rows jsonb := calibration -> 'rows';
+    vectors text := funnelvec._vector_schema();
+    scale double precision := calibration ->> 'score_scale';
+    metric text := rows ->> 'metric';
+    mean_length double precision := rows ->> 'mean_length';
+    -- Vectors of the rows are in 3900ths.
+    unit double precision := 1 / 3900::double precision;
+    length text := format('%s.vector_norm(%s::%1$s.vector)', vectors, query);
+    -- Under cosine a query has the length 1, and so have the rows.
+    longer text := case when metric <> 'cosine' then ' * ' || length else '' end;
+    mean text := format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'mean') || longer;
+    square text := format('%s ^ 2 - 2 * %s * %s', length, funnelvec._literal(mean_length * unit), mean);
+    spread text := (
+        select format('%s.vector_norm(array[%s]::%1$s.vector) ^ 2', vectors,
+            string_agg(format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, d.notation), ', ' order by d.i))
+        from jsonb_array_elements_text(rows -> 'directions') with ordinality as d (notation, i));
+    away text := format('sqrt(greatest(1e-100, %s + %s))', square, funnelvec._constant(rows, 'square'));
+    deviation text;
+begin
+    if rows is null then
+        return;
+    end if;
+    whole_sql := format('%1$s.vector_sub(%1$s.vector_add(%1$s.l2_normalize(%2$s::%1$s.vector), %3$s), %3$s)', vectors, query,
+        format('array_fill(3072::real, array[%s])::%s.vector', funnelvec._width(rows ->> 'mean'), vectors));
+    -- The root of the mean squared distance. The deviation of distances is that along the line from the mean of the rows to the query.
+    deviation := case metric
+        when 'cosine' then format('sqrt(%s + %s * %s)', funnelvec._constant(rows, 'rest'),
+            funnelvec._literal((rows ->> 'spread')::double precision * unit ^ 2), spread)
+        when 'dot' then format('sqrt(%s + %s * %s) * %s', funnelvec._constant(rows, 'rest'),
+            funnelvec._literal((rows ->> 'spread')::double precision * unit ^ 2), spread, length)
+        else format('sqrt(greatest(0, %s * (%s + %s) + %s * (%s * %s * %s ^ 2 + %s - %s * %s))) / %s',
+            funnelvec._constant(rows, 'rest'), square, funnelvec._literal(mean_length ^ 2), funnelvec._constant(rows, 'spread'),
+            funnelvec._literal(unit ^ 2), spread, length, funnelvec._constant(rows, 'middle_square'),
+            funnelvec._literal(2 * unit * (rows ->> 'middle_length')::double precision),
+            format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows ->> 'middle') || longer, away) end;
+    select
+        array_agg(format('greatest(%s, least(%s, %s - %s))', funnelvec._literal(-4 * f.spread / f.unit),
+            funnelvec._literal(4 * f.spread / f.unit), f.expression, funnelvec._literal(f.middle / f.unit)) order by f.place),
+        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)
+            || string_agg(format(' + %s * %s%s', funnelvec._literal(f.steepness / f.spread / scale * f.unit), feature, f.place), '' order by f.place),
+        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)
+            || string_agg(format(' + %s * %s%s', funnelvec._literal(f.weight / f.spread * f.unit), feature, f.place), '' order by f.place)
+    into features_sql, slope_sql, base_sql
+    from (
+        select g.*, row_number() over (order by g.i) as place, u.unit, u.expression
+        from funnelvec._features(calibration) as g
+        cross join lateral (
+            select unit, format('%s.inner_product(%s, %L::%1$s.vector)', vectors, whole, rows -> 'directions' ->> substring(g.name, 6)::integer) || longer
+            where g.name ~ '^place'
+            union all
+            select 1, deviation where g.name = 'query_sd'
+            union all
+            select 1, '-' || away where g.name = 'query_mean' and metric = 'euclidean'
+            union all
+            select coalesce(nullif(mean_length, 0) * unit, 1), case when mean_length = 0 then '0' else mean end
+            where g.name = 'query_mean' and metric <> 'euclidean'
+        ) as u (unit, expression)
+        where g.of_query
+    ) as f;
+end
+$body$;
+
+-- The same as one select of slope and base; null where an adapter reads the shortlist alone.
+create or replace function funnelvec._asked_sql(calibration jsonb, query text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    steps record := funnelvec._asked_steps(calibration, query, 'a.whole', 'f.f');
+begin
+    if steps.whole_sql is null then
+        return null;
+    end if;
+    return format(
+        E'select %s as slope, %s as base\nfrom (\n    select %s\n    from (\n        select %s as whole\n        offset 0\n    ) as a\n    offset 0\n) as f',
+        steps.slope_sql, steps.base_sql,
+        (select string_agg(format('%s as f%s', u.feature, u.i), ', ' order by u.i) from unnest(steps.features_sql) with ordinality as u (feature, i)),
+        steps.whole_sql);
+end
+$body$;
+
 -- The line of a query by an adapter, slope * (score - score_mean) + base, as a select over the CTE `scored` with slope, base and found, the number
 -- of its rows: one sort of the shortlist, and a few places of it. Empty for the other families. Features are held to four deviations, and the
 -- slope to what was fitted as the least. Every operator costs a search something before a row is read, so what is constant is worked out here.
-create or replace function funnelvec._line_sql(calibration jsonb)
+-- `asked` is SQL for slope and base as far as the query alone makes them (_asked_sql), where the adapter reads anything off that.
+create or replace function funnelvec._line_sql(calibration jsonb, asked text[] default null)
 returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -349,24 +529,20 @@ begin
         string_agg(format(' + %s * f.f%s', funnelvec._literal(f.weight / f.spread), f.i), '' order by f.i),
         string_agg(format(' + %s * f.f%s', funnelvec._literal(f.steepness / f.spread / scale), f.i), '' order by f.i)
     into places, base, slope
-    from (
-        select e.name, e.i::integer, (calibration -> 'feature_means' ->> e.i::integer - 1)::double precision as middle,
-            (calibration -> 'feature_scales' ->> e.i::integer - 1)::double precision as spread,
-            (calibration -> 'offsets' ->> e.i::integer)::double precision as weight, (calibration -> 'slopes' ->> e.i::integer)::double precision as steepness
-        from jsonb_array_elements_text(calibration -> 'features') with ordinality as e (name, i)
-    ) as f;
+    from funnelvec._features(calibration) as f
+    where not f.of_query;
     return format(
         E'select greatest(%s%s, %s) as slope, %s%s as base, f.found\nfrom (\n    select %sl.found\n    from (\n'
         '        select array_agg(r.score) filter (where r.score < ''NaN'') as list, count(*) as found\n'
         '        from (select s.score from scored as s order by s.score desc) as r\n    ) as l\n    offset 0\n) as f\noffset 0',
-        funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale), slope,
+        coalesce(asked[1], funnelvec._literal((calibration -> 'slopes' ->> 0)::double precision / scale)), slope,
         funnelvec._literal((calibration ->> 'floor')::double precision / scale),
-        funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision), base, places);
+        coalesce(asked[2], funnelvec._literal((calibration -> 'offsets' ->> 0)::double precision)), base, places);
 end
 $body$;
 
 -- What an adapter is for a query with that shortlist: a beta map.
-create or replace function funnelvec._bound(calibration jsonb, list double precision[])
+create or replace function funnelvec._bound(calibration jsonb, list double precision[], query vector default null)
 returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -375,9 +551,11 @@ as $body$
 declare
     line record;
 begin
-    execute format('with scored as materialized (select s.score from unnest($1) as s (score)) select q.slope, q.base - q.slope * %s as "offset" from (%s) as q',
-        funnelvec._constant(calibration, 'score_mean'), funnelvec._line_sql(calibration))
-    into line using list;
+    execute format('with scored as materialized (select s.score from unnest($1) as s (score)) '
+        'select q.slope, q.base - q.slope * %s as "offset" from %s(%s) as q',
+        funnelvec._constant(calibration, 'score_mean'), '(' || funnelvec._asked_sql(calibration, '$2') || ') as a cross join lateral ',
+        funnelvec._line_sql(calibration, case when calibration ? 'rows' then array['a.slope', 'a.base'] end))
+    into line using list, query;
     -- The list holds scores that are corrected already.
     return jsonb_build_object('family', 'beta', 'slope', line.slope, 'offset', line."offset",
         'a', calibration -> 'a', 'b', calibration -> 'b', 'c', calibration -> 'c');

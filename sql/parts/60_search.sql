@@ -7,7 +7,8 @@
 --   ), scored as materialized (select key, score from the last of them)
 --   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
 --
--- With an adapter (59_maps) the last select stands beside the line of this query, q, and its cutoff, t. Where the calibration takes a hub column into account
+-- With an adapter (59_maps) the last select stands beside the line of this query, q, and its cutoff, t; what the query itself says of its line
+-- comes first, as a, where no caller has worked that out. Where the calibration takes a hub column into account
 -- (48_hub), the score of `scored` is the corrected one, and so are the order, the cutoff and the relevance.
 --
 -- Why so: the first ORDER BY repeats the indexed expression and nothing else, so that HNSW serves it; the wide vector travels as a
@@ -136,6 +137,7 @@ $body$;
 --   counted  add the number of rows that the first stage found, and return one row even when no row passes
 --   best_f1  the cutoff NaN asks for the one of the best F1 (74_certificate). Only where it may come: its plan costs every search some time, and
 --            as no plan without known parameters is as cheap as one that knows that it is not wanted, a plan for each search would be made
+--   asked    SQL for slope and base of the line as far as the query alone makes them (_asked_sql); null: computed from query
 create or replace function funnelvec._statement(
     f funnelvec.funnels,
     exact boolean,
@@ -147,6 +149,7 @@ create or replace function funnelvec._statement(
     counted boolean default false,
     after text[] default null,
     best_f1 boolean default false,
+    asked text[] default null,
     out head text,
     out tail text
 )
@@ -160,7 +163,7 @@ declare
     s record;
     returned record := funnelvec._returned_sql(f);
     calibration jsonb := funnelvec._calibration(f);
-    line text := funnelvec._line_sql(calibration);
+    line text := funnelvec._line_sql(calibration, coalesce(asked, case when calibration ? 'rows' then array['a.slope', 'a.base'] end));
     -- Travels with the key where the score is corrected by it.
     hub text := case when calibration ? 'hub' then (funnelvec._hub(f.table_name, f.column_name)).hub_column end;
     wrapped boolean;
@@ -238,7 +241,8 @@ begin
     -- them the last one compares as many rows as the first one found.
     wrapped := counted or returned.names is not null or line <> '';
     beside := concat_ws(E'\ncross join ',
-        case when line <> '' then format(E'(\n%s\n) as q\ncross join lateral (select %s as score offset 0) as t', line, cutoff) end,
+        case when asked is null then E'(\n' || funnelvec._asked_sql(calibration, query) || E'\n) as a' end,
+        case when line <> '' then format(E'lateral (\n%s\n) as q\ncross join lateral (select %s as score offset 0) as t', line, cutoff) end,
         case when counted and (line = '' or stages > 2) then format('(select count(*) from %s) as c (found)',
             case when stages > 2 then 'stage_1' else 'scored' end) end);
     relevance := funnelvec._relevance_sql(calibration, 's.score');
@@ -434,7 +438,7 @@ declare
     exact boolean := not funnelvec._indexed(f) or predicate is not null and (funnelvec._narrow(f.table_name, ' and (' || predicate || ')',
         coalesce((select p.keep from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), 10), within.share)).narrow;
     statement record := funnelvec._statement(
-        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''');
+        f, exact, format('$1::%s', (funnelvec._base(f.table_name, f.column_name)).type), null, '$2::bigint', '''-infinity''::double precision');
 begin
     return concat(statement.head, E'\n    and (' || predicate || ')', case when not exact then within.predicate end, statement.tail);
 end

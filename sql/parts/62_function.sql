@@ -83,7 +83,8 @@ begin
             string_agg(format(E'    _fv_after_%s %s;\n', c.ordinal, c.type), '' order by c.ordinal))
     into after, after_numbers, using_codes, declarations
     from funnelvec._after_columns(f) as c;
-    using_codes := using_codes || case when funnelvec._line_declaration(f) <> '' then ', _fv_line' else '' end;
+    using_codes := using_codes || case when funnelvec._line_declaration(f) <> '' then ', _fv_line' else '' end
+        || coalesce(', ' || array_to_string(funnelvec._asked_names(f), ', '), '');
     return concat(
         funnelvec._mark(), E'\n-- ', funnelvec._definition(f), E'\n#variable_conflict use_column\ndeclare\n',
         format(E'    _fv_query %s := query;\n', (funnelvec._base(f.table_name, f.column_name)).type),
@@ -101,6 +102,7 @@ begin
         E'begin\n',
         funnelvec._body_pending(f),
         funnelvec._body_checks(f),
+        funnelvec._body_asked(f),
         assignments,
         case when indexed then funnelvec._body_indexed(f, names, numbers, using_codes, after, after_numbers, joining)
             else funnelvec._body_scan(f, names, numbers, using_codes, after, after_numbers) end,
@@ -118,8 +120,57 @@ set search_path = pg_catalog, pg_temp
 as $body$
 begin
     return case when funnelvec._calibration(f) ->> 'family' = 'adapter'
-        then E'    _fv_line double precision := ''-infinity'';\n' else '' end;
+        then E'    _fv_line double precision := ''-infinity'';\n' else '' end
+        || case when funnelvec._asked_names(f) is not null
+            then format(E'    _fv_whole %s.vector;\n', funnelvec._vector_schema())
+                || E'    _fv_slope double precision;\n    _fv_base double precision;\n'
+                || (
+                    select string_agg(format(E'    _fv_feature_%s double precision;\n', g.place), '' order by g.place)
+                    from (select row_number() over () as place from funnelvec._features(funnelvec._calibration(f)) as e where e.of_query) as g)
+            else '' end;
 end
+$body$;
+
+-- Variables for what the query itself adds to slope and base of its line; null where it adds nothing. Worked out before the search, so that
+-- a search with a filter, which is planned each time, does not read the vectors of the rows each time.
+create or replace function funnelvec._asked_names(f funnelvec.funnels)
+returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    return case when funnelvec._calibration(f) ? 'rows' then array['_fv_slope', '_fv_base'] end;
+end
+$body$;
+
+-- Step by step, since assignments of a function cost less than half of a statement with the same in it.
+create or replace function funnelvec._body_asked(f funnelvec.funnels)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+    steps record := funnelvec._asked_steps(funnelvec._calibration(f), '_fv_query', '_fv_whole', '_fv_feature_');
+begin
+    if steps.whole_sql is null then
+        return '';
+    end if;
+    return format(E'    _fv_whole := %s;\n', steps.whole_sql)
+        || (
+            select string_agg(format(E'    _fv_feature_%s := %s;\n', u.i, u.feature), '' order by u.i)
+            from unnest(steps.features_sql) with ordinality as u (feature, i))
+        || format(E'    _fv_slope := %s;\n', steps.slope_sql)
+        || format(E'    _fv_base := %s;\n', steps.base_sql);
+end
+$body$;
+
+-- The same as parameters of a statement, from that number on.
+create or replace function funnelvec._asked_numbers(f funnelvec.funnels, first integer)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $body$
+    select array_agg('$' || first + n.i - 1 order by n.i) from unnest(funnelvec._asked_names(f)) with ordinality as n (name, i)
 $body$;
 
 -- What a search with a least relevance compares with; `p` is SQL for that. By an adapter the score is not known before the shortlist is.
@@ -363,8 +414,10 @@ as $body$
 declare
     least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
     least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
-    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', least_score, after => after);
-    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, after => after_numbers, best_f1 => true);
+    asked_numbers text[] := funnelvec._asked_numbers(f, 5 + cardinality(names) + cardinality(after));
+    static record := funnelvec._statement(f, true, '_fv_query', names, '_fv_k', least_score, after => after, asked => funnelvec._asked_names(f));
+    dynamic record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, after => after_numbers, best_f1 => true,
+        asked => asked_numbers);
 begin
     return format(
         E'    if _fv_where is null%8$s then\n        %6$s\n%1$s%2$s%7$s    else\n'
@@ -395,9 +448,13 @@ as $body$
 declare
     least_score text := funnelvec._least_sql(f, '_fv_cutoff', '_fv_line');
     least_number text := funnelvec._least_sql(f, '$3', '$' || 4 + cardinality(names) + cardinality(after));
-    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', least_score, counted => true, after => after);
-    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true);
-    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true);
+    asked_numbers text[] := funnelvec._asked_numbers(f, 5 + cardinality(names) + cardinality(after));
+    static record := funnelvec._statement(f, false, '_fv_query', names, '_fv_k', least_score, counted => true, after => after,
+        asked => funnelvec._asked_names(f));
+    dynamic record := funnelvec._statement(f, false, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true,
+        asked => asked_numbers);
+    exact record := funnelvec._statement(f, true, '$1', numbers, '$2', least_number, counted => true, after => after_numbers, best_f1 => true,
+        asked => asked_numbers);
     keep text := coalesce((select p.keep::text from funnelvec._parse_funnel(f.funnel) as p where p.stage = 1), '_fv_k');
     key record := funnelvec._key_sql(f.table_name);
     windows text := funnelvec._body_window(f);

@@ -76,11 +76,12 @@ begin
             hint = 'Pass the query vector as the third argument.';
     end if;
     perform set_config('funnelvec.logging', 'off', true);
-    execute format('select array_agg(t.score) from %s($1::%s, $2, filter => $3) as t',
-        funnelvec._function_name(f), (funnelvec._base(f.table_name, f.column_name)).type)
-    into list using query, (calibration ->> 'depth')::integer, filter;
+    -- What a search takes is a query of the type of the column, which may round it.
+    execute format('select array_agg(t.score), $1::%s::%s.vector from %s($1::%1$s, $2, filter => $3) as t',
+        (funnelvec._base(f.table_name, f.column_name)).type, funnelvec._vector_schema(), funnelvec._function_name(f))
+    into list, query using query, (calibration ->> 'depth')::integer, filter;
     perform set_config('funnelvec.logging', coalesce(logging, ''), true);
-    return case when list is not null then funnelvec._bound(calibration, list) end;
+    return case when list is not null then funnelvec._bound(calibration, list, query) end;
 end
 $body$;
 
@@ -268,7 +269,7 @@ end
 $body$;
 
 -- The judged rows with their raw scores at the last stage, as a select of score, relevant, query, query_sha256 and sha256 of the whole, in its
--- order, and the row's hub, 0 where the column has none.
+-- order, the row's hub, 0 where the column has none, and its key.
 create or replace function funnelvec._judged_sql(f funnelvec.funnels, judgments regclass)
 returns text
 language plpgsql stable
@@ -284,7 +285,7 @@ begin
         $text$
             select %1$s as score, j.relevant, j.query,
                 sha256(convert_to(j.query::text, 'UTF8')) as query_sha256,
-                sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256, %6$s as hub
+                sha256(convert_to(row(j.query, %2$s, j.relevant)::text, 'UTF8')) as sha256, %6$s as hub, row(%2$s)::text as key
             from %3$s as j left join %4$s as t on %5$s
             order by 5
         $text$,
@@ -472,6 +473,12 @@ begin
             errcode = 'FV004',
             message = format('%s keeps fewer rows before its last stage than the %s that the calibration looks at', f.funnel, parameters ->> 'depth'),
             hint = 'Create the funnel with larger keeps.';
+    elsif funnelvec._width(parameters #>> '{rows,mean}') <> (funnelvec._base(f.table_name, f.column_name)).dims then
+        raise exception using
+            errcode = 'FV004',
+            message = format('the calibration has statistics of rows of %s dimensions; %s.%I has %s', funnelvec._width(parameters #>> '{rows,mean}'),
+                f.table_name, f.column_name, (funnelvec._base(f.table_name, f.column_name)).dims),
+            hint = 'Calibrate again.';
     end if;
     -- Versions are counted per column and last stage; two fits at once take their numbers one after the other.
     perform pg_advisory_xact_lock(hashtext('funnelvec.calibrate'), f.table_name::oid::integer);

@@ -224,7 +224,7 @@ begin
 end
 $body$;
 
--- What Python fits an adapter to: per judged query its pairs, and the `depth` best scores of its shortlist. Judged rows without a score
+-- What Python fits an adapter to: per judged query its pairs, the query, the keys of its relevant rows, and the `depth` best scores of its shortlist. Judged rows without a score
 -- are left out, as in _judged_scores, and so are queries that have none. Scores are raw; where the column has a hub, each comes with the hub of
 -- its row, and of the shortlist there is all that the funnel keeps: a correction may bring any of it to the front.
 create or replace function funnelvec._judged_lists(
@@ -235,7 +235,9 @@ create or replace function funnelvec._judged_lists(
     out labels boolean[],
     out list double precision[],
     out hubs double precision[],
-    out list_hubs double precision[]
+    out list_hubs double precision[],
+    out query text,
+    out wanted text[]
 )
 returns setof record
 language plpgsql
@@ -266,11 +268,13 @@ begin
     perform set_config('funnelvec.logging', 'off', true);
     for q in execute format(
         'select min(s.query::text) as query, array_agg(s.score order by s.sha256) as scores, array_agg(s.relevant order by s.sha256) as labels, '
-        'array_agg(s.hub order by s.sha256) as hubs '
+        'array_agg(s.hub order by s.sha256) as hubs, array_agg(s.key order by s.sha256) filter (where s.relevant) as wanted '
         'from (%s) as s where s.score < ''NaN'' group by s.query_sha256 order by s.query_sha256', funnelvec._judged_sql(f, judgments))
     loop
         scores := q.scores;
         labels := q.labels;
+        query := q.query;
+        wanted := q.wanted;
         hubs := case when hub is not null then q.hubs end;
         if depth > 0 then
             execute search_statement into list, list_hubs using q.query, depth;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import struct
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -332,9 +333,7 @@ def adapter_cases() -> list[Case]:
             a, b, c = (Decimal(made[name]) for name in "abc")  # type: ignore[arg-type]
             cases.append({
                 "name": f"{depth} rows, {width} features, {length} at {middle}",
-                "adapter": {name: [x.hex() if isinstance(x, float) else x for x in value] if isinstance(value, list)
-                    else value.hex() if isinstance(value, float) else value for name, value in made.items()},
-                "list": hexed(shortlist),
+                "adapter": spelled(made), "query": [], "list": hexed(shortlist),
                 "slope": float(slope).hex(), "offset": float(offset).hex(),
                 "asked": hexed(asked),
                 "relevance": hexed([float(relevance_of(slope * Decimal(s) + offset, a, b, c)) for s in asked]),
@@ -344,7 +343,98 @@ def adapter_cases() -> list[Case]:
     return cases
 
 
-def adapter_line(made: dict[str, object], shortlist: list[float]) -> tuple[Decimal, Decimal]:
+def spelled(value: object) -> object:
+    """The same with every digit of every number that is not whole."""
+    if isinstance(value, dict):
+        return {name: spelled(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [spelled(part) for part in value]
+    return value.hex() if isinstance(value, float) else value
+
+
+def asking_cases() -> list[Case]:
+    """Adapters that read something off the query, by every metric; queries of all lengths."""
+    rng = random.Random(4)
+    lengths, dims = (3900, 3900, 2500, 40, 3000), 24
+    names = ["query_mean", "rank0", "query_sd", "place2", "last", "place0"]
+    cases: list[Case] = []
+    for metric in ("cosine", "dot", "euclidean"):
+        vectors = [(length, [rng.gauss(0, 1) for _ in range(dims)]) for length in lengths]
+        mean, *directions, middle = (
+            "[" + ",".join(str(round(length * x / math.hypot(*v))) for x in v) + "]"
+            for length, v in vectors
+        )
+        rows: dict[str, object] = {
+            "format": 1, "metric": metric, "mean": mean, "mean_length": 0.7, "square": 1.3, "directions": directions,
+            "spread": 0.3, "rest": 0.004, "middle": middle if metric == "euclidean" else None, "middle_length": 0.2,
+            "middle_square": 0.05,
+        }  # fmt: skip
+        made: dict[str, object] = {
+            "features": names, "depth": 20,
+            "feature_means": [rng.uniform(-0.2, 0.2) for _ in names], "feature_scales": [rng.uniform(0.5, 2) for _ in names],
+            "score_mean": 0.45, "score_scale": 0.11, "floor": 0.06,
+            "offsets": [-1.2, *(rng.uniform(-1, 1) for _ in names)], "slopes": [1.4, *(rng.uniform(-0.3, 0.3) for _ in names)],
+            "a": 0.8, "b": 1.3, "c": 0.2, "rows": rows,
+        }  # fmt: skip
+        for length in (1.0, 0.01, 40.0):
+            query = [f32(length * rng.gauss(0, 0.3)) for _ in range(dims)]
+            shortlist = sorted((0.5 + 0.3 * rng.random() for _ in range(20)), reverse=True)
+            slope, offset = adapter_line(made, shortlist, of_query(rows, query))
+            asked, wanted = [0.2, 0.5, shortlist[0], shortlist[-1]], [0.05, 0.5, 0.8, 1.0]
+            a, b, c = (Decimal(made[name]) for name in "abc")  # type: ignore[arg-type]
+            cases.append({
+                "name": f"{metric}, a query of {length}",
+                "adapter": spelled(made), "query": hexed(query), "list": hexed(shortlist),
+                "slope": float(slope).hex(), "offset": float(offset).hex(),
+                "asked": hexed(asked),
+                "relevance": hexed([float(relevance_of(slope * Decimal(s) + offset, a, b, c)) for s in asked]),
+                "wanted": hexed(wanted),
+                "cutoffs": hexed([float((line_of(p, a, b, c) - offset) / slope) for p in wanted]),
+            })  # fmt: skip
+    return cases
+
+
+def f32(number: float) -> float:
+    """Round to the nearest 32-bit float, ties to even."""
+    return float(struct.unpack("<f", struct.pack("<f", number))[0])
+
+
+def of_query(rows: dict[str, object], query: list[float]) -> dict[str, Decimal]:
+    """What rows say of a query: the mean of its scores, their deviation, and where it lies.
+
+    Of a query the direction counts, in 4096ths; vectors of the rows are in 3900ths.
+    """
+
+    def number(name: str) -> Decimal:
+        return Decimal(float(rows[name]))  # type: ignore[arg-type]
+
+    length = sum((Decimal(x) ** 2 for x in query), Decimal(0)).sqrt()
+    whole = [round(Fraction(f32(float(Decimal(x) / length))) * 4096) for x in query]
+    size = Decimal(1) if rows["metric"] == "cosine" else length
+
+    def along(notation: str) -> Decimal:
+        product = sum(
+            a * int(b) for a, b in zip(whole, notation.strip("[]").split(","), strict=True)
+        )
+        return size * product / (4096 * 3900)
+
+    mean = along(str(rows["mean"])) * number("mean_length")
+    places = [along(each) for each in rows["directions"]]  # type: ignore[attr-defined]
+    found = {f"place{i}": place for i, place in enumerate(places)}
+    spread = sum((place**2 for place in places), Decimal(0))
+    if rows["metric"] == "euclidean":
+        away = (size**2 - 2 * mean + number("square")).sqrt()
+        spread += number("middle_square") - 2 * along(str(rows["middle"])) * number("middle_length")
+        inside = number("rest") * (size**2 - 2 * mean + number("mean_length") ** 2)
+        inside += number("spread") * spread
+        return {**found, "query_mean": -away, "query_sd": max(inside, Decimal(0)).sqrt() / away}
+    inside = number("rest") * size**2 + number("spread") * spread
+    return {**found, "query_mean": mean, "query_sd": inside.sqrt()}
+
+
+def adapter_line(
+    made: dict[str, object], shortlist: list[float], asked: dict[str, Decimal] | None = None
+) -> tuple[Decimal, Decimal]:
     """The line of one query: its features in deviations, held to four of them."""
 
     def numbers(name: str) -> list[Decimal]:
@@ -365,8 +455,12 @@ def adapter_line(made: dict[str, object], shortlist: list[float]) -> tuple[Decim
     for name, mean, scale in zip(
         names, numbers("feature_means"), numbers("feature_scales"), strict=True
     ):
-        at = -1 if name == "last" else min(int(name[4:]), len(considered) - 1)
-        deviations = (Decimal(considered[at]) - mean) / scale
+        if asked is not None and name in asked:
+            value = asked[name]
+        else:
+            at = -1 if name == "last" else min(int(name[4:]), len(considered) - 1)
+            value = Decimal(considered[at])
+        deviations = (value - mean) / scale
         features.append(min(max(deviations, Decimal(-4)), Decimal(4)))
     offsets, slopes = numbers("offsets"), numbers("slopes")
     steepness = slopes[0] + sum(

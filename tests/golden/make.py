@@ -33,8 +33,8 @@ families.json: an object (made by families.py)
                a fit, its relevance of the scores `asked`, its cutoffs for the relevances `wanted`
     beta       list of {name, scores, labels, slope, offset, map: [a, b, c]}: fits
     beta_maps  list of {numbers: [slope, offset, a, b, c], asked, relevance, wanted, cutoffs}
-    adapters   list of {name, adapter, list, slope, offset, asked, relevance, wanted, cutoffs}: the
-               line of a query with that shortlist
+    adapters   list of {name, adapter, query, list, slope, offset, asked, relevance, wanted,
+               cutoffs}: the line of a query with that shortlist
 """
 
 from __future__ import annotations
@@ -462,7 +462,7 @@ def files() -> dict[str, str]:
             "isotonic": families.isotonic_cases(),
             "beta": families.beta_cases(lines),
             "beta_maps": families.beta_maps(),
-            "adapters": families.adapter_cases(),
+            "adapters": [*families.adapter_cases(), *families.asking_cases()],
         }
         return {
             "codes.json": lines_of(code_cases()) + "\n",

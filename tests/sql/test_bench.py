@@ -70,6 +70,7 @@ def test_a_run_measures_all_contestants_and_leaves_nothing(
         "beta",
         "isotonic",
         "adapter",
+        "adapter of the query too",
         "platt with a hub column",
     ]
     assert all(each.cpu is None or each.cpu.value > 0 for each in report.overheads)
@@ -82,7 +83,7 @@ def test_a_run_measures_all_contestants_and_leaves_nothing(
     found = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert [each["against"] for each in found["ratios"]] == names[1:]
     assert {"latency", "index", "total", "build"} <= set(found["ratios"][0])
-    assert len(found["overhead"]) == 7
+    assert len(found["overhead"]) == 8
 
 
 def test_an_exhaustive_funnel_finds_everything(owner_url: str) -> None:

@@ -233,13 +233,20 @@ def test_adapters_equal_the_golden_ones(owner_conn: Connection) -> None:
     def value(given: Any) -> Any:
         if isinstance(given, list):
             return [value(each) for each in given]
+        if isinstance(given, dict):
+            return {name: value(each) for name, each in given.items()}
         return float.fromhex(given) if isinstance(given, str) and "0x" in given else given
 
     for case in load("families")["adapters"]:
         adapter = {"family": "adapter", **{name: value(x) for name, x in case["adapter"].items()}}
         row = owner_conn.execute(
-            "select funnelvec._map_fault('adapter', %(a)s::jsonb), funnelvec._bound(%(a)s::jsonb, %(list)s::float8[])",
-            {"a": json.dumps(adapter), "list": numbers(case["list"])[::-1]},
+            "select funnelvec._map_fault('adapter', %(a)s::jsonb),"
+            " funnelvec._bound(%(a)s::jsonb, %(list)s::float8[], %(query)s::real[]::vector)",
+            {
+                "a": json.dumps(adapter),
+                "list": numbers(case["list"])[::-1],
+                "query": numbers(case["query"]) or None,
+            },
         ).fetchone()
         assert row is not None
         assert row[0] is None

@@ -21,6 +21,7 @@ from funnelvec.calibration import (
 )
 from funnelvec.calibration.beta import fit_beta_curve
 from funnelvec.calibration.isotonic import fit_isotonic
+from funnelvec.calibration.row_stats import RowStats
 from funnelvec.codes import bits
 from funnelvec.codes.maps import LinearMap, Rotation
 from funnelvec.codes.rotations import rotate
@@ -182,8 +183,11 @@ def test_adapters_agree(case: dict[str, Any]) -> None:
         return float.fromhex(given) if is_hex else given
 
     parts = {name: value(given) for name, given in case["adapter"].items()}
+    if "rows" in parts:
+        parts["rows"] = RowStats.of({name: value(x) for name, x in parts["rows"].items()})
     adapter = AdapterCalibration(**parts, **PROVENANCE)
-    at = adapter.at(None, np.random.default_rng(0).permutation(floats(case["list"])))
+    query = np.array(floats(case["query"]), dtype=np.float32) if case["query"] else None
+    at = adapter.at(query, np.random.default_rng(0).permutation(floats(case["list"])))
     assert at.slope == pytest.approx(float.fromhex(case["slope"]), rel=1e-12)
     assert at.offset == pytest.approx(float.fromhex(case["offset"]), rel=1e-9, abs=1e-9)
     check_map(at, case)

@@ -17,13 +17,17 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from funnelvec.bench.stage import binary_cursor
 from funnelvec.bench.stats import Ratio
+from funnelvec.calibration.listed import QUERY_SETS
+from funnelvec.calibration.row_stats import QUERY_FEATURES, SAMPLE, RowStats
 
 if TYPE_CHECKING:
     import psycopg
@@ -156,9 +160,13 @@ def measure_relevance(
     plain = _caller(cursor, f"select id from {function}(%(query)s, %(k)s)", prepare=True, k=k)
     cut = f"select id from {calibrated}(%(query)s, %(k)s, 1e-9)"
     found = []
-    for name, parameters in [*MADE_UP.items(), (_HUB, None)]:
-        if parameters is None:
-            parameters = _add_hub(connection, calibrated)
+    kinds: dict[str, Callable[[], dict[str, Any]]] = {
+        **{name: lambda made=made: made for name, made in MADE_UP.items()},  # type: ignore[misc]
+        "adapter of the query too": lambda: _asking(connection, calibrated),
+        "platt with a hub column": lambda: _add_hub(connection, calibrated),
+    }
+    for name, kind in kinds.items():
+        parameters = kind()
         connection.execute(
             "select funnelvec._keep_calibration(funnelvec._funnel(%s), %s, %s::jsonb, '', 0, 0, 0)",
             [calibrated, name.partition(" ")[0], json.dumps(parameters)],
@@ -196,7 +204,28 @@ def _add_hub(connection: Any, function: str) -> dict[str, Any]:
     return {**MADE_UP["platt"], "hub": known, "alpha": 1e-12}
 
 
-_HUB = "platt with a hub column"
+def _asking(connection: Any, function: str) -> dict[str, Any]:
+    """Return an adapter that reads everything that can be read, for the width of the table."""
+    (dims,) = connection.execute(
+        "select (funnelvec._base(f.table_name, f.column_name)).dims"
+        " from funnelvec._funnel(%s) as f",
+        [function],
+    ).fetchone()
+    draw = np.random.default_rng(0).normal(size=(SAMPLE // 5, dims)).astype(np.float32)
+    rows = RowStats.measure(draw, metric="cosine")
+    assert rows is not None
+    names = QUERY_SETS["curve+setting"]
+    return {
+        **MADE_UP["adapter"],
+        "features": names,
+        "feature_means": [0.0 if name in QUERY_FEATURES else 0.5 for name in names],
+        "feature_scales": [0.1] * len(names),
+        "offsets": [-2.0, *([0.1] * len(names))],
+        "slopes": [1.5, *([0.05] * len(names))],
+        "rows": asdict(rows),
+    }
+
+
 _STEPS = [number / 100 for number in range(1, 100)]
 _RANKS = (0, 1, 4, 9, 19, 49, 99)
 #: A map of each kind that searches apply, the dearest: fifty steps, and every feature that an

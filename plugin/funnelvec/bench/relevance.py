@@ -208,15 +208,24 @@ def _of_searches(
     With `hubs` the table has a hub column, which is the bias of the candidates.
     """
     n, k = fit.scores.shape
+    assert fit.queries is not None
     judged = JudgedScores(
-        fit.scores.ravel(), fit.labels.ravel(), np.repeat(np.arange(n), k), fit.scores
-    )
+        fit.scores.ravel(),
+        fit.labels.ravel(),
+        np.repeat(np.arange(n), k),
+        fit.scores,
+        groups=fit.groups,
+    ).measured(fit.rows, fit.queries)
     bias = JudgedHubs("bias", fit.bias.ravel(), fit.bias) if hubs else None
     calibration = fit_family(judged, "auto", hubs=bias, **_NOWHERE)
 
     def answers(some: Candidates) -> tuple[Floats, metrics.Labels]:
         there = correct(some, Correction(alpha=calibration.alpha))
-        lists = [calibration.at(None, row).apply(None, row) for row in there.scores]
+        assert some.queries is not None
+        lists = [
+            calibration.at(query, row).apply(None, row)
+            for query, row in zip(some.queries, there.scores, strict=True)
+        ]
         return np.stack(lists), there.labels
 
     (before, fitted), (there, labels) = answers(fit), answers(test)
@@ -229,7 +238,8 @@ def _of_searches(
         "ece_top20": metrics.debiased_ece(there[:, :20], labels[:, :20]),
         **({"alpha": calibration.alpha} if hubs else {}),
     }
-    return {f"{prefix}_{name}": value for name, value in values.items()}, calibration.kind
+    chosen = calibration.kind + (" of the query" if getattr(calibration, "rows", None) else "")
+    return {f"{prefix}_{name}": value for name, value in values.items()}, chosen
 
 
 def _named(fitted: Fitted) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from funnelvec.calibration.candidates import Candidates
 from funnelvec.calibration.corpus import CorpusStats
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.errors import InvalidInput, MissingDependency
 
 __all__ = ["SETS", "RelevanceSet", "load_set", "read_columns"]
@@ -96,7 +97,10 @@ def _collect(
     queries: npt.NDArray[np.float32],
     relevant: list[npt.NDArray[np.int64]],
 ) -> Candidates:
-    return Candidates.collect(rows, queries, relevant, stats=CorpusStats.measure(rows))
+    found = Candidates.collect(rows, queries, relevant, stats=CorpusStats.measure(rows))
+    # As `calibrate` does: of a sample.
+    some = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
+    return replace(found, queries=queries, rows=RowStats.measure(rows[some], metric="cosine"))
 
 
 def _graded(name: str, folder: Path, grade: int, code: str, *, limit: int | None) -> RelevanceSet:

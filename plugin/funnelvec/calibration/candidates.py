@@ -11,6 +11,7 @@ import numpy.typing as npt
 from funnelvec.calibration.alike import alike
 from funnelvec.calibration.corpus import BANDS, CorpusStats, bands, pull
 from funnelvec.calibration.logistic import Floats
+from funnelvec.calibration.row_stats import RowStats
 from funnelvec.errors import CalibrationError, InvalidInput
 
 __all__ = ["Candidates", "folds"]
@@ -45,6 +46,9 @@ class Candidates:
     bands
         (n, K, 4) what bands of main directions contribute to the score (`corpus.bands`). None
         where an engine cannot turn queries; then no correction that weighs them is tried.
+    queries, rows
+        (n, d) float32 as they are asked, and what a calibration keeps of the rows; None where
+        nobody needs them.
     """
 
     scores: Floats
@@ -57,6 +61,8 @@ class Candidates:
     place: Floats
     groups: npt.NDArray[np.int64]
     bands: Floats | None = None
+    queries: npt.NDArray[np.float32] | None = None
+    rows: RowStats | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -74,6 +80,8 @@ class Candidates:
             place=self.place[index],
             groups=self.groups[index],
             bands=None if self.bands is None else self.bands[index],
+            queries=None if self.queries is None else self.queries[index],
+            rows=self.rows,
         )
 
     @classmethod

@@ -1,13 +1,14 @@
 """Which family of maps, chosen by grouped cross-validation; plain Platt is always among them.
 
-Queries are kept together. A family is taken only where it beats Platt on held-out queries by a
-standard error of the difference, so that asking for the best never costs anything but time.
+Queries are kept together, and with those that want mostly the same rows. A family is taken only
+where it beats Platt on held-out queries by a standard error of the difference, so that asking for
+the best never costs anything but time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,70 +20,32 @@ from funnelvec.calibration.beta import BetaCalibration, fit_beta, fit_beta_curve
 from funnelvec.calibration.candidates import folds
 from funnelvec.calibration.hub import JudgedHubs, choose_alpha, corrected
 from funnelvec.calibration.isotonic import IsotonicCalibration, fit_isotonic
-from funnelvec.calibration.listed import LIST_SETS, AdapterCalibration, list_features
+from funnelvec.calibration.judged_scores import JudgedScores
+from funnelvec.calibration.listed import (
+    LIST_SETS,
+    MOST_FEATURES,
+    QUERY_SETS,
+    AdapterCalibration,
+)
 from funnelvec.calibration.logistic import Floats, fit_lines, log_losses
 from funnelvec.calibration.platt import PlattCalibration, check_counts, fit_platt
+from funnelvec.calibration.row_stats import QUERY_FEATURES
 from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.errors import CalibrationError
-from funnelvec.types import Family, Judgments
+from funnelvec.types import Family
 
-__all__ = ["Choice", "Chosen", "JudgedScores", "choose", "fit_family"]
+__all__ = ["LEAST_QUERIES", "Choice", "Chosen", "JudgedScores", "choose", "fit_family"]
 
 #: Judged queries that an adapter needs: with fewer, features of queries are noise.
 LEAST_QUERIES = 20
 #: Queries that the choice is made on, and those that the lines are fitted to.
 _ENOUGH, _PLENTY = 300, 1_000
+_SETS = {**LIST_SETS, **QUERY_SETS}
 _RIDGES = (5.0, 30.0, 150.0, 750.0)
 _BLENDED = 3
 _EDGE = 1e-12
 
 _Logits: TypeAlias = "Callable[[JudgedScores], Floats]"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JudgedScores:
-    """Judged pairs with their scores, and what their queries' shortlists look like.
-
-    Attributes
-    ----------
-    scores, labels
-        (m,) of the pairs.
-    query_of
-        (m,) the number of each pair's query, from 0.
-    lists
-        (n, depth) the best scores of each query's shortlist, falling; None where the funnel has no
-        shortlist, or nobody has asked for an adapter. Before they are `corrected`, all of the
-        shortlist in the order of its `JudgedHubs`.
-    """
-
-    scores: Floats
-    labels: npt.NDArray[np.bool_]
-    query_of: npt.NDArray[np.intp]
-    lists: Floats | None = None
-
-    @classmethod
-    def of(cls, judgments: Judgments, scores: Floats) -> JudgedScores:
-        """Number the queries of judged pairs, whose (m,) scores are given."""
-        numbers: dict[bytes, int] = {}
-        of = [numbers.setdefault(query.tobytes(), len(numbers)) for query in judgments.queries]
-        return cls(scores, judgments.labels, np.array(of, dtype=np.intp))
-
-    @property
-    def queries(self) -> int:
-        """Number of queries."""
-        return int(self.query_of.max()) + 1 if len(self.query_of) else 0
-
-    def take(self, some: npt.NDArray[np.int64]) -> JudgedScores:
-        """Return the pairs of some of the queries, which are numbered anew."""
-        number = np.full(self.queries, -1, dtype=np.intp)
-        number[some] = np.arange(len(some))
-        of = number[self.query_of]
-        return JudgedScores(
-            self.scores[of >= 0],
-            self.labels[of >= 0],
-            of[of >= 0],
-            None if self.lists is None else self.lists[some],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +139,9 @@ def choose(judged: JudgedScores, family: Family = "auto", *, seed: int = 0, **kn
     # By content, so that folds do not hang on the order in which an engine gives its queries.
     sums = np.bincount(judged.query_of, weights=judged.scores, minlength=judged.queries)
     judged = judged.take(np.argsort(sums / np.bincount(judged.query_of), kind="stable"))
+    if judged.groups is not None:
+        _, first, group = np.unique(judged.groups, return_index=True, return_inverse=True)
+        judged = replace(judged, groups=np.argsort(np.argsort(first))[group])
     drawn = np.sort(np.random.default_rng(seed).permutation(judged.queries)[:_ENOUGH])
     some, wanted = judged.take(drawn), _candidates(judged, family)
     tried: list[Tried] = []
@@ -213,7 +179,8 @@ def _candidates(judged: JudgedScores, family: Family) -> list[Choice]:
     plain = [Choice("beta"), Choice("isotonic")] if family == "auto" else []
     if judged.lists is None or judged.queries < LEAST_QUERIES:
         return plain
-    return plain + [Choice("adapter", name, ridge) for name in LIST_SETS for ridge in _RIDGES]
+    names = [*LIST_SETS, *(name for name in QUERY_SETS if set(_SETS[name]) & judged.asked.keys())]
+    return plain + [Choice("adapter", name, ridge) for name in names for ridge in _RIDGES]
 
 
 def _winners(tried: Sequence[Tried]) -> list[Choice]:
@@ -226,7 +193,14 @@ def _winners(tried: Sequence[Tried]) -> list[Choice]:
         return [Choice("platt")]
     if best.choice.family != "adapter":
         return [best.choice]
-    return [one.choice for one in ranked if one.choice.family == "adapter"][:_BLENDED]
+    winners: list[Choice] = []
+    read: set[str] = set()
+    for one in ranked:
+        more = read | set(_SETS.get(one.choice.features, ()))
+        most = MOST_FEATURES - bool(more & set(QUERY_FEATURES))
+        if one.choice.family == "adapter" and len(more) <= most:
+            winners, read = [*winners, one.choice], more
+    return winners[:_BLENDED]
 
 
 def _held_out(
@@ -234,7 +208,8 @@ def _held_out(
 ) -> Floats:
     """Return (m,) log-odds, each pair's from a fit that did not see its query."""
     logits = np.empty(len(judged.scores))
-    for fit, held in folds(np.arange(judged.queries), seed=seed):
+    groups = np.arange(judged.queries) if judged.groups is None else judged.groups
+    for fit, held in folds(groups, seed=seed):
         fitted = _fitted(judged.take(fit), choices, known)
         inside = np.isin(judged.query_of, held)
         logits[inside] = fitted(judged.take(held))
@@ -255,8 +230,7 @@ def _fitted(judged: JudgedScores, choices: Sequence[Choice], known: dict[str, An
 
 
 def _lines(adapter: Adapter, judged: JudgedScores) -> Floats:
-    assert judged.lists is not None
-    offsets, slopes = adapter.lines_of(list_features(adapter.features, judged.lists))
+    offsets, slopes = adapter.lines_of(judged.features(adapter.features))
     result: Floats = offsets[judged.query_of] + slopes[judged.query_of] * judged.scores
     return result
 
@@ -269,9 +243,8 @@ def _losses(judged: JudgedScores, logits: Floats) -> Floats:
 
 
 def _fit_adapter(judged: JudgedScores, choice: Choice) -> Adapter:
-    assert judged.lists is not None
-    names = LIST_SETS[choice.features]
-    values = list_features(names, judged.lists)
+    names = _SETS[choice.features]
+    values = judged.features(names)
     means, scales = values.mean(axis=0), values.std(axis=0)
     scales = np.where(scales > 1e-9, scales, 1.0)
     mean, scale = float(judged.scores.mean()), float(judged.scores.std())
@@ -333,5 +306,6 @@ def _stored(
         a=end.a,
         b=end.b,
         c=end.c,
+        rows=None if judged.rows is None else judged.rows.needed(adapter.features),
         **known,
     )

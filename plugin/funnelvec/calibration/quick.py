@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import exp, log1p
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,14 @@ from funnelvec.calibration.beta import BetaCalibration, BetaMap
 from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.calibration.logistic import MAX_LOGIT, Floats, sigmoid
 from funnelvec.calibration.platt import PlattCalibration
+from funnelvec.calibration.row_stats import QUERY_FEATURES
 from funnelvec.calibration.stored import StoredCalibration, log_odds
 
 __all__ = ["Curve", "QuickAdapter"]
+
+
+#: Mean and deviation of a feature, and what it adds to offset and slope.
+_Term: TypeAlias = tuple[float, float, float, float]
 
 
 @lru_cache(maxsize=256)
@@ -85,22 +90,22 @@ class QuickAdapter:
     def __init__(self, fitted: AdapterCalibration) -> None:
         self._fitted, self.depth = fitted, fitted.depth
         self._end = BetaMap(fitted.a, fitted.b, fitted.c)
-        last = fitted.depth - 1
-        #: Places of the features in the whole list; None where one is not of the list.
-        self._places: list[int] | None = []
-        for name in fitted.features:
-            if name != "last" and not name.startswith("rank"):
-                self._places = None
-                break
-            place = last if name == "last" else int(name.removeprefix("rank"))
-            self._places.append(min(place, last))
-        self._terms = list(
+        self._asked = tuple(name for name in fitted.features if name in QUERY_FEATURES)
+        terms: list[_Term] = list(
             zip(
                 *(fitted.feature_means, fitted.feature_scales),
                 *(fitted.offsets[1:], fitted.slopes[1:]),
                 strict=True,
             )
         )
+        # Those of the list first: `places` are in this order.
+        named = list(zip(fitted.features, terms, strict=True))
+        listed = [(name, term) for name, term in named if name not in self._asked]
+        last = fitted.depth - 1
+        ranks = [last if n == "last" else int(n.removeprefix("rank")) for n, _ in listed]
+        self._places = [min(rank, last) for rank in ranks]
+        self._terms = [term for _, term in listed]
+        self._terms += [term for name, term in named if name in self._asked]
 
     def line(self, relevance: float | None) -> float | None:
         """Return the value of all lines that a relevance means; None for none."""
@@ -113,8 +118,6 @@ class QuickAdapter:
 
     def places(self, length: int) -> Sequence[int]:
         """Return which scores of a falling list of this length, not 0, `curve` wants."""
-        if self._places is None:
-            return range(min(length, self.depth))
         if length >= self.depth:
             return self._places
         return [min(place, length - 1) for place in self._places]
@@ -130,9 +133,9 @@ class QuickAdapter:
             The scores at `places`.
         """
         fitted = self._fitted
-        if self._places is None:
-            at = fitted.at(query, values)
-            return Curve(at.slope, at.offset, self._end)
+        if self._asked and fitted.rows is not None:
+            asked = fitted.rows.features(self._asked, query[np.newaxis])
+            values = [*values, *asked[0].tolist()]
         offset, slope = fitted.offsets[0], fitted.slopes[0]
         for value, (mean, scale, of_offset, of_slope) in zip(values, self._terms, strict=True):
             standard = (value - mean) / scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -59,7 +59,8 @@ class StoredCalibration:
     def parameters(self) -> dict[str, Any]:
         """The fitted numbers alone, as the database keeps them."""
         common = self.provenance
-        own = {name: value for name, value in asdict(self).items() if name not in common}
+        parts = asdict(self).items()
+        own = {name: value for name, value in parts if name not in common and value is not None}
         return own if self.hub is None else {**own, "hub": self.hub, "alpha": self.alpha}
 
     def apply(
@@ -112,8 +113,9 @@ class StoredCalibration:
                 f"this version of funnelvec reads calibrations of version 1, not "
                 f"{content.get('version')!r}; upgrade funnelvec"
             )
-        # Most have no correction, and need not say so.
-        content = {"hub": None, "alpha": 0.0, **content}
+        # What has a default need not be said, and was not before there was such a thing.
+        unsaid = {part.name: part.default for part in fields(cls) if part.default is not MISSING}
+        content = {**unsaid, **content}
         wanted = {field.name for field in fields(cls)}
         if content.keys() != wanted:
             odd = ", ".join(sorted(content.keys() ^ wanted))
@@ -129,14 +131,15 @@ class StoredCalibration:
         CalibrationError
             If a part is of the wrong type.
         """
-        parts: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in content.items()
-        }
+        parts = {name: cls._part(name, value) for name, value in content.items()}
         try:
             return cls(**parts)
         except TypeError as error:
             raise CalibrationError(f"a calibration with parts of the wrong type: {error}") from None
+
+    @classmethod
+    def _part(cls, name: str, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
 
 def provenance_of(

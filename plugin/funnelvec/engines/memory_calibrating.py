@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.logistic import Floats
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import StoredCalibration, provenance_of
 from funnelvec.engines import options, shortlists
 from funnelvec.engines.keys import check_key
@@ -53,6 +54,8 @@ class MemoryCalibrating:
             firsts = np.unique(judged.query_of, return_index=True)[1]
             lists, list_hubs = self._lists(named, present.queries[firsts])
             judged = replace(judged, lists=lists)
+            if lists is not None and judged.queries >= LEAST_QUERIES:
+                judged = judged.measured(self._row_stats(), present.queries[firsts])
             hubs = hubs and replace(hubs, lists=list_hubs)
         calibration = fit_family(
             judged,
@@ -79,6 +82,14 @@ class MemoryCalibrating:
         keys = (check_key(key, kind=store.key_kind) for key in present.ids)
         rows = np.array([store.row_of(key) for key in keys], dtype=np.intp)
         return JudgedHubs(store.hub.id, store.hubs[rows].astype(np.float64))
+
+    def _row_stats(self) -> RowStats | None:
+        """Measure the rows, or a sample of them."""
+        vectors = self._store.codes[self._store.base]
+        if len(vectors) > SAMPLE:
+            drawn = np.random.default_rng(0).choice(len(vectors), SAMPLE, replace=False)
+            vectors = vectors[np.sort(drawn)]
+        return RowStats.measure(vectors.astype(np.float32), metric=self.metric)
 
     def _lists(
         self, named: NamedFunnel, queries: npt.NDArray[np.float32]

@@ -203,7 +203,7 @@ from funnelvec._funnel(%(funnel)s) as f
 cross join lateral funnelvec._judged_scores(f, 'pg_temp.funnelvec_judgments') as j
 
 -- name: judged_lists
-select j.scores, j.labels, j.list, j.hubs, j.list_hubs
+select j.scores, j.labels, j.list, j.hubs, j.list_hubs, j.query, j.wanted
 from funnelvec._judged_lists(%(funnel)s, 'pg_temp.funnelvec_judgments', %(depth)s) as j
 
 -- name: add_hub

@@ -12,10 +12,11 @@ from qdrant_client import models
 
 from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
-from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.calibration.precision import Shown
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import provenance_of
 from funnelvec.engines import checks, options, shortlists
 from funnelvec.engines.asking import check_promise
@@ -34,6 +35,7 @@ from funnelvec.types import Answer, Family, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.judging import Unjudged
+    from funnelvec.reports import Sample
 
 __all__ = ["QdrantJudging"]
 
@@ -53,6 +55,7 @@ class QdrantJudging:
     if TYPE_CHECKING:
 
         def count(self) -> int: ...
+        def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample: ...
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
@@ -94,6 +97,9 @@ class QdrantJudging:
         if family in ("adapter", "auto"):
             firsts = np.unique(judged.query_of, return_index=True)[1]
             judged, hubs = self._with_lists(named, present.queries[firsts], judged, hubs)
+            if judged.lists is not None and judged.queries >= LEAST_QUERIES:
+                rows = RowStats.measure(self.sample(SAMPLE).vectors, metric=column.metric)
+                judged = judged.measured(rows, present.queries[firsts])
         fitted = fit_family(
             judged,
             family,

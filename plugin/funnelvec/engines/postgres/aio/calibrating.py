@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
 from funnelvec.calibration.reading import made
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import StoredCalibration
 from funnelvec.engines import options, shortlists
 from funnelvec.engines.postgres import load
@@ -28,7 +29,8 @@ from funnelvec.engines.postgres.aio.connection import (
 )
 from funnelvec.engines.postgres.twins import in_thread
 from funnelvec.funnel import Funnel
-from funnelvec.types import Family, Judgments, needs_direction
+from funnelvec.reports import Sample
+from funnelvec.types import Family, Judgments, Metric, needs_direction
 
 if TYPE_CHECKING:
     from funnelvec.engines.postgres.aio.engine import AsyncPostgresEngine
@@ -46,6 +48,7 @@ class AsyncCalibrating:
         _schema: str
         _vector: str
 
+        async def _sample_by(self, connection: Connection, count: int, seed: int) -> Sample: ...
         async def _layout(self, connection: Connection) -> Layout: ...
         async def _known_funnel(
             self, connection: Connection, name: str | None
@@ -92,6 +95,11 @@ class AsyncCalibrating:
         depth = shortlists.depth_of(funnel.narrowest_keep)
         rows = await fetch_all(connection, statement("judged_lists"), {**asked, "depth": depth})
         judged, hubs = _judged(rows, depth=depth, keep=funnel.narrowest_keep, hub=row[2])
+        if depth and len(rows) >= LEAST_QUERIES:
+            drawn = await self._sample_by(connection, SAMPLE, 0)
+            judged = await in_thread(
+                partial(_measured, judged, rows, drawn.vectors, belongs["metric"])
+            )
         known = _provenance(row[1], row[0] or 0, int(judged.labels.sum()), len(rows))
         fit = partial(fit_family, judged, asked["family"], hubs=hubs, **belongs, **known)
         fitted = await in_thread(fit)
@@ -120,7 +128,10 @@ def _judged(
 
     lengths = np.array([len(each[0]) for each in rows], dtype=np.intp)
     judged = JudgedScores(
-        pairs(0, np.float64), pairs(1, np.bool_), np.repeat(np.arange(len(rows)), lengths)
+        pairs(0, np.float64),
+        pairs(1, np.bool_),
+        np.repeat(np.arange(len(rows)), lengths),
+        groups=JudgedScores.grouped([each[6] or () for each in rows]),
     )
     if hub is None or keep is None:
         if depth and rows:
@@ -131,6 +142,17 @@ def _judged(
         judged = replace(judged, lists=shortlists.whole([each[2] for each in rows], keep))
         hubs = replace(hubs, lists=shortlists.whole([each[4] for each in rows], keep))
     return judged, hubs
+
+
+def _measured(
+    judged: JudgedScores,
+    rows: Sequence[Sequence[Any]],
+    sample: npt.NDArray[np.float32],
+    metric: Metric,
+) -> JudgedScores:
+    """Add what a sample of the table says of the judged queries."""
+    queries = np.array([json.loads(each[5]) for each in rows], dtype=np.float32)
+    return judged.measured(RowStats.measure(sample, metric=metric), queries)
 
 
 def _provenance(sha256: str | None, pairs: int, relevant: int, queries: int) -> dict[str, Any]:

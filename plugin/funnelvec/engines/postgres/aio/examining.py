@@ -61,17 +61,21 @@ class AsyncExamining:
         count = check_whole(count, "count", 1, 1_000_000)
         _, _, seed = check(sample=count, seed=seed, least=1)
         async with self._engine._calling() as connection, atomic(connection):
-            where = {"table": self._regclass, "code": self._code}
-            plan = await fetch_one(connection, statement("sample"), where)
-            assert plan is not None  # an aggregate has one row
-            send, pages = plan
-            percent = 100.0 * _PAGES * count / max(1, pages)
+            return await self._sample_by(connection, count, seed)
+
+    async def _sample_by(self, connection: Connection, count: int, seed: int) -> Sample:
+        """Draw a sample in the transaction of a caller."""
+        where = {"table": self._regclass, "code": self._code}
+        plan = await fetch_one(connection, statement("sample"), where)
+        assert plan is not None  # an aggregate has one row
+        send, pages = plan
+        percent = 100.0 * _PAGES * count / max(1, pages)
+        rows = await self._count_in(connection, percent, seed)
+        while rows < count and percent < 100:
+            percent *= _GROWTH
             rows = await self._count_in(connection, percent, seed)
-            while rows < count and percent < 100:
-                percent *= _GROWTH
-                rows = await self._count_in(connection, percent, seed)
-            query = self._drawing(send, _part(percent, seed), count, seed)
-            ids, vectors = await self._draw(connection, query)
+        query = self._drawing(send, _part(percent, seed), count, seed)
+        ids, vectors = await self._draw(connection, query)
         if percent < 100:
             return Sample(ids, vectors, max(len(ids), round(100 * rows / percent)), exact=False)
         return Sample(ids, vectors, max(len(ids), rows), exact=True)
