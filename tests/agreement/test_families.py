@@ -94,7 +94,15 @@ def queries() -> np.ndarray[Any, Any]:
     return rows()[200:204] + 0.1
 
 
-@pytest.mark.parametrize("family", ["platt", "beta", "isotonic", "adapter", "auto"])
+#: Other families on Qdrant are in `test_hub` and `test_cutoffs`, pages in `qdrant/test_adapters`.
+ON_QDRANT = [("embedded", "adapter")]
+
+
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [("stored", each) for each in ("platt", "beta", "isotonic", "adapter", "auto")] + ON_QDRANT,
+    indirect=["table"],
+)
 def test_engines_fit_and_apply_the_same(oracle: Any, table: Any, family: Any) -> None:
     expected, found = (each.calibrate(judgments(), family=family) for each in (oracle, table))
     assert found.kind == expected.kind == {"auto": "adapter"}.get(family, family)
@@ -163,8 +171,8 @@ def test_sql_knows_relevance_and_cutoff_of_a_query(stored: Any, url: str) -> Non
         assert getattr(refused.value, "sqlstate", "") == "FV004"
 
 
-def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, table: Any) -> None:
-    for each in (oracle, table):
+def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, stored: Any) -> None:
+    for each in (oracle, stored):
         each.calibrate(judgments(), family="adapter")
         query = queries()[0]
         everything = each.search(query, k=30, min_relevance=0.05)
@@ -175,9 +183,9 @@ def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, table:
 
 
 def test_a_funnel_that_keeps_fewer_rows_goes_on_with_what_it_can_use(
-    oracle: Any, table: Any
+    oracle: Any, stored: Any
 ) -> None:
-    for each in (oracle, table):
+    for each in (oracle, stored):
         platt = each.calibrate(judgments())
         for name, stages in (
             ("less", f"8:f16@40 > {DIMS}:f32"),
@@ -295,7 +303,11 @@ def test_cutoffs_are_the_same_up_to_32_bits(oracle: Any, embedded: Any) -> None:
             )
 
 
-@pytest.mark.parametrize("family", ["beta", "isotonic", "adapter"])
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [("stored", each) for each in ("beta", "isotonic", "adapter")] + ON_QDRANT,
+    indirect=["table"],
+)
 def test_cutoffs_and_promises_go_by_any_family(oracle: Any, table: Any, family: Any) -> None:
     others = judgments()
     fitted = table.calibrate(others, family=family)
