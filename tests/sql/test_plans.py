@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from funnelvec.bench.overhead import MADE_UP
+from funnelvec.bench.overhead import MADE_UP, asking
 from tests.sql.tables import FUNNELS, fill, search, text, vectors
 
 if TYPE_CHECKING:
@@ -147,28 +147,29 @@ def test_a_calibrated_search_is_not_planned_anew_each_time(products: Connection)
     products.execute(
         "select funnelvec.create_funnel('long', 'products', 'embedding', '16:f16@800 > 32:f32')"
     )
-    for family, parameters in MADE_UP.items():
+    for name, parameters in [*MADE_UP.items(), ("adapter of the query", asking(products, "long"))]:
+        family = name.partition(" ")[0]
         products.execute(
             "select funnelvec._keep_calibration(funnelvec._funnel('long'), %s, %s::jsonb, '', 0, 0, 0)",
             (family, json.dumps(parameters)),
         )
         row = products.execute(
             "select (funnelvec._statement(f, false, '$1', array['$2', '$1'], '$3',"
-            " funnelvec._least_sql(f, '$4', '$5'), counted => true, after => array['$6', '$7'])).*"
-            " from funnelvec._funnel('long') as f"
+            " funnelvec._least_sql(f, '$4', '$5'), counted => true, after => array['$6', '$7'],"
+            " asked => funnelvec._asked_numbers(f, 8))).* from funnelvec._funnel('long') as f"
         ).fetchone()
         assert row is not None
-        types = "vector, halfvec, bigint, float8, float8, float8, bigint"
+        types = "vector, halfvec, bigint, float8, float8, float8, bigint, float8, float8"
         products.execute(f"prepare searched({types}) as {row[0]}{row[1]}")  # type: ignore[arg-type]
         query = text(vectors(1)[0])
         for _ in range(8):
             found = products.execute(
                 f"execute searched('{query}', subvector('{query}'::vector, 1, 16),"  # type: ignore[arg-type]
-                " 10, '-infinity', '-infinity', 'NaN', null)"
+                " 10, '-infinity', '-infinity', 'NaN', null, 1, 0)"
             ).fetchall()
             assert len(found) == 10
         # The first five plans know their parameters; after that one serves all searches.
         assert products.execute(
             "select generic_plans from pg_prepared_statements where name = 'searched'"
-        ).fetchone() == (3,), family
+        ).fetchone() == (3,), name
         products.execute("deallocate searched")

@@ -37,6 +37,7 @@ __all__ = [
     "ALLOWED_MS",
     "MADE_UP",
     "Overhead",
+    "asking",
     "measure",
     "measure_relevance",
     "summarize",
@@ -162,7 +163,7 @@ def measure_relevance(
     found = []
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
         **{name: lambda made=made: made for name, made in MADE_UP.items()},  # type: ignore[misc]
-        "adapter of the query too": lambda: _asking(connection, calibrated),
+        "adapter of the query too": lambda: asking(connection, calibrated),
         "platt with a hub column": lambda: _add_hub(connection, calibrated),
     }
     for name, kind in kinds.items():
@@ -204,7 +205,7 @@ def _add_hub(connection: Any, function: str) -> dict[str, Any]:
     return {**MADE_UP["platt"], "hub": known, "alpha": 1e-12}
 
 
-def _asking(connection: Any, function: str) -> dict[str, Any]:
+def asking(connection: Any, function: str) -> dict[str, Any]:
     """Return an adapter that reads everything that can be read, for the width of the table."""
     (dims,) = connection.execute(
         "select (funnelvec._base(f.table_name, f.column_name)).dims"

@@ -117,7 +117,7 @@ class RowStats:
             If parts are missing, unknown or of the wrong type.
         """
         try:
-            parts = {
+            parts: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in dict(content).items()
             }
