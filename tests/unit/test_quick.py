@@ -12,6 +12,7 @@ from funnelvec.calibration import AdapterCalibration, BetaCalibration, PlattCali
 from funnelvec.calibration.isotonic import IsotonicCalibration
 from funnelvec.calibration.listed import LIST_SETS
 from funnelvec.calibration.quick import Curve, QuickAdapter
+from funnelvec.calibration.row_stats import QUERY_FEATURES, RowStats
 
 BELONGS: dict[str, Any] = {
     "model": None, "vector": "e", "metric": "dot", "last_stage": "8:f32",
@@ -55,6 +56,42 @@ def test_adapters(features: tuple[str, ...]) -> None:
             at = fitted.at(QUERY, scores)
             assert (curve.slope, curve.offset) == pytest.approx((at.slope, at.offset), rel=1e-9)
             agree(curve, at, scores)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+def test_what_is_read_off_the_query(metric: Any) -> None:
+    rng = np.random.default_rng(4)
+    rows = (rng.normal(size=(300, 12)) * np.linspace(2, 0.5, 12) + 0.3).astype(np.float32)
+    measured = RowStats.measure(rows, metric=metric)
+    assert measured is not None
+    for names in (QUERY_FEATURES, ("query_sd",), ("place1", "query_mean")):
+        stats = measured.needed(names)
+        assert stats is not None
+        read = stats.reader(names)
+        for query in (*rng.normal(size=(20, 12)).astype(np.float32), rows.mean(axis=0)):
+            expected = stats.features(names, query[np.newaxis])[0]
+            np.testing.assert_allclose(read(query), expected, rtol=1e-12, atol=1e-15)
+    count = len(LIST_SETS["ends"]) + 2
+    fitted = AdapterCalibration(
+        depth=20,
+        features=("query_sd", "rank0", "place0", "last"),
+        feature_means=(0.1,) * count,
+        feature_scales=(0.4,) * count,
+        score_mean=0.3,
+        score_scale=0.2,
+        offsets=(0.2, 0.7, -0.3, 0.5, 0.9),
+        slopes=(2.0, 0.1, 0.3, -0.2, 0.4),
+        floor=0.05,
+        a=0.9,
+        b=1.1,
+        c=0.1,
+        rows=measured.needed(("query_sd", "place0")),
+        **{**BELONGS, "metric": metric},
+    )
+    scores, query = np.linspace(0.9, -0.1, 30), rows[7]
+    quick = QuickAdapter(fitted)
+    curve = quick.curve(query, [scores[place] for place in quick.places(len(scores))])
+    agree(curve, fitted.at(query, scores), scores)
 
 
 def test_one_curve_for_all_queries() -> None:

@@ -90,7 +90,8 @@ class QuickAdapter:
     def __init__(self, fitted: AdapterCalibration) -> None:
         self._fitted, self.depth = fitted, fitted.depth
         self._end = BetaMap(fitted.a, fitted.b, fitted.c)
-        self._asked = tuple(name for name in fitted.features if name in QUERY_FEATURES)
+        asked = tuple(name for name in fitted.features if name in QUERY_FEATURES)
+        self._read = fitted.rows.reader(asked) if asked and fitted.rows is not None else None
         terms: list[_Term] = list(
             zip(
                 *(fitted.feature_means, fitted.feature_scales),
@@ -100,12 +101,12 @@ class QuickAdapter:
         )
         # Those of the list first: `places` are in this order.
         named = list(zip(fitted.features, terms, strict=True))
-        listed = [(name, term) for name, term in named if name not in self._asked]
+        listed = [(name, term) for name, term in named if name not in asked]
         last = fitted.depth - 1
         ranks = [last if n == "last" else int(n.removeprefix("rank")) for n, _ in listed]
         self._places = [min(rank, last) for rank in ranks]
         self._terms = [term for _, term in listed]
-        self._terms += [term for name, term in named if name in self._asked]
+        self._terms += [term for name, term in named if name in asked]
 
     def line(self, relevance: float | None) -> float | None:
         """Return the value of all lines that a relevance means; None for none."""
@@ -133,9 +134,8 @@ class QuickAdapter:
             The scores at `places`.
         """
         fitted = self._fitted
-        if self._asked and fitted.rows is not None:
-            asked = fitted.rows.features(self._asked, query[np.newaxis])
-            values = [*values, *asked[0].tolist()]
+        if self._read is not None:
+            values = [*values, *self._read(query)]
         offset, slope = fitted.offsets[0], fitted.slopes[0]
         for value, (mean, scale, of_offset, of_slope) in zip(values, self._terms, strict=True):
             standard = (value - mean) / scale
