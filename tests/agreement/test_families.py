@@ -15,6 +15,7 @@ from funnelvec.engines.base import Engine
 from funnelvec.engines.judged import just_below
 from funnelvec.errors import CalibrationError, InvalidInput
 from tests import awaited, databases
+from tests.agreement import edge
 
 DIMS, ROWS, QUERIES = 16, 400, 40
 FUNNEL = f"8:f16@120 > {DIMS}:f32"
@@ -30,13 +31,13 @@ def rows() -> np.ndarray[Any, Any]:
     return (centres[of] + noise).astype(np.float32)
 
 
-def judgments(seed: int = 6) -> fv.Judgments:
+def judgments(seed: int = 6, noise: float = 0.05) -> fv.Judgments:
     """Queries at the centres; what is relevant scores high for one query and low for another."""
     rng = np.random.default_rng(seed)
     data = rows()
     vectors, ids, labels = [], [], []
     for number in range(QUERIES):
-        query = data[number] + rng.normal(scale=0.05, size=DIMS).astype(np.float32)
+        query = data[number] + rng.normal(scale=noise, size=DIMS).astype(np.float32)
         scores = data @ query / np.linalg.norm(data, axis=1) / np.linalg.norm(query)
         for row in np.argsort(-scores)[:40]:
             vectors.append(query)
@@ -70,17 +71,38 @@ def url(pg_server: databases.Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def table(url: str) -> Iterator[Any]:
+def stored(url: str) -> Iterator[Any]:
     """On Postgres."""
     with fv.connect(url) as engine:
         yield made(engine)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Any]:
+    """On Qdrant Edge."""
+    with edge.folder() as folder, fv.connect(f"edge:{folder}") as engine:
+        yield made(engine)
+
+
+@pytest.fixture(params=["stored", "embedded"])
+def table(request: pytest.FixtureRequest) -> Any:
+    """On Postgres and on Qdrant."""
+    return request.getfixturevalue(request.param)
 
 
 def queries() -> np.ndarray[Any, Any]:
     return rows()[200:204] + 0.1
 
 
-@pytest.mark.parametrize("family", ["platt", "beta", "isotonic", "adapter", "auto"])
+#: Other families on Qdrant are in `test_hub` and `test_cutoffs`, pages in `qdrant/test_adapters`.
+ON_QDRANT = [("embedded", "adapter")]
+
+
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [("stored", each) for each in ("platt", "beta", "isotonic", "adapter", "auto")] + ON_QDRANT,
+    indirect=["table"],
+)
 def test_engines_fit_and_apply_the_same(oracle: Any, table: Any, family: Any) -> None:
     expected, found = (each.calibrate(judgments(), family=family) for each in (oracle, table))
     assert found.kind == expected.kind == {"auto": "adapter"}.get(family, family)
@@ -121,7 +143,8 @@ def test_an_adapter_is_worth_its_name_here(oracle: Any) -> None:
         fitted.cutoff(None, 0.5)
 
 
-def test_sql_knows_relevance_and_cutoff_of_a_query(table: Any, url: str) -> None:
+def test_sql_knows_relevance_and_cutoff_of_a_query(stored: Any, url: str) -> None:
+    table = stored
     fitted = table.calibrate(judgments(), family="adapter")
     with databases.connected(url) as connection:
         for query in queries()[:3]:
@@ -148,8 +171,8 @@ def test_sql_knows_relevance_and_cutoff_of_a_query(table: Any, url: str) -> None
         assert getattr(refused.value, "sqlstate", "") == "FV004"
 
 
-def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, table: Any) -> None:
-    for each in (oracle, table):
+def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, stored: Any) -> None:
+    for each in (oracle, stored):
         each.calibrate(judgments(), family="adapter")
         query = queries()[0]
         everything = each.search(query, k=30, min_relevance=0.05)
@@ -160,9 +183,9 @@ def test_a_page_and_a_cursor_have_the_line_of_the_whole_list(oracle: Any, table:
 
 
 def test_a_funnel_that_keeps_fewer_rows_goes_on_with_what_it_can_use(
-    oracle: Any, table: Any
+    oracle: Any, stored: Any
 ) -> None:
-    for each in (oracle, table):
+    for each in (oracle, stored):
         platt = each.calibrate(judgments())
         for name, stages in (
             ("less", f"8:f16@40 > {DIMS}:f32"),
@@ -225,8 +248,8 @@ def test_what_is_missed_by_an_adapter_is_cut_off_by_query(oracle: Any, table: An
     assert max(lowest) - min(lowest) > 0.05
 
 
-def test_a_row_on_the_edge_of_a_certificate_passes(table: Any) -> None:
-    fitted = table.calibrate(judgments())
+def test_a_row_on_the_edge_of_a_certificate_passes(oracle: Any) -> None:
+    fitted = oracle.calibrate(judgments())
     for slope, offset in ((12.0, -6.0), (3.0, 1.0), (150.0, -20.0)):
         line = replace(fitted, slope=slope, offset=offset)
         scores = np.linspace(-1, 1, 2001)
@@ -246,7 +269,8 @@ def test_explain_of_an_adapter_goes_by_the_rows_of_the_filter(table: Any) -> Non
         assert explained.stages[-1].rows_out == len(table.search(query, **options))
 
 
-def test_the_asynchronous_table_chooses_alike(table: Any, url: str) -> None:
+def test_the_asynchronous_table_chooses_alike(stored: Any, url: str) -> None:
+    table = stored
     expected = table.calibrate(judgments(), family="adapter")
     with awaited.opened(url, "async") as opened:
         again = opened.table("things")
@@ -255,7 +279,35 @@ def test_the_asynchronous_table_chooses_alike(table: Any, url: str) -> None:
         assert again.calibrate(judgments(), family="beta").kind == "beta"
 
 
-@pytest.mark.parametrize("family", ["beta", "isotonic", "adapter"])
+def test_cutoffs_are_the_same_up_to_32_bits(oracle: Any, embedded: Any) -> None:
+    """By one fit: what the engines make of their own scores differs by these alone."""
+    # Queries that lie on a row have best scores of 0.999, whose last bits would tell them apart.
+    fitted = embedded.calibrate(judgments(noise=0.4), family="adapter")
+    assert isinstance(fitted, AdapterCalibration)
+    for each in (oracle, embedded):
+        each.add_resolution("8:f32")  # Qdrant's order by halves is another where it is close
+        each.create_funnel("same", f"8:f32@120 > {DIMS}:f32")
+    for query in queries():
+        hits = oracle.search(query, k=120, funnel="same")
+        expected = fitted.at(query, [hit.score for hit in hits])
+        for relevance in (0.1, 0.4, 0.8):
+            cutoff = expected.cutoff(query, relevance)
+            asked: Any = {"k": 100, "min_relevance": relevance, "funnel": "same"}
+            (note,) = embedded.explain(query, **asked).notes
+            said = note.removeprefix(f"min_relevance {relevance:g} is a score of at least ")
+            assert float(said) == pytest.approx(cutoff, abs=1.5e-6)  # told with six digits
+            kept = embedded.search(query, **asked)
+            assert len(kept) == sum(hit.score >= cutoff for hit in hits[:100])
+            assert [hit.relevance for hit in kept] == pytest.approx(
+                expected.apply(query, [hit.score for hit in hits[: len(kept)]]), abs=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [("stored", each) for each in ("beta", "isotonic", "adapter")] + ON_QDRANT,
+    indirect=["table"],
+)
 def test_cutoffs_and_promises_go_by_any_family(oracle: Any, table: Any, family: Any) -> None:
     others = judgments()
     fitted = table.calibrate(others, family=family)

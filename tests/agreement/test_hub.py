@@ -11,7 +11,7 @@ import pytest
 import funnelvec as fv
 from funnelvec.calibration import read_calibration
 from funnelvec.engines.base import Engine
-from funnelvec.errors import CapabilityError, Conflict, NotFound
+from funnelvec.errors import Conflict, NotFound
 from tests import awaited, databases
 from tests.agreement import edge
 
@@ -127,10 +127,6 @@ def test_the_chain(pair: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize("family", ["platt", "beta", "isotonic", "adapter", "auto"])
 def test_families_over_the_corrected_score(pair: tuple[Any, Any], family: Any) -> None:
     oracle, table = pair
-    if family == "adapter" and is_qdrant(table):
-        with pytest.raises(CapabilityError, match="takes the best of platt, beta and isotonic"):
-            table.calibrate(judgments(), family=family)
-        return
     expected, found = (each.calibrate(judgments(), family=family) for each in pair)
     assert found.kind == expected.kind
     assert found.alpha == pytest.approx(expected.alpha, abs=1e-5)

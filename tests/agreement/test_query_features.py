@@ -15,6 +15,7 @@ from funnelvec.calibration.row_stats import QUERY_FEATURES
 from funnelvec.engines.base import Engine
 from funnelvec.errors import CalibrationError, InvalidInput
 from tests import awaited, databases
+from tests.agreement import edge
 
 DIMS, ROWS, QUERIES = 16, 300, 44
 FUNNEL = f"8:f16@60 > {DIMS}:f32"
@@ -89,6 +90,32 @@ def tables(database: databases.Database) -> Iterator[dict[str, tuple[Any, Any, A
 
 def text(query: np.ndarray[Any, Any]) -> str:
     return "[" + ",".join(map(str, query.tolist())) + "]"
+
+
+def test_qdrant_reads_the_query_alike() -> None:
+    kind = "cosine"
+    with (
+        edge.folder() as folder,
+        fv.connect(f"edge:{folder}") as engine,
+        fv.connect("memory:") as opened,
+    ):
+        memory, qdrant = made(opened, kind), made(engine, kind)
+        given = judgments(memory)
+        theirs, ours = (each.calibrate(given, family="adapter") for each in (memory, qdrant))
+        assert ours.features == theirs.features
+        assert set(ours.features) & set(QUERY_FEATURES)
+        for query in asked(4):
+            expected, found = memory.search(query, k=40), qdrant.search(query, k=40)
+            assert [hit.id for hit in found] == [hit.id for hit in expected]
+            relevances = [hit.relevance for hit in found]
+            np.testing.assert_allclose(relevances, [h.relevance for h in expected], atol=1e-4)
+            # The same fit: up to what plain floats round.
+            scores = [hit.score for hit in qdrant.search(query, k=60)]
+            at = ours.at(query, scores)
+            assert relevances == pytest.approx(list(at.apply(query, scores[:40])), abs=1e-9)
+            kept = qdrant.search(query, k=40, min_relevance=relevances[9])
+            assert [hit.id for hit in kept] == [hit.id for hit in found[: len(kept)]]
+            assert 9 <= len(kept) <= 10 + relevances.count(relevances[9])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -134,6 +134,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "engines.recall": (*VALUES, "engines.checks", "engines.options", "engines.keys"),
     "engines.judged": (*VALUES, "calibration", "engines.recall"),
+    "engines.shortlists": (*VALUES, "calibration"),
     "engines.memory_searching": (
         *VALUES,
         "calibration",
@@ -149,6 +150,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "calibration",
         "engines.keys",
         "engines.options",
+        "engines.shortlists",
         "engines.store",
     ),
     "engines.memory_certifying": (
@@ -267,6 +269,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.progress",
         "engines.recall",
         "engines.rotating",
+        "engines.shortlists",
         "engines.sources",
         "engines.tuned",
         "engines.together",
@@ -293,6 +296,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engines.progress",
         "engines.recall",
         "engines.rotating",
+        "engines.shortlists",
         "engines.sources",
         "engines.store",
         "engines.tuned",

@@ -12,8 +12,9 @@ exactly, in whatever order it adds, so databases and numpy have the same feature
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -232,6 +233,34 @@ class RowStats:
             known["query_mean"] = along
             known["query_sd"] = np.sqrt(self.rest * length**2 + self.spread * spread)
         return np.stack([known[name] for name in names], axis=1)
+
+    def reader(self, names: Sequence[str]) -> Callable[[npt.NDArray[np.float32]], list[float]]:
+        """Return what reads the features of one query (d,), as `features` does, in fewer steps."""
+        numbers, count = _numbers(self._vectors), len(self.directions)
+        far, cosine = self.metric == "euclidean", self.metric == "cosine"
+        mean, rest, spread = self.mean_length, self.rest, self.spread
+
+        def read(query: npt.NDArray[np.float32]) -> list[float]:
+            wide = query.astype(np.float64)
+            length = math.sqrt((wide * wide).sum())
+            unit = (wide / (length or 1.0)).astype(np.float32) * np.float32(_ASKED)
+            size = 1.0 if cosine else length
+            products = (numbers @ np.rint(unit).astype(np.float64)).tolist()
+            first, *places = [product * _UNIT * size for product in products]
+            along, inside = first * mean, sum(place * place for place in places[:count])
+            known = {f"place{i}": place for i, place in enumerate(places[:count])}
+            if far:
+                away = math.sqrt(max(size**2 - 2 * along + self.square, _TINY))
+                reach = size**2 - 2 * along + mean**2
+                inside += self.middle_square - 2 * self.middle_length * places[-1]
+                known["query_mean"] = -away
+                known["query_sd"] = math.sqrt(max(rest * reach + spread * inside, 0.0)) / away
+            else:
+                known["query_mean"] = along
+                known["query_sd"] = math.sqrt(rest * size**2 + spread * inside)
+            return [known[name] for name in names]
+
+        return read
 
 
 def _plain(number: float) -> float:

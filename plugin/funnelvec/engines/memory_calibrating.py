@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
-from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
 from funnelvec.calibration.logistic import Floats
 from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import StoredCalibration, provenance_of
-from funnelvec.engines import options
+from funnelvec.engines import options, shortlists
 from funnelvec.engines.keys import check_key
 from funnelvec.engines.store import NamedFunnel, Store, judge
 from funnelvec.types import Family, Judgments
@@ -100,19 +99,18 @@ class MemoryCalibrating:
         Where rows have hubs, all of the shortlist with the hubs of its rows: a correction may
         bring any of it to the front.
         """
-        store, keep = self._store, named.funnel.narrowest_keep or 0
-        depth = min(DEPTH, keep)
-        if depth < LEAST_DEPTH:
+        store, keep = self._store, named.funnel.narrowest_keep
+        depth = shortlists.depth_of(keep)
+        if not depth or keep is None:
             return None, None
         everything = np.arange(len(store))
         lasts = [store.descend(query, named.funnel, everything)[-1] for query in queries]
         if store.hub is None:
-            return np.stack([padded(last.scores, depth) for last in lasts]), None
-        lists, hubs = np.full((2, len(lasts), keep), np.nan)
-        for place, last in enumerate(lasts):
-            lists[place, : len(last.rows)] = last.scores
-            hubs[place, : len(last.rows)] = store.hubs[last.rows]
-        return lists, hubs
+            return shortlists.best_of([last.scores for last in lasts], depth), None
+        return (
+            shortlists.whole([last.scores for last in lasts], keep),
+            shortlists.whole([store.hubs[last.rows] for last in lasts], keep),
+        )
 
     def _calibration(self, named: NamedFunnel) -> StoredCalibration | None:
         """Return the calibration in force: the newest that the funnel can use."""

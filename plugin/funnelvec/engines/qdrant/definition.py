@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from funnelvec.calibration import Certificate, StoredCalibration, read_calibration
+from funnelvec.calibration import (
+    AdapterCalibration,
+    Certificate,
+    StoredCalibration,
+    read_calibration,
+)
 from funnelvec.codes import Rotation
 from funnelvec.engines.keys import KeyKind, KeyName, key_kind, key_name, key_names
 from funnelvec.engines.qdrant.banks import KeptHub
@@ -124,13 +129,10 @@ class Vector:
         """Return the vector with one calibration more, in place of what it makes useless.
 
         One over a corrected score leaves one over the plain score, for the time without a hub
-        column and for funnels of one stage. Certificates of funnels that go by it are void.
+        column and for funnels of one stage; an adapter leaves what funnels go by that keep fewer
+        rows than it looks at. Certificates of funnels that go by it are void.
         """
-        rest = tuple(
-            each
-            for each in self.calibrations
-            if _made_for(each) != _made_for(fitted) or (fitted.hub and not each.hub)
-        )
+        rest = tuple(each for each in self.calibrations if not _replaces(fitted, each))
         return self._judged_by(replace(self, calibrations=(*rest, fitted)), renewed=fitted)
 
     def hubbed(self, hub: KeptHub | None) -> Vector:
@@ -193,6 +195,17 @@ def _certified_as(kind: Promised, funnel: str) -> str:
 
 def _funnel_of(name: str) -> str:
     return name.partition(" ")[2]
+
+
+def _replaces(fitted: StoredCalibration, old: StoredCalibration) -> bool:
+    """Whether every funnel that went by the old one goes by the other now."""
+    if _made_for(old) != _made_for(fitted) or (fitted.hub and not old.hub):
+        return False
+    return _least_keep(fitted) <= _least_keep(old)
+
+
+def _least_keep(calibration: StoredCalibration) -> int:
+    return calibration.depth if isinstance(calibration, AdapterCalibration) else 0
 
 
 def _made_for(calibration: StoredCalibration) -> tuple[str | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,27 +12,30 @@ from qdrant_client import models
 
 from funnelvec import codes
 from funnelvec.calibration import Certificate, StoredCalibration
-from funnelvec.calibration.choosing import JudgedScores, fit_family
+from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
+from funnelvec.calibration.listed import AdapterCalibration
 from funnelvec.calibration.precision import Shown
+from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import provenance_of
-from funnelvec.engines import checks, options
+from funnelvec.engines import checks, options, shortlists
 from funnelvec.engines.asking import check_promise
 from funnelvec.engines.judged import TOP, certified, precise
 from funnelvec.engines.keys import check_key
 from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
-from funnelvec.engines.qdrant.compile import rescore_request, scan_request
+from funnelvec.engines.qdrant.compile import Plan, Template, rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
 from funnelvec.engines.qdrant.deployment import BATCH, Scored
 from funnelvec.engines.qdrant.questions import Asked, Question
-from funnelvec.engines.qdrant.refusing import check_applied
+from funnelvec.engines.qdrant.vectors import Stored
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import CalibrationError, Conflict, NotCalibrated
-from funnelvec.types import Family, Hit, Judgments
+from funnelvec.types import Answer, Family, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.judging import Unjudged
+    from funnelvec.reports import Sample
 
 __all__ = ["QdrantJudging"]
 
@@ -51,15 +55,14 @@ class QdrantJudging:
     if TYPE_CHECKING:
 
         def count(self) -> int: ...
+        def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample: ...
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _question(self, named: NamedFunnel, asked: Asked) -> Question: ...
         def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]: ...
-        def _request(
-            self, question: Question, vector: _Vector, limit: int
-        ) -> models.QueryRequest: ...
-        def _answer(self, question: Question, vector: _Vector, first: Any = None) -> list[Hit]: ...
+        def _plan(self, vector: Vector, named: NamedFunnel) -> Plan: ...
+        def _answer(self, question: Question, vector: _Vector, first: Any = None) -> Answer: ...
         def _read_vectors(
             self, ids: Sequence[names.PointId], name: str
         ) -> dict[names.PointId, _Vector]: ...
@@ -67,8 +70,11 @@ class QdrantJudging:
     def calibrate(
         self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
     ) -> StoredCalibration:
-        """Fit relevance to judged pairs and use it from now on; an adapter is refused."""
-        check_applied(options.check_family(family))
+        """Fit relevance to judged pairs and use it from now on.
+
+        For an adapter every judged query is asked too, for its shortlist.
+        """
+        family = options.check_family(family)
         named, column = self._funnel(funnel), self._vector().column
         queries = checks.check_judgments(
             judgments, dims=column.base.dims, code=column.code, directed=column.directed
@@ -85,25 +91,19 @@ class QdrantJudging:
         present = Judgments(
             queries[kept], [judgments.ids[pair] for pair in kept], judgments.labels[kept]
         )
-        scores = np.empty(len(kept))
-        for place, pair in enumerate(kept):
-            wanted = codes.prepare_query(
-                stored.resolution,
-                queries[pair],
-                metric=column.metric,
-                base=column.code,
-                rotation=stored.rotation,
-            )
-            row = stored.unpack(read[ids[pair]][np.newaxis, :])
-            scores[place] = codes.score(stored.resolution, wanted, row, metric=stored.metric)[0]
-            if np.isnan(scores[place]):
-                raise CalibrationError(
-                    f"judgments: pair {pair} is zero at {stored.resolution}: no score"
-                )
+        scores = np.array([_score(stored, queries[p], read[ids[p]], pair=p) for p in kept])
+        judged = JudgedScores.of(present, scores)
+        hubs = self._judged_hubs(named, [ids[pair] for pair in kept])
+        if family in ("adapter", "auto"):
+            firsts = np.unique(judged.query_of, return_index=True)[1]
+            judged, hubs = self._with_lists(named, present.queries[firsts], judged, hubs)
+            if judged.lists is not None and judged.queries >= LEAST_QUERIES:
+                rows = RowStats.measure(self.sample(SAMPLE).vectors, metric=column.metric)
+                judged = judged.measured(rows, present.queries[firsts])
         fitted = fit_family(
-            JudgedScores.of(present, scores),
+            judged,
             family,
-            hubs=self._judged_hubs(named, [ids[pair] for pair in kept]),
+            hubs=hubs,
             **provenance_of(
                 present,
                 model=named.model,
@@ -128,6 +128,35 @@ class QdrantJudging:
             ):
                 found[record.id] = float(record.payload.get(hub.key) or 0.0)
         return JudgedHubs(hub.id, np.array([found.get(id, 0.0) for id in ids]))
+
+    def _with_lists(
+        self, named: NamedFunnel, queries: _Vector, judged: JudgedScores, hubs: JudgedHubs | None
+    ) -> tuple[JudgedScores, JudgedHubs | None]:
+        """Add the shortlist of each query, as `MemoryCalibrating` does, where there is one.
+
+        Scores are those before a correction, which is yet to be found.
+        """
+        keep = named.funnel.narrowest_keep
+        depth = shortlists.depth_of(keep)
+        if not depth or keep is None:
+            return judged, hubs
+        hub = self._vector().hub if hubs is not None else None
+        plan = replace(self._plan(self._vector(), named), correction=None)
+        template = Template.of(
+            plan, limit=depth if hub is None else keep, payload=[] if hub is None else [hub.path]
+        )
+        found: list[list[Scored]] = []
+        for start in range(0, len(queries), _TOGETHER):
+            found += self._query([template.ask(q) for q in queries[start : start + _TOGETHER]])
+        score = plan.scorer(plan.last)
+        lists = [[score(point.score) for point in each] for each in found]
+        if hub is None or hubs is None:
+            return replace(judged, lists=shortlists.best_of(lists, depth)), hubs
+        numbers = [[float(p.payload.get(hub.key) or 0.0) for p in each] for each in found]
+        return (
+            replace(judged, lists=shortlists.whole(lists, keep)),
+            replace(hubs, lists=shortlists.whole(numbers, keep)),
+        )
 
     def certify(
         self,
@@ -231,7 +260,10 @@ class QdrantJudging:
         relevant: Mapping[bytes, Mapping[names.PointId, Any]],
         k: int,
     ) -> dict[bytes, list[float]]:
-        """Scores of those relevant rows that are among the exact top k, -inf where lost."""
+        """Scores of those relevant rows that are among the exact top k, -inf where lost.
+
+        By an adapter their relevances, since one score is another relevance for each query.
+        """
         question = self._question(named, Asked(k, None, None))
         plan, base = question.plan, question.plan.column.stored(question.plan.column.base)
         requests, rows, score = [], self.count(), plan.scorer(base)
@@ -242,8 +274,9 @@ class QdrantJudging:
                 alone = plan.correction.over(alone, base, rows=len(own))
             requests.append(scan_request(plan, query, limit=k, rows=rows))
             requests.append(alone)
-            requests.append(self._request(question, query, k + 1))
+            requests.append(question.template.ask(query))
         answers, slack = iter(self._query(requests)), self._collection.deployment.slack
+        by_query = isinstance(question.calibration, AdapterCalibration)
         found = {}
         for name, query in queries.items():
             exact, judged, first = next(answers), next(answers), next(answers)
@@ -251,7 +284,24 @@ class QdrantJudging:
             least = min((score(point.score) for point in exact), default=np.inf)
             least -= slack * max(1.0, abs(least)) if np.isfinite(least) else 0.0
             within = [point.id for point in judged if score(point.score) >= least]
-            reached = {hit.id: hit.score for hit in self._answer(question, query, first)}
+            hits = self._answer(question, query, first)
+            reached = {h.id: h.relevance or 0.0 if by_query else h.score for h in hits}
             keys = [relevant[name][id] for id in within]
             found[name] = [reached.get(key, -np.inf) for key in keys]
         return found
+
+
+def _score(stored: Stored, query: _Vector, row: _Vector, *, pair: int) -> float:
+    """The score of a judged pair."""
+    wanted = codes.prepare_query(
+        stored.resolution,
+        query,
+        metric=stored.column.metric,
+        base=stored.column.code,
+        rotation=stored.rotation,
+    )
+    unpacked = stored.unpack(row[np.newaxis, :])
+    found = float(codes.score(stored.resolution, wanted, unpacked, metric=stored.metric)[0])
+    if np.isnan(found):
+        raise CalibrationError(f"judgments: pair {pair} is zero at {stored.resolution}: no score")
+    return found

@@ -35,7 +35,7 @@ from funnelvec.reports import (
     StageReport,
 )
 from funnelvec.resolution import Resolution
-from funnelvec.types import Cutoff, Hit
+from funnelvec.types import Answer, Cutoff
 
 __all__ = ["QdrantObserving"]
 
@@ -58,13 +58,12 @@ class QdrantObserving:
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
         def _question(self, named: NamedFunnel, asked: Asked) -> Question: ...
-        def _answer(
+        def _ended(
             self,
             question: Question,
             vector: npt.NDArray[np.float32],
             first: Any = None,
-        ) -> list[Hit]: ...
-        def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None: ...
+        ) -> tuple[Answer, float | None]: ...
         def _filter(self, given: Mapping[str, Any] | None) -> models.Filter | None: ...
         def _plan(self, vector: Vector, named: NamedFunnel) -> Plan: ...
         def _ids(self) -> list[PointId]: ...
@@ -94,21 +93,19 @@ class QdrantObserving:
         )
         question = self._question(named, Asked(k, min_relevance, filter, cutoff=cutoff))
         start = perf_counter()
-        hits = self._answer(question, vector)
+        hits, least = self._ended(question, vector)
         total_ms = 1e3 * (perf_counter() - start)
         reports, notes = self._stages(question, vector, len(hits))
         if question.plan.correction is not None:
             alpha = question.plan.correction.alpha
             notes.append(f"scores are less {alpha:.6g} times the hub of the row")
-        least = question.cutoff(vector)
         if least is not None:
             said = cutoff if min_relevance is None else f"min_relevance {min_relevance:g}"
             notes.append(f"{said} is a score of at least {least:.6g}")
-        nearest = self._nearest(question, vector) if not hits else None
-        if nearest is not None:
+        if hits.nearest is not None:
             notes.append(
-                f"no row passes the cutoff: the best has the score {nearest.score:.6f}, "
-                f"relevance {nearest.relevance:.4f}"
+                f"no row passes the cutoff: the best has the score {hits.nearest.score:.6f}, "
+                f"relevance {hits.nearest.relevance:.4f}"
             )
         if self._collection.info.shards > 1:
             notes.append(

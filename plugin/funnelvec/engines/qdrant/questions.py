@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import neg
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,9 @@ from qdrant_client import models
 
 from funnelvec import filters
 from funnelvec.calibration import Certificate, StoredCalibration
+from funnelvec.calibration.f1 import best_f1_cutoff
+from funnelvec.calibration.listed import AdapterCalibration
+from funnelvec.calibration.quick import Curve, QuickAdapter
 from funnelvec.engines import checks
 from funnelvec.engines.asking import Place, check_after
 from funnelvec.engines.base import After
@@ -29,13 +34,21 @@ from funnelvec.types import Cutoff, Promised
 __all__ = [
     "Asked",
     "Question",
+    "Worth",
     "beginning",
     "check_best_f1",
     "check_one",
+    "cutoff_of",
     "glance",
     "promised",
     "reader",
+    "rows_asked",
+    "window",
 ]
+
+
+#: The relevance of each of some scores, for one query.
+Worth: TypeAlias = Callable[[Sequence[float]], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search but its query, checked; `template` asks for one row more than `k`."""
+    """A search but its query, checked; `template` asks for one row more than `rows_asked` says.
+
+    Attributes
+    ----------
+    cutoff
+        The lowest score of an answer that is not `listed`; None where all pass.
+    paths
+        What the payload of the rows of an answer is read for. The rest of a shortlist is not
+        looked at, so a `listed` answer has its payload read when it is known.
+    curve, adapter
+        The calibration as searches apply it; none of them where it has no such form.
+    """
 
     definition: Definition
     vector: Vector
@@ -66,8 +90,22 @@ class Question:
     key: Callable[[Found], Any]
     score: Callable[[float], float]
     search: Search
+    cutoff: float | None = None
+    paths: tuple[str, ...] = ()
     certificate: Certificate | None = None
     best_f1: bool = False
+    curve: Curve | None = None
+    adapter: QuickAdapter | None = None
+
+    @property
+    def listed(self) -> bool:
+        """Whether relevance or the end of the answer are read off the whole shortlist."""
+        return self.best_f1 or self.adapter is not None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether an answer may be empty though there are rows."""
+        return self.threshold is not None or self.certificate is not None
 
     def longer(self, limit: int) -> Template:
         """The same for another number of rows."""
@@ -75,15 +113,50 @@ class Question:
         most = min(limit, self.plan.limits.rows)
         return Template.of(self.plan, limit=most, filter=self.filter, payload=paths or ())
 
-    def cutoff(self, query: npt.NDArray[np.float32]) -> float | None:
-        """The lowest score of an answer; None where there is none, or where all pass."""
-        if self.certificate is not None:
-            found = self.certificate.cutoff
-        elif self.calibration is None or self.threshold is None:
+    @property
+    def uncut(self) -> Question:
+        """The same without a cutoff."""
+        return replace(self, threshold=None, certificate=None, cutoff=None)
+
+    @property
+    def least(self) -> float | None:
+        """The lowest relevance of an answer by an adapter; None where there is none.
+
+        Its certificates are about relevance, which is another score for each query.
+        """
+        return self.threshold if self.certificate is None else self.certificate.relevance
+
+    def worth(self, query: npt.NDArray[np.float32]) -> Worth | None:
+        """What scores are worth by a map for all queries; None without a calibration."""
+        calibration = self.calibration
+        if calibration is None:
             return None
-        else:
-            found = self.calibration.cutoff(query, self.threshold)
-        return None if found == -np.inf else found
+        if self.curve is not None:
+            return self.curve.relevance
+        return lambda scores: [float(each) for each in calibration.apply(query, scores)]
+
+    def ending(
+        self, query: npt.NDArray[np.float32], scores: Sequence[float]
+    ) -> tuple[Worth | None, float | None]:
+        """What scores are worth, and the lowest score of the answer; of one that is `listed`.
+
+        Parameters
+        ----------
+        scores
+            Of the rows that reached the last stage, falling: one at least, and as many of the
+            best as `rows_asked` says.
+        """
+        some = np.array(scores[: self.named.funnel.narrowest_keep or self.k])
+        if self.adapter is None:
+            assert self.calibration is not None  # the question was refused without
+            found = best_f1_cutoff(some, self.calibration.apply(query, some))
+            return self.worth(query), found
+        places = self.adapter.places(len(scores))
+        curve = self.adapter.curve(query, [scores[place] for place in places])
+        if self.best_f1:
+            return curve.relevance, best_f1_cutoff(some, curve.apply(some))
+        found = -np.inf if self.least is None else curve.cutoff(self.least)
+        return curve.relevance, None if found == -np.inf else found
 
     def value(self, point: Found, name: str) -> Any:
         """What a point has in a column."""
@@ -137,6 +210,67 @@ def check_one(column: Column, query: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return checks.check_query(
         query, dims=column.base.dims, code=column.code, directed=column.directed
     )
+
+
+def cutoff_of(
+    calibration: StoredCalibration | None, threshold: float | None, certificate: Certificate | None
+) -> float | None:
+    """Return the lowest score of an answer, the same for every query; None where all pass."""
+    found: float | None = None
+    if isinstance(calibration, AdapterCalibration):
+        return None
+    if certificate is not None:
+        found = certificate.cutoff
+    elif calibration is not None and threshold is not None:
+        found = calibration.cutoff(None, threshold)
+    return None if found == -np.inf else found
+
+
+def rows_asked(
+    named: NamedFunnel,
+    asked: Asked,
+    calibration: StoredCalibration | None,
+    k: int,
+) -> int:
+    """Return how many rows a search has to look at to answer with `k`.
+
+    The best F1 goes by all rows of the last stage, and a later page may begin behind any of them.
+    """
+    keep = named.funnel.narrowest_keep
+    by_query = isinstance(calibration, AdapterCalibration)
+    if keep is None or not (by_query or asked.cutoff == "best_f1"):
+        return k
+    if asked.cutoff == "best_f1" or asked.after is not None:
+        return keep
+    return max(k, getattr(calibration, "depth", 0))
+
+
+def window(
+    scores: Sequence[float], k: int, after: Place | None, *, passed: int, slack: float
+) -> tuple[int, int]:
+    """Return from where to where a shortlist may be of the answer: `k` rows, and what ties.
+
+    Parameters
+    ----------
+    scores
+        Falling.
+    after
+        Where the page begins.
+    passed
+        How many of the scores reach the cutoff.
+    slack
+        Of the deployment, see there.
+    """
+    start = stop = 0
+    if after is not None:
+        # Which rows lie behind, keys say of those that tie; these may be a few too many.
+        near = 2 * slack * max(1.0, abs(after.score))
+        start = bisect_left(scores, -(after.score + near), key=neg)
+        stop = bisect_right(scores, -(after.score - near), key=neg)
+    stop = min(passed, stop + k)
+    while 0 < stop < passed and scores[stop] == scores[stop - 1]:
+        stop += 1
+    return start, stop
 
 
 def check_best_f1(named: NamedFunnel, asked: Asked, calibration: StoredCalibration | None) -> None:

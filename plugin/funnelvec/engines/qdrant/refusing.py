@@ -1,4 +1,4 @@
-"""What a table in Qdrant has no place for: windows, adapters, feedback."""
+"""What a table in Qdrant has no place for: windows, feedback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from funnelvec.errors import CapabilityError
 from funnelvec.resolution import Resolution
-from funnelvec.types import Family, Key
+from funnelvec.types import Key
 
 if TYPE_CHECKING:
     from funnelvec.calibration.drift import Drift
     from funnelvec.calibration.online import OnlinePlatt
 
-__all__ = ["QdrantRefusing", "check_applied"]
+__all__ = ["QdrantRefusing"]
 
 _WINDOWS = (
     "Qdrant has no indexes over ranges of a column; a filter goes through its own index there. A "
@@ -26,22 +26,6 @@ _FOLLOWED = (
     "this version keeps no feedback and no scores of judged queries in Qdrant; a postgresql:// or "
     "memory: table does, and funnelvec.calibration.online and .drift work on arrays"
 )
-
-
-def check_applied(family: Family) -> None:
-    """Refuse a family that a search in Qdrant cannot apply.
-
-    Raises
-    ------
-    CapabilityError
-        If it is an adapter, whose line needs the scores of the whole shortlist.
-    """
-    if family == "adapter":
-        raise CapabilityError(
-            "Qdrant answers with the rows asked for, not with the shortlist that an adapter reads; "
-            "family='auto' takes the best of platt, beta and isotonic, and a postgresql:// or "
-            "memory: table applies adapters"
-        )
 
 
 class QdrantRefusing:

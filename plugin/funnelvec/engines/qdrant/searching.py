@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,44 +11,46 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from funnelvec import filters
-from funnelvec.calibration.f1 import best_f1_cutoff
+from funnelvec.calibration.quick import Curve, QuickAdapter
 from funnelvec.engines import checks
-from funnelvec.engines.asking import PROMISED, Place, check_cutoff, check_many
+from funnelvec.engines.asking import PROMISED, check_cutoff, check_many
 from funnelvec.engines.base import After
 from funnelvec.engines.keys import key_names
 from funnelvec.engines.qdrant import names
+from funnelvec.engines.qdrant.answering import QdrantAnswering
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import Plan, Template
 from funnelvec.engines.qdrant.conditions import compile_filter
 from funnelvec.engines.qdrant.definition import Vector
-from funnelvec.engines.qdrant.deployment import Found, Scored
+from funnelvec.engines.qdrant.deployment import Scored
 from funnelvec.engines.qdrant.questions import (
     Asked,
     Question,
     beginning,
     check_best_f1,
     check_one,
+    cutoff_of,
     glance,
     promised,
     reader,
+    rows_asked,
 )
 from funnelvec.engines.qdrant.vectors import unsigned
 from funnelvec.engines.store import NamedFunnel
 from funnelvec.errors import FilterError, NotCalibrated
-from funnelvec.types import Answer, Cutoff, Hit, bare_hits
+from funnelvec.types import Answer, Cutoff, bare_hits
 
 __all__ = ["QdrantSearching"]
 
 
-#: Kinds of searches that are remembered, once checked and compiled.
+#: Kinds of searches that are remembered, once checked and compiled; with a cutoff of their own,
+#: of which an application may have any number, up to half as many.
 _REMEMBERED = 64
+#: Payloads of so many times the rows of an answer take as long as a call for those of the answer.
+_SOME = 3
 
 
-def _place(row: tuple[float, Any, Found]) -> tuple[float, Any]:
-    return -row[0], row[1]
-
-
-class QdrantSearching:
+class QdrantSearching(QdrantAnswering):
     """The methods of `QdrantTable` that search."""
 
     name: str
@@ -75,23 +77,42 @@ class QdrantSearching:
         collection = self._collection
         collection.definition()  # looks for changes from time to time
         made = collection.made  # before the question: what is made of an old one stays in the old
-        plain = filter is None and after is None and min_relevance is None and cutoff is None
-        plain = plain and type(k) is int and (funnel is None or type(funnel) is str)
-        kind = ("plain", self.vector, funnel, k)
-        if plain:
+        # Values that equal one of another type would find what was made for that.
+        simple = filter is None and after is None and type(k) is int
+        simple = simple and (min_relevance is None or type(min_relevance) is float)
+        simple = simple and (cutoff is None or type(cutoff) is str)
+        simple = simple and (funnel is None or type(funnel) is str)
+        kind: Hashable = ("search", self.vector, funnel, k, min_relevance, cutoff)
+        if simple:
             asked = made.get(kind)
             if asked is not None:
                 return cast("Answer", asked(query))
         asked_for = Asked(k, min_relevance, filter, after, cutoff)
         question = self._question(self._funnel(funnel), asked_for)
-        plain = plain and not question.calibration and not question.named.returns
-        if plain and len(made) < _REMEMBERED:
+        room = _REMEMBERED if min_relevance is None else _REMEMBERED // 2
+        if simple and len(made) < room:
             made[kind] = self._asking(question)
-        vector = check_one(question.vector.column, query)
-        return self._whole(question, vector, self._answer(question, vector))
+        return self._answer(question, check_one(question.vector.column, query))
 
     def _asking(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
-        """Return the search of this kind without what does not depend on its query.
+        """Return the search of this kind without what does not depend on its query."""
+        bare = not (question.named.returns or question.paths or question.best_f1)
+        if question.calibration is None and bare:
+            return self._asking_plainly(question)
+        if bare and question.cutoff != np.inf:
+            return self._asking_judged(question)
+        column, answer = question.vector.column, self._answer
+        is_plain = glance(column)
+
+        def asked(query: npt.ArrayLike) -> Answer:
+            if is_plain(query):
+                return answer(question, cast("npt.NDArray[np.float32]", query))
+            return answer(question, check_one(column, query))
+
+        return asked
+
+    def _asking_plainly(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
+        """Return the search of a kind that tells no relevance and no columns.
 
         What a request by hand does not do is a few percent of it, so this is written for speed.
         """
@@ -108,7 +129,7 @@ class QdrantSearching:
             before = np.inf
             for similarity in scores:
                 if not similarity < before:  # a tie, which keys decide, and rows not fetched yet
-                    return Answer(self._answer(question, vector, found))
+                    return self._answer(question, vector, found)
                 before = similarity
             some = found[:k] if len(found) > k else found
             if integers:  # other programs may have put UUIDs between them
@@ -120,6 +141,47 @@ class QdrantSearching:
             else:
                 keys = [key(point) for point in some]
             return Answer(bare_hits(keys, scores))
+
+        return asked
+
+    def _asking_judged(self, question: Question) -> Callable[[npt.ArrayLike], Answer]:
+        """Return the search of a kind that tells relevance too: as plainly as can be.
+
+        Of a shortlist no more scores are looked at than its adapter wants, and those of the answer.
+        """
+        column, vectors = question.vector.column, question.template.vectors
+        search, score, key, k = question.search, question.score, question.key, question.k
+        adapter, fixed = question.adapter, question.cutoff
+        line = None if adapter is None else adapter.line(question.least)
+        threshold, is_plain = question.template.threshold(fixed), glance(column)
+        own, common = score is unsigned, question.curve and question.curve.relevance
+
+        def asked(query: npt.ArrayLike) -> Answer:
+            seen = is_plain(query)
+            vector = cast("npt.NDArray[np.float32]", query) if seen else check_one(column, query)
+            found = search(vectors(vector, seen=seen), threshold)
+            if not found:
+                return self._answer(question, vector, found)
+            if adapter is None:
+                least, worth = fixed, common or question.worth(vector)
+            else:
+                places = adapter.places(len(found))
+                curve = adapter.curve(vector, [score(found[place].score) for place in places])
+                least, worth = None if line is None else curve.reaching(line), curve.relevance
+            some = found[: k + 1]
+            scores = [point.score + 0.0 if own else score(point.score) for point in some]
+            before = np.inf
+            for similarity in scores:
+                if not similarity < before:  # as in `_asking_plainly`
+                    return self._answer(question, vector, found)
+                before = similarity
+            del scores[k:]
+            if least is not None and scores[-1] < least:
+                scores = [each for each in scores if each >= least]
+            if not scores:
+                return self._answer(question, vector, found)
+            keys = [key(point) for point in some[: len(scores)]]
+            return Answer(bare_hits(keys, scores, relevances=worth(scores) if worth else []))
 
         return asked
 
@@ -141,29 +203,14 @@ class QdrantSearching:
         matrix = check_many(
             queries, dims=column.base.dims, code=column.code, directed=column.directed
         )
-        asked = [row for row in range(len(matrix)) if question.cutoff(matrix[row]) != np.inf]
-        requests = [
-            question.template.ask(matrix[row], cutoff=question.cutoff(matrix[row])) for row in asked
-        ]
-        first = dict(zip(asked, self._query(requests), strict=True))
+        least, template = question.cutoff, question.template
+        if least == np.inf:
+            return [self._answer(question, vector) for vector in matrix]
+        first = self._query([template.ask(vector, cutoff=least) for vector in matrix])
         return [
-            self._whole(question, vector, self._answer(question, vector, first.get(row)))
-            for row, vector in enumerate(matrix)
+            self._answer(question, vector, found)
+            for vector, found in zip(matrix, first, strict=True)
         ]
-
-    def _whole(
-        self, question: Question, vector: npt.NDArray[np.float32], hits: list[Hit]
-    ) -> Answer:
-        return Answer(hits, nearest=None if hits else self._nearest(question, vector))
-
-    def _nearest(self, question: Question, vector: npt.NDArray[np.float32]) -> Hit | None:
-        """The best row of a first page that nothing passed; None where there is no cutoff."""
-        cuts = question.threshold is not None or question.certificate is not None
-        if not cuts or question.after is not None:
-            return None
-        plain = replace(question, threshold=None, certificate=None)
-        found = self._answer(self._for(plain, 1), vector)
-        return found[0] if found else None
 
     def _question(self, named: NamedFunnel, asked: Asked) -> Question:
         """Check what is asked, but for the query."""
@@ -187,11 +234,14 @@ class QdrantSearching:
         wanted = list(named.returns)
         if names.needs_payload(definition.key_kind):
             wanted += key_names(definition.key)
+        paths = tuple(names.payload_path(name) for name in wanted)
+        rows = rows_asked(named, asked, calibration, k)
+        late = rows > _SOME * k
         template = Template.of(
             plan,
-            limit=min(k + 1, plan.limits.rows),
+            limit=min(rows + 1, plan.limits.rows),
             filter=compiled,
-            payload=[names.payload_path(name) for name in wanted],
+            payload=() if late else paths,
         )
         return Question(
             definition=definition,
@@ -207,8 +257,12 @@ class QdrantSearching:
             key=reader(definition),
             score=plan.scorer(plan.last),
             search=self._collection.deployment.prepare(self.name, template),
+            cutoff=cutoff_of(calibration, threshold, certificate),
+            paths=paths if late else (),
             certificate=certificate,
             best_f1=chosen == "best_f1",
+            curve=None if calibration is None else Curve.of(calibration),
+            adapter=QuickAdapter.of(calibration),
         )
 
     def _for(self, question: Question, k: int) -> Question:
@@ -241,95 +295,9 @@ class QdrantSearching:
             self._collection.check_indexed(columns)
         return compile_filter(bound, kinds)
 
-    def _request(
-        self, question: Question, vector: npt.NDArray[np.float32], limit: int
-    ) -> models.QueryRequest:
-        return question.longer(limit).ask(vector, cutoff=question.cutoff(vector))
-
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[list[Scored]]:
         most, found = self._collection.info.limits.queries, []
         for start in range(0, len(requests), most):
             some = requests[start : start + most]
             found += self._collection.deployment.query(self.name, some)
         return found
-
-    def _answer(
-        self,
-        question: Question,
-        vector: npt.NDArray[np.float32],
-        first: Sequence[Found] | None = None,
-    ) -> list[Hit]:
-        """Fetch rows until the best `k` are certain, ties by key among them."""
-        if question.best_f1:
-            return self._best_answer(question, vector)
-        cutoff = question.cutoff(vector)
-        vectors = [] if first else question.template.vectors(vector)
-        if cutoff == np.inf:
-            return []
-        threshold = question.template.threshold(cutoff)
-        found = question.search(vectors, threshold) if first is None else first
-        limit, most = question.template.search.limit or 0, question.plan.limits.rows
-        while True:
-            ranked = self._ranked(question, found, cutoff)
-            if len(found) < limit or limit >= most:
-                break
-            lowest = question.score(found[-1].score)
-            if len(ranked) >= question.k and ranked[question.k - 1][0] > lowest:
-                break
-            # More rows have the score of the last one, or the page begins behind these.
-            limit = min(4 * limit, most)
-            (found,) = self._query([self._request(question, vector, limit)])
-        return self._hits(question, vector, ranked[: question.k])
-
-    def _best_answer(self, question: Question, vector: npt.NDArray[np.float32]) -> list[Hit]:
-        """Those of the best `k` rows that promise the best F1, by all rows of the last stage."""
-        calibration, keep = question.calibration, question.named.funnel.narrowest_keep
-        plain = replace(question, best_f1=False)
-        whole = self._for(replace(plain, after=None), keep or question.k)
-        shortlist = self._answer(whole, vector)
-        assert calibration is not None  # the question was refused without
-        scores = np.array([hit.score for hit in shortlist])
-        least = best_f1_cutoff(scores, calibration.apply(vector, scores))
-        hits = shortlist if question.after is None else self._answer(plain, vector)
-        return [hit for hit in hits if hit.score >= least][: question.k]
-
-    def _ranked(
-        self, question: Question, found: Sequence[Found], cutoff: float | None
-    ) -> list[tuple[float, Any, Found]]:
-        """Rows in the order of the answer, from where it begins."""
-        score, key, after = question.score, question.key, question.after
-        rows = [(score(point.score), key(point), point) for point in found]
-        if cutoff is not None:
-            rows = [row for row in rows if row[0] >= cutoff]
-        if after is not None:
-            rows = [row for row in rows if self._behind(row[0], row[1], after)]
-        rows.sort(key=_place)
-        return rows
-
-    def _behind(self, score: float, key: Any, place: Place) -> bool:
-        slack = self._collection.deployment.slack * max(1.0, abs(place.score))
-        if abs(score - place.score) <= slack:
-            return bool(key > place.key)
-        return score < place.score
-
-    def _hits(
-        self,
-        question: Question,
-        vector: npt.NDArray[np.float32],
-        rows: Sequence[tuple[float, Any, Found]],
-    ) -> list[Hit]:
-        if question.calibration is None and not question.named.returns:
-            return [Hit(key, score, None) for score, key, _ in rows]
-        relevance: list[float | None] = [None] * len(rows)
-        if question.calibration is not None:
-            scores = [score for score, _, _ in rows]
-            relevance = [float(each) for each in question.calibration.apply(vector, scores)]
-        return [
-            Hit(
-                key,
-                score,
-                value,
-                {name: question.value(point, name) for name in question.named.returns},
-            )
-            for (score, key, point), value in zip(rows, relevance, strict=True)
-        ]

@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from funnelvec.calibration.choosing import LEAST_QUERIES, JudgedScores, fit_family
 from funnelvec.calibration.hub import JudgedHubs
-from funnelvec.calibration.listed import DEPTH, LEAST_DEPTH, padded
 from funnelvec.calibration.reading import made
 from funnelvec.calibration.row_stats import SAMPLE, RowStats
 from funnelvec.calibration.stored import StoredCalibration
-from funnelvec.engines import options
+from funnelvec.engines import options, shortlists
 from funnelvec.engines.postgres import load
 from funnelvec.engines.postgres.adapt import quoted, statement
 from funnelvec.engines.postgres.aio import copy
@@ -93,8 +92,7 @@ class AsyncCalibrating:
         """Fetch what the funnel makes of the judged queries, choose and fit, and keep it."""
         row = await fetch_one(connection, statement("judged"), asked)
         assert row is not None  # one row of aggregates
-        depth = min(DEPTH, funnel.narrowest_keep or 0)
-        depth = depth if depth >= LEAST_DEPTH else 0
+        depth = shortlists.depth_of(funnel.narrowest_keep)
         rows = await fetch_all(connection, statement("judged_lists"), {**asked, "depth": depth})
         judged, hubs = _judged(rows, depth=depth, keep=funnel.narrowest_keep, hub=row[2])
         if depth and len(rows) >= LEAST_QUERIES:
@@ -137,12 +135,12 @@ def _judged(
     )
     if hub is None or keep is None:
         if depth and rows:
-            judged = replace(judged, lists=np.stack([padded(each[2], depth) for each in rows]))
+            judged = replace(judged, lists=shortlists.best_of([each[2] for each in rows], depth))
         return judged, None
     hubs = JudgedHubs(hub, pairs(3, np.float64))
     if depth and rows:
-        judged = replace(judged, lists=np.stack([_filled(each[2], keep) for each in rows]))
-        hubs = replace(hubs, lists=np.stack([_filled(each[4], keep) for each in rows]))
+        judged = replace(judged, lists=shortlists.whole([each[2] for each in rows], keep))
+        hubs = replace(hubs, lists=shortlists.whole([each[4] for each in rows], keep))
     return judged, hubs
 
 
@@ -155,12 +153,6 @@ def _measured(
     """Add what a sample of the table says of the judged queries."""
     queries = np.array([json.loads(each[5]) for each in rows], dtype=np.float32)
     return judged.measured(RowStats.measure(sample, metric=metric), queries)
-
-
-def _filled(values: Sequence[float], length: int) -> npt.NDArray[np.float64]:
-    filled = np.full(length, np.nan)
-    filled[: len(values)] = values
-    return filled
 
 
 def _provenance(sha256: str | None, pairs: int, relevant: int, queries: int) -> dict[str, Any]:

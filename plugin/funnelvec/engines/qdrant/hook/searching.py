@@ -16,6 +16,7 @@ from funnelvec.engines.qdrant.hook.funnelling import Asked, Way, funnelled, quer
 from funnelvec.engines.qdrant.hook.hubbing import corrected, correction_of
 from funnelvec.engines.qdrant.hook.judging import Judge, judge_of
 from funnelvec.engines.qdrant.hook.known import Hook, Known
+from funnelvec.engines.qdrant.hook.listing import Page, Shortlist
 from funnelvec.engines.qdrant.hook.reading import but_ours, hidden, wanted
 from funnelvec.engines.qdrant.hook.steps import Call, Given, Steps
 from funnelvec.engines.qdrant.hook.writing import NOT_OURS
@@ -28,18 +29,31 @@ _UNRANKED = (models.OrderByQuery, models.SampleQuery)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A search as it is sent, what judges its hits, and whether none can pass."""
+    """A search as it is sent, what judges its hits, and whether none can pass.
+
+    `shortlist` is what it is cut out of where that has to come whole.
+    """
 
     asked: Asked
     judge: Judge | None = None
+    shortlist: Shortlist | None = None
 
     @property
     def hopeless(self) -> bool:
         """Whether no score reaches the least relevance."""
         return self.judge is not None and self.judge.cutoff == np.inf
 
-    def hits(self, known: Known, found: list[models.ScoredPoint], with_vectors: Any) -> Any:
+    @property
+    def limits(self) -> Given:
+        """What is sent in place of the application's own limits."""
+        return {} if self.shortlist is None else self.shortlist.limits
+
+    def hits(
+        self, known: Known, found: list[models.ScoredPoint], with_vectors: Any
+    ) -> Steps[list[models.ScoredPoint]]:
         """Turn what came back into what the application sees."""
+        if self.shortlist is not None:
+            return (yield from self.shortlist.shown(known, found))
         hidden(known, found, with_vectors)
         return found if self.judge is None else self.judge.passed(found)
 
@@ -49,12 +63,14 @@ def query_points(hook: Hook, given: Given) -> Steps[Any]:
     known = yield from _known(hook, given["collection_name"])
     if known.definition is None:
         return (yield Call("query_points", given))
-    asked = _asked(given, given.get("limit") or 10)
-    sent = yield from _sent(hook, known, asked)
+    rows, first = given.get("limit") or 10, given.get("offset") or 0
+    asked = _asked(given, rows)
+    page = Page(first, rows, given.get("with_payload", True), asked.with_vectors)
+    sent = yield from _sent(hook, known, asked, page)
     if sent.hopeless:
         return QueryResponse(points=[])
-    answer = yield Call("query_points", {**given, **_arguments(sent.asked)})
-    answer.points = sent.hits(known, answer.points, asked.with_vectors)
+    answer = yield Call("query_points", {**given, **_arguments(sent.asked), **sent.limits})
+    answer.points = yield from sent.hits(known, answer.points, asked.with_vectors)
     return answer
 
 
@@ -70,7 +86,7 @@ def query_points_groups(hook: Hook, given: Given) -> Steps[Any]:
         return models.GroupsResult(groups=[])
     answer = yield Call("query_points_groups", {**given, **_arguments(sent.asked)})
     for group in answer.groups:
-        group.hits = sent.hits(known, group.hits, asked.with_vectors)
+        group.hits = yield from sent.hits(known, group.hits, asked.with_vectors)
     answer.groups = [group for group in answer.groups if group.hits]
     return answer
 
@@ -84,26 +100,28 @@ def query_batch_points(hook: Hook, given: Given) -> Steps[Any]:
     searches: list[Sent] = []
     for request in given["requests"]:
         asked = _asked_of(given["collection_name"], request, routing)
-        searches.append((yield from _sent(hook, known, asked)))
+        first = request.offset or 0
+        page = Page(first, asked.rows - first, request.with_payload, asked.with_vectors)
+        searches.append((yield from _sent(hook, known, asked, page)))
     requests = [
-        request.model_copy(update=_fields(sent.asked))
+        request.model_copy(update={**_fields(sent.asked), **sent.limits})
         for request, sent in zip(given["requests"], searches, strict=True)
         if not sent.hopeless
     ]
     found: list[Any] = []
     if requests:
         found = yield Call("query_batch_points", {**given, "requests": requests})
-    return _answers(known, given["requests"], searches, found)
+    return (yield from _answers(known, given["requests"], searches, found))
 
 
 def _answers(
     known: Known, requests: Sequence[Any], searches: Sequence[Sent], found: Sequence[Any]
-) -> list[Any]:
+) -> Steps[list[Any]]:
     """Give each answer to its search; some may not have been sent."""
     rest, answers = iter(found), []
     for request, sent in zip(requests, searches, strict=True):
         answer = QueryResponse(points=[]) if sent.hopeless else next(rest)
-        answer.points = sent.hits(known, answer.points, request.with_vector)
+        answer.points = yield from sent.hits(known, answer.points, request.with_vector)
         answers.append(answer)
     return answers
 
@@ -194,18 +212,20 @@ def _rest(given: Any) -> Any:
 # -- from a search to a funnel ---------------------------------------------------------------------
 
 
-def _sent(hook: Hook, known: Known, asked: Asked) -> Steps[Sent]:
-    """Work out how a search is sent."""
+def _sent(hook: Hook, known: Known, asked: Asked, page: Page | None = None) -> Steps[Sent]:
+    """Work out how a search is sent; without a `page` it comes back in groups."""
     sent = replace(asked, with_vectors=wanted(known, asked.with_vectors))
     vector = known.vectors.get(asked.using)
     if vector is not None and _is_nearest(asked):
-        return (yield from _nearest(hook, known, sent, vector))
+        return (yield from _nearest(hook, known, sent, vector, page))
     if _meets_ours(asked):
         sent = replace(sent, filter=but_ours(known, asked.filter))
     return Sent(replace(sent, prefetch=within(hook, known, sent)))
 
 
-def _nearest(hook: Hook, known: Known, asked: Asked, vector: Vector) -> Steps[Sent]:
+def _nearest(
+    hook: Hook, known: Known, asked: Asked, vector: Vector, page: Page | None
+) -> Steps[Sent]:
     """Work out how a search for what is nearest to a vector of ours is sent."""
     named, own = known.funnel(asked.collection, vector), asked.prefetch
     if named is None:
@@ -219,10 +239,17 @@ def _nearest(hook: Hook, known: Known, asked: Asked, vector: Vector) -> Steps[Se
     elif named is not None and query is not None:
         sent = funnelled(hook, known, asked, Way(vector, named.funnel, query))
         correction = None if sent is asked else correction_of(vector, named)
-    judge = None if query is None else judge_of(hook, vector, named, query, correction)
-    if judge is not None and judge.cutoff != np.inf:
+    judge, shortlist = None, None
+    if query is not None:
+        whole = page is not None and not own
+        judge = judge_of(hook, vector, named, query, correction, whole=whole)
+    if judge is not None and judge.depth and page is not None:
+        shortlist = Shortlist.of(known, judge, sent, page)
+        sent = shortlist.sent
+    elif judge is not None and judge.cutoff != np.inf:
         sent = replace(sent, threshold=judge.threshold(asked.threshold))
-    return Sent(sent if correction is None else corrected(sent, vector, correction), judge)
+    sent = sent if correction is None else corrected(sent, vector, correction)
+    return Sent(sent, judge, shortlist)
 
 
 def _is_nearest(asked: Asked) -> bool:
