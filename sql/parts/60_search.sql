@@ -7,7 +7,7 @@
 --   ), scored as materialized (select key, score from the last of them)
 --   select key, score, relevance from scored where score >= cutoff order by score desc, key limit k
 --
--- With an adapter (59_maps) the last select stands beside the line of this query, q, and its cutoff, t; what the query itself says of its line
+-- With an adapter (59_query_lines) the last select stands beside the line of this query, q, and its cutoff, t; what the query itself says of its line
 -- comes first, as a, where no caller has worked that out. Where the calibration takes a hub column into account
 -- (48_hub), the score of `scored` is the corrected one, and so are the order, the cutoff and the relevance.
 --

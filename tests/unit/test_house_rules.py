@@ -445,6 +445,15 @@ def test_modules_are_short_and_say_what_they_are(module: str) -> None:
     assert ast.get_docstring(parsed(MODULES[module])), f"{module} has no docstring"
 
 
+@pytest.mark.parametrize(
+    "part", sorted((ROOT.parents[1] / "sql/parts").glob("*.sql")), ids=lambda p: p.stem
+)
+def test_parts_of_the_sql_are_short_and_say_what_they_are(part: Path) -> None:
+    source = part.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 500, f"{part.name}: split it"
+    assert source.startswith("-- "), f"{part.name} does not begin with what it is"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_functions_are_short(module: str) -> None:
     for node in ast.walk(parsed(MODULES[module])):

@@ -2,7 +2,7 @@
 
 Rows that are close to everything (hubs) score high with queries that they do not answer. The
 corrected score is ``score - alpha * hub``; see `funnelvec.calibration.corpus` for what a hub is.
-The twin of ``funnelvec._choose_alpha`` in ``sql/parts/70_calibration.sql``.
+The twin of ``funnelvec._choose_alpha`` in ``sql/parts/70_judged.sql``.
 """
 
 from __future__ import annotations
