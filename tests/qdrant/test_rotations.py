@@ -141,8 +141,8 @@ def test_a_certificate_is_read_by_the_next_client_and_void_for_all() -> None:
     assert other.search(rows()[3], k=40, cutoff="certified") == table.search(
         rows()[3], k=40, cutoff="certified"
     )
-    request = table._question(table._funnel(None), _certified()).cutoff(rows()[3])
-    assert request == certificate.cutoff
+    cutoff = table._question(table._funnel(None), _certified()).cutoff
+    assert cutoff == certificate.cutoff
     other.calibrate(judgments(rows()))
     table._vector(fresh=True)
     with pytest.raises(fv.errors.NotCalibrated, match="void"):
