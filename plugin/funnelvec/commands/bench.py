@@ -67,14 +67,14 @@ without.
 
 `bench tune` measures the tuner beside an exhaustive grid of what it could have chosen: its search
 time over that of the grid's best at --recall, the time that both took, and how often a recall that
-was stated holds for fresh queries. --quick takes 1,500 rows (drawn: of 256 dimensions) and every
-third keep; with --rows it takes every keep.
+was stated holds for fresh queries. --quick takes 1,500 rows (drawn: of 256 dimensions), every
+third keep and one basis; with --rows it takes every keep, and both.
 
 `bench qdrant` measures funnels on Qdrant Edge beside full-dimension HNSW and Qdrant's own
 quantizations with rescoring (int8, binary, turbo), each at the setting that reaches --recall in
 the least time, in both bases; then what this package costs over the same request built by hand,
 on Edge, in local mode, and on the server of --url if one is given. --quick takes 4,000 rows, also
-of a file, unless --rows says otherwise, and draws 768 dimensions.
+of a file, and one basis, unless --rows or --basis says otherwise, and draws 768 dimensions.
 
 `bench load` measures how fast rows get in: a bare binary COPY, ours, ours with the codes of the
 first stage of --funnel, with their index too, and upserts; {_LOAD_ROWS:,} rows (fewer with an

@@ -32,8 +32,10 @@ def run_qdrant(args: argparse.Namespace) -> int:
     from funnelvec.bench.peers import BASES
 
     rows, queries = _QUICK if args.quick else _FULL
+    bases = BASES if args.basis is None else [args.basis]
     if args.quick and args.rows is None:
         args.rows = rows  # of a file, too: or the quick way would not be one
+        bases = [args.basis or BASES[0]]
     if args.quick and args.data is None and args.spectrum is None and args.dims is None:
         args.dims = _QUICK_DIMS
     report = compare_edge(
@@ -42,7 +44,7 @@ def run_qdrant(args: argparse.Namespace) -> int:
         target=args.recall,
         k=args.k,
         rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
-        bases=BASES if args.basis is None else [args.basis],
+        bases=bases,
         quick=args.quick,
         url=args.url,
         say=progress(),

@@ -24,8 +24,10 @@ def run_tune(args: argparse.Namespace) -> int:
     rows, queries, rounds, grid = _QUICK if args.quick else _FULL
     # With --rows the quick way has the whole grid, and takes its time.
     coarse = args.quick and args.rows is None
+    bases = BASES if args.basis is None else [args.basis]
     if coarse:
         args.rows = rows
+        bases = [args.basis or BASES[0]]
     if args.quick and args.data is None and args.spectrum is None and args.dims is None:
         args.dims = _QUICK_DIMS
     report = bench.compare_tuning(
@@ -36,7 +38,7 @@ def run_tune(args: argparse.Namespace) -> int:
         rounds=rounds if args.rounds is None else args.rounds,
         grid_queries=grid,
         coarse=coarse,
-        bases=BASES if args.basis is None else [args.basis],
+        bases=bases,
         say=progress(),
     )
     return print_and_write(args, report)
