@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -328,19 +328,29 @@ def adapter_cases() -> list[Case]:
             (1, 3.0),
         ):
             shortlist = sorted((middle + 0.3 * rng.random() for _ in range(length)), reverse=True)
-            slope, offset = adapter_line(made, shortlist)
-            asked, wanted = [0.2, 0.5, shortlist[0], shortlist[-1]], [0.05, 0.5, 0.8, 1.0]
-            a, b, c = (Decimal(made[name]) for name in "abc")  # type: ignore[arg-type]
-            cases.append({
-                "name": f"{depth} rows, {width} features, {length} at {middle}",
-                "adapter": spelled(made), "query": [], "list": hexed(shortlist),
-                "slope": float(slope).hex(), "offset": float(offset).hex(),
-                "asked": hexed(asked),
-                "relevance": hexed([float(relevance_of(slope * Decimal(s) + offset, a, b, c)) for s in asked]),
-                "wanted": hexed(wanted),
-                "cutoffs": hexed([float((line_of(p, a, b, c) - offset) / slope) for p in wanted]),
-            })  # fmt: skip
+            name = f"{depth} rows, {width} features, {length} at {middle}"
+            cases.append(adapter_case(name, made, shortlist))
     return cases
+
+
+def adapter_case(
+    name: str, made: dict[str, object], shortlist: list[float], query: Sequence[float] = ()
+) -> Case:
+    """What an adapter makes of a shortlist, and of a query where it reads one."""
+    rows = made.get("rows")
+    asked_of = of_query(rows, list(query)) if isinstance(rows, dict) else None
+    slope, offset = adapter_line(made, shortlist, asked_of)
+    asked, wanted = [0.2, 0.5, shortlist[0], shortlist[-1]], [0.05, 0.5, 0.8, 1.0]
+    a, b, c = (Decimal(made[name]) for name in "abc")  # type: ignore[arg-type]
+    return {
+        "name": name,
+        "adapter": spelled(made), "query": hexed(list(query)), "list": hexed(shortlist),
+        "slope": float(slope).hex(), "offset": float(offset).hex(),
+        "asked": hexed(asked),
+        "relevance": hexed([float(relevance_of(slope * Decimal(s) + offset, a, b, c)) for s in asked]),
+        "wanted": hexed(wanted),
+        "cutoffs": hexed([float((line_of(p, a, b, c) - offset) / slope) for p in wanted]),
+    }  # fmt: skip
 
 
 def spelled(value: object) -> object:
@@ -379,18 +389,8 @@ def asking_cases() -> list[Case]:
         for length in (1.0, 0.01, 40.0):
             query = [f32(length * rng.gauss(0, 0.3)) for _ in range(dims)]
             shortlist = sorted((0.5 + 0.3 * rng.random() for _ in range(20)), reverse=True)
-            slope, offset = adapter_line(made, shortlist, of_query(rows, query))
-            asked, wanted = [0.2, 0.5, shortlist[0], shortlist[-1]], [0.05, 0.5, 0.8, 1.0]
-            a, b, c = (Decimal(made[name]) for name in "abc")  # type: ignore[arg-type]
-            cases.append({
-                "name": f"{metric}, a query of {length}",
-                "adapter": spelled(made), "query": hexed(query), "list": hexed(shortlist),
-                "slope": float(slope).hex(), "offset": float(offset).hex(),
-                "asked": hexed(asked),
-                "relevance": hexed([float(relevance_of(slope * Decimal(s) + offset, a, b, c)) for s in asked]),
-                "wanted": hexed(wanted),
-                "cutoffs": hexed([float((line_of(p, a, b, c) - offset) / slope) for p in wanted]),
-            })  # fmt: skip
+            name = f"{metric}, a query of {length}"
+            cases.append(adapter_case(name, made, shortlist, query))
     return cases
 
 

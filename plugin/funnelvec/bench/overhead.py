@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,7 @@ def measure_relevance(
     cut = f"select id from {calibrated}(%(query)s, %(k)s, 1e-9)"
     found = []
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
-        **{name: lambda made=made: made for name, made in MADE_UP.items()},  # type: ignore[misc]
+        **{name: partial(dict, made) for name, made in MADE_UP.items()},
         "adapter of the query too": lambda: asking(connection, calibrated),
         "platt with a hub column": lambda: _add_hub(connection, calibrated),
     }

@@ -176,14 +176,12 @@ class RowStats:
         """Return no more directions than these features read; None where they read nothing."""
         if not set(features) & set(QUERY_FEATURES):
             return None
-        places = [int(name[5:]) + 1 for name in features if name.startswith("place")]
-        width = len(self.directions) if "query_sd" in features else max(places, default=0)
+        width = len(self.directions) if "query_sd" in features else _furthest(features)
         return replace(self, directions=self.directions[:width])
 
     def check(self, features: Sequence[str]) -> None:
         """Refuse features that these statistics have nothing for."""
-        places = [int(name[5:]) + 1 for name in features if name.startswith("place")]
-        least = max([*places, int("query_sd" in features)])
+        least = max(_furthest(features), int("query_sd" in features))
         if least > len(self.directions):
             raise CalibrationError(
                 f"the adapter reads {least} main directions of the rows, and its statistics have "
@@ -261,6 +259,12 @@ class RowStats:
             return [known[name] for name in names]
 
         return read
+
+
+def _furthest(features: Sequence[str]) -> int:
+    """Return how many main directions the places among some features lie along."""
+    places = (int(name[5:]) + 1 for name in features if name.startswith("place"))
+    return max(places, default=0)
 
 
 def _plain(number: float) -> float:

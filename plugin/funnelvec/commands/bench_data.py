@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from funnelvec.commands.target import usage_error
@@ -10,7 +11,7 @@ from funnelvec.commands.target import usage_error
 if TYPE_CHECKING:
     from funnelvec.bench import Dataset
 
-__all__ = ["add_data", "check_data", "dataset_of", "turned"]
+__all__ = ["add_data", "bases_of", "check_data", "dataset_of", "turned"]
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +72,15 @@ def dataset_of(args: argparse.Namespace, *, rows: int, queries: int) -> Dataset:
         )
     # These measure in both bases and turn the vectors themselves.
     return found if args.what in ("peers", "qdrant", "tune") else turned(args, found)
+
+
+def bases_of(args: argparse.Namespace, *, brief: bool = False) -> Sequence[str]:
+    """Return the bases to measure in: all unless one was asked for, or time is short."""
+    from funnelvec.bench.peers import BASES
+
+    if args.basis is not None:
+        return [args.basis]
+    return BASES[:1] if brief else BASES
 
 
 def turned(args: argparse.Namespace, dataset: Dataset) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from funnelvec.commands.bench_data import dataset_of
+from funnelvec.commands.bench_data import bases_of, dataset_of
 from funnelvec.commands.bench_report import print_and_write
 from funnelvec.commands.output import progress
 
@@ -40,7 +40,6 @@ def add_peers(group: argparse._ArgumentGroup) -> None:
 def run_peers(args: argparse.Namespace) -> int:
     """Measure everybody at their best."""
     from funnelvec import bench
-    from funnelvec.bench.peers import BASES
 
     rows, queries, rounds, builds = _QUICK if args.quick else _FULL
     if args.quick and args.rows is None:
@@ -56,7 +55,7 @@ def run_peers(args: argparse.Namespace) -> int:
         rounds=rounds if args.rounds is None else args.rounds,
         builds=builds if args.builds is None else args.builds,
         clients=args.clients,
-        bases=BASES if args.basis is None else [args.basis],
+        bases=bases_of(args),
         grown_from=args.grown_from,
         say=progress(),
     )

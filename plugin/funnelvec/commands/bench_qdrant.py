@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from funnelvec.commands.bench_data import dataset_of
+from funnelvec.commands.bench_data import bases_of, dataset_of
 from funnelvec.commands.bench_report import print_and_write
 from funnelvec.commands.output import print_report, progress
 
@@ -29,13 +29,11 @@ def is_qdrant(url: str | None) -> bool:
 def run_qdrant(args: argparse.Namespace) -> int:
     """Compare with what Qdrant has."""
     from funnelvec.bench.edge_peers import compare_edge
-    from funnelvec.bench.peers import BASES
 
     rows, queries = _QUICK if args.quick else _FULL
-    bases = BASES if args.basis is None else [args.basis]
-    if args.quick and args.rows is None:
+    brief = args.quick and args.rows is None
+    if brief:
         args.rows = rows  # of a file, too: or the quick way would not be one
-        bases = [args.basis or BASES[0]]
     if args.quick and args.data is None and args.spectrum is None and args.dims is None:
         args.dims = _QUICK_DIMS
     report = compare_edge(
@@ -44,7 +42,7 @@ def run_qdrant(args: argparse.Namespace) -> int:
         target=args.recall,
         k=args.k,
         rounds=(3 if args.quick else 5) if args.rounds is None else args.rounds,
-        bases=bases,
+        bases=bases_of(args, brief=brief),
         quick=args.quick,
         url=args.url,
         say=progress(),

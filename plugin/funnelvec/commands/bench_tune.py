@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from funnelvec.commands.bench_data import dataset_of
+from funnelvec.commands.bench_data import bases_of, dataset_of
 from funnelvec.commands.bench_report import print_and_write
 from funnelvec.commands.output import progress
 
@@ -19,15 +19,12 @@ _QUICK_DIMS = 256
 def run_tune(args: argparse.Namespace) -> int:
     """Measure the tuner beside a grid of what it could have chosen."""
     from funnelvec import bench
-    from funnelvec.bench.peers import BASES
 
     rows, queries, rounds, grid = _QUICK if args.quick else _FULL
     # With --rows the quick way has the whole grid, and takes its time.
     coarse = args.quick and args.rows is None
-    bases = BASES if args.basis is None else [args.basis]
     if coarse:
         args.rows = rows
-        bases = [args.basis or BASES[0]]
     if args.quick and args.data is None and args.spectrum is None and args.dims is None:
         args.dims = _QUICK_DIMS
     report = bench.compare_tuning(
@@ -38,7 +35,7 @@ def run_tune(args: argparse.Namespace) -> int:
         rounds=rounds if args.rounds is None else args.rounds,
         grid_queries=grid,
         coarse=coarse,
-        bases=bases,
+        bases=bases_of(args, brief=coarse),
         say=progress(),
     )
     return print_and_write(args, report)

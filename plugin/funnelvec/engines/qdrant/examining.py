@@ -44,19 +44,27 @@ class QdrantExamining:
     def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample:
         """Draw rows at random: the ids of all are read, and the vectors of those drawn."""
         count, _, seed = check(sample=check_whole(count, "count", 1, 1_000_000), seed=seed, least=1)
+        there, vectors, rows = self._random_rows(count, seed=seed)
+        hubs = self._hubs_of(there)
+        return Sample(
+            ids=tuple(self._keys(there)),
+            vectors=vectors,
+            rows=rows,
+            exact=True,
+            hubs=None if hubs is None else hubs.astype(np.float32),
+        )
+
+    def _random_rows(
+        self, count: int, *, seed: int
+    ) -> tuple[list[names.PointId], npt.NDArray[np.float32], int]:
+        """Some points at random, their vectors, and how many points there are."""
         column, ids = self._vector().column, self._ids()
         rng = np.random.default_rng(seed)
         picked = [ids[row] for row in rng.choice(len(ids), min(count, len(ids)), replace=False)]
         read = self._read_vectors(picked, column.name)
         there = [id for id in picked if id in read]
         matrix = [read[id] for id in there] or np.empty((0, column.base.dims))
-        return Sample(
-            ids=tuple(self._keys(there)),
-            vectors=np.asarray(matrix, np.float32),
-            rows=len(ids),
-            exact=True,
-            hubs=self._hubs_of(there),
-        )
+        return there, np.asarray(matrix, np.float32), len(ids)
 
     def doctor(
         self,
@@ -104,18 +112,19 @@ class QdrantExamining:
             if offset is None:
                 return found
 
-    def _hubs_of(self, ids: Sequence[names.PointId]) -> npt.NDArray[np.float32] | None:
+    def _hubs_of(self, ids: Sequence[names.PointId]) -> npt.NDArray[np.float64] | None:
         """How much of a hub each of some points is; None where nobody measures that."""
         hub = self._vector().hub
         if hub is None or hub.state != "ready":
             return None
         found: dict[names.PointId, float] = {}
-        for start in range(0, len(ids), BATCH):
+        wanted = list(dict.fromkeys(ids))
+        for start in range(0, len(wanted), BATCH):
             records = self._collection.deployment.retrieve(
-                self.name, ids[start : start + BATCH], payload=True, vectors=()
+                self.name, wanted[start : start + BATCH], payload=True, vectors=()
             )
             found |= {each.id: float(each.payload.get(hub.key) or 0.0) for each in records}
-        return np.array([found.get(id, 0.0) for id in ids], np.float32)
+        return np.array([found.get(id, 0.0) for id in ids])
 
     def _read_vectors(
         self, ids: Sequence[names.PointId], name: str

@@ -26,7 +26,7 @@ from funnelvec.engines.qdrant import names
 from funnelvec.engines.qdrant.collection import Collection
 from funnelvec.engines.qdrant.compile import Plan, Template, rescore_request, scan_request
 from funnelvec.engines.qdrant.definition import Vector
-from funnelvec.engines.qdrant.deployment import BATCH, Scored
+from funnelvec.engines.qdrant.deployment import Scored
 from funnelvec.engines.qdrant.questions import Asked, Question
 from funnelvec.engines.qdrant.vectors import Stored
 from funnelvec.engines.store import NamedFunnel
@@ -35,7 +35,6 @@ from funnelvec.types import Answer, Family, Judgments
 
 if TYPE_CHECKING:
     from funnelvec.judging import Unjudged
-    from funnelvec.reports import Sample
 
 __all__ = ["QdrantJudging"]
 
@@ -55,7 +54,6 @@ class QdrantJudging:
     if TYPE_CHECKING:
 
         def count(self) -> int: ...
-        def sample(self, count: int = 10_000, *, seed: int = 0) -> Sample: ...
         def _vector(self, *, fresh: bool = False) -> Vector: ...
         def _change(self, how: Callable[[Vector], Vector]) -> None: ...
         def _funnel(self, name: str | None) -> NamedFunnel: ...
@@ -66,6 +64,10 @@ class QdrantJudging:
         def _read_vectors(
             self, ids: Sequence[names.PointId], name: str
         ) -> dict[names.PointId, _Vector]: ...
+        def _random_rows(
+            self, count: int, *, seed: int
+        ) -> tuple[list[names.PointId], _Vector, int]: ...
+        def _hubs_of(self, ids: Sequence[names.PointId]) -> npt.NDArray[np.float64] | None: ...
 
     def calibrate(
         self, judgments: Judgments, *, family: Family = "platt", funnel: str | None = None
@@ -98,7 +100,8 @@ class QdrantJudging:
             firsts = np.unique(judged.query_of, return_index=True)[1]
             judged, hubs = self._with_lists(named, present.queries[firsts], judged, hubs)
             if judged.lists is not None and judged.queries >= LEAST_QUERIES:
-                rows = RowStats.measure(self.sample(SAMPLE).vectors, metric=column.metric)
+                _, drawn, _ = self._random_rows(SAMPLE, seed=0)
+                rows = RowStats.measure(drawn, metric=column.metric)
                 judged = judged.measured(rows, present.queries[firsts])
         fitted = fit_family(
             judged,
@@ -118,16 +121,10 @@ class QdrantJudging:
     def _judged_hubs(self, named: NamedFunnel, ids: Sequence[names.PointId]) -> JudgedHubs | None:
         """Hubs of judged rows; None where there is nothing to correct."""
         hub = self._vector().hub
-        if hub is None or hub.state != "ready" or named.funnel.narrowest_keep is None:
+        if hub is None or named.funnel.narrowest_keep is None:
             return None
-        found: dict[names.PointId, float] = {}
-        wanted = list(dict.fromkeys(ids))
-        for start in range(0, len(wanted), BATCH):
-            for record in self._collection.deployment.retrieve(
-                self.name, wanted[start : start + BATCH], payload=True, vectors=()
-            ):
-                found[record.id] = float(record.payload.get(hub.key) or 0.0)
-        return JudgedHubs(hub.id, np.array([found.get(id, 0.0) for id in ids]))
+        hubs = self._hubs_of(ids)
+        return None if hubs is None else JudgedHubs(hub.id, hubs)
 
     def _with_lists(
         self, named: NamedFunnel, queries: _Vector, judged: JudgedScores, hubs: JudgedHubs | None

@@ -154,7 +154,7 @@ class QdrantSearching(QdrantAnswering):
         adapter, fixed = question.adapter, question.cutoff
         line = None if adapter is None else adapter.line(question.least)
         threshold, is_plain = question.template.threshold(fixed), glance(column)
-        own, common = score is unsigned, question.curve and question.curve.relevance
+        own = score is unsigned
 
         def asked(query: npt.ArrayLike) -> Answer:
             seen = is_plain(query)
@@ -163,7 +163,8 @@ class QdrantSearching(QdrantAnswering):
             if not found:
                 return self._answer(question, vector, found)
             if adapter is None:
-                least, worth = fixed, common or question.worth(vector)
+                least, worth = fixed, question.worth(vector)
+                assert worth is not None  # those without a calibration are asked plainly
             else:
                 places = adapter.places(len(found))
                 curve = adapter.curve(vector, [score(found[place].score) for place in places])
@@ -181,7 +182,7 @@ class QdrantSearching(QdrantAnswering):
             if not scores:
                 return self._answer(question, vector, found)
             keys = [key(point) for point in some[: len(scores)]]
-            return Answer(bare_hits(keys, scores, relevances=worth(scores) if worth else []))
+            return Answer(bare_hits(keys, scores, relevances=worth(scores)))
 
         return asked
 
